@@ -1,0 +1,97 @@
+#!/bin/bash
+# inside.sh COMMAND - what run.sh does in the work folder, as the user who runs the server.
+# Needs $WORK, $RUN, $PG_CONFIG, $JOBS.
+set -euo pipefail
+export LC_ALL=C.UTF-8
+command=$1
+shift
+lib=$(cd "$(dirname "$0")" && pwd)
+. "$lib/cluster.sh"
+if [ "$command" = build ]; then cd "$WORK/build"; else cd "$RUN/tree"; fi
+MAKE=(make -s with_llvm=no PG_CONFIG="$PG_CONFIG")
+
+build() {
+    # MAKEFLAGS of the calling make are not for this one
+    unset MAKEFLAGS MAKELEVEL MFLAGS
+    "${MAKE[@]}" -j"$JOBS" all
+    if server_has extension_destdir || server_has extension_control_path; then
+        "${MAKE[@]}" install DESTDIR="$RUN/stage" >/dev/null
+    else
+        "${MAKE[@]}" install >/dev/null ||
+            { echo "this server can only load what is installed in it: install as its owner" >&2; exit 1; }
+    fi
+    mkdir "$RUN/tree" "$RUN/out"
+    tar --null -T "$WORK/manifest" -cf - | tar -C "$RUN/tree" -xf -
+    cluster_template
+}
+
+# files_of KIND [NAME]: the test files of that kind
+files_of() {
+    local name=${2:-*} dirs
+    case $1 in
+        regress)   dirs=(test/sql/$name.sql) ;;
+        isolation) dirs=(test/specs/$name.spec) ;;
+        pgtap)     dirs=(test/pgtap/$name.sql) ;;
+        tap)       dirs=(test/t/$name.pl) ;;
+        data)      dirs=(test/data/$name.pl test/data/$name.sql) ;;
+        long)      dirs=(test/long/$name.sql test/long/$name.pl test/long/$name.sh) ;;
+        checks)    dirs=(test/lib/checks.sh) ;;
+        *) echo "no tests are called $1: regress, isolation, pgtap, tap, data, long or checks" >&2
+           return 1 ;;
+    esac
+    local f
+    for f in "${dirs[@]}"; do [ ! -e "$f" ] || echo "$f"; done
+}
+
+data_files() {
+    [ ! -e test/lib/mobile_vectors.pl ] || echo test/lib/mobile_vectors.pl
+    files_of data
+}
+
+run_files() {
+    local rc=0
+    [ $# -gt 0 ] || { echo "no test files"; return 0; }
+    perl "$lib/harness.pl" "$@" || rc=$?
+    [ $rc = 0 ] || [ -z "$(ls "$RUN/out")" ] || {
+        rm -rf "$WORK/failed"
+        cp -a "$RUN/out" "$WORK/failed"
+        echo "logs and results: $WORK/failed"
+    }
+    return $rc
+}
+
+case $command in
+    build) build ;;
+    test)
+        mapfile -t files < <(files_of checks; files_of tap; files_of regress; files_of isolation
+            files_of pgtap; if [ -n "${PG_CRM_DATA:-}" ]; then data_files; fi)
+        [ -n "${PG_CRM_DATA:-}" ] ||
+            echo "PG_CRM_DATA is not set: make test-data's part is left out"
+        run_files "${files[@]}" ;;
+    test-one)
+        [ $# -gt 0 ] || { echo "say which: make test-one T=regress:mobile (or T='pgtap tap:001_dump')" >&2; exit 2; }
+        files=()
+        for t; do
+            kind=${t%%:*} name=
+            [ "$kind" = "$t" ] || name=${t#*:}
+            mapfile -t found < <(files_of "$kind" "$name")
+            [ ${#found[@]} -gt 0 ] || { echo "no test $t" >&2; exit 2; }
+            files+=("${found[@]}")
+        done
+        VERBOSE=$([ ${#files[@]} -gt 1 ] || echo 1) run_files "${files[@]}" ;;
+    test-data)
+        mapfile -t files < <(data_files)
+        run_files "${files[@]}" ;;
+    test-long)
+        mapfile -t files < <(files_of long)
+        run_files "${files[@]}" ;;
+    bench)
+        [ -e test/bench/run.sh ] || { echo "no test/bench/run.sh"; exit 1; }
+        export TEMP_CONFIG=$RUN/extension.conf
+        trap 'cluster_stop "$RUN/bench"' EXIT
+        cluster_start "$RUN/bench" "shared_buffers = 512MB" "max_wal_size = 8GB" \
+            "full_page_writes = on" "maintenance_work_mem = 256MB"
+        bash test/bench/run.sh ;;
+    demo) exec bash "$lib/demo.sh" start ;;
+    *) echo "unknown: $command" >&2; exit 2 ;;
+esac

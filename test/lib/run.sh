@@ -1,0 +1,118 @@
+#!/bin/bash
+# run.sh COMMAND - the frame of make test, test-one, demo, bench and the like.
+#
+# Installs missing packages, copies the tree to a work folder outside it, and goes on there
+# as a user that is not root (PostgreSQL refuses root): build, staged install, cluster, tests.
+# Nothing is installed into the system's PostgreSQL and nothing is written into the tree.
+#
+# PG_CONFIG or PG_MAJOR choose the PostgreSQL; PG_CRM_WORK the work folder; JOBS how many test
+# files run at once; T what test-one and accept run; PG_CRM_DATA the data of test-data.
+set -euo pipefail
+export LC_ALL=C.UTF-8
+lib=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$lib/../.." && pwd)
+command=${1:?test|test-one|accept|test-data|test-long|test-clean|bench|demo|demo-stop}
+shift
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+. "$lib/packages.sh"
+
+if [ "$command" = test-data ] && [ -z "${PG_CRM_DATA:-}" ]; then
+    echo "test-data: PG_CRM_DATA is not set, so the tests against data that may not be carried" \
+        "here are left out"
+    exit 0
+fi
+
+case $command in
+    test-clean | demo-stop) MAJOR=$(pg_major) ;;
+    *) ensure_packages ;;
+esac
+: "${PG_CONFIG:=/usr/lib/postgresql/$MAJOR/bin/pg_config}"
+[ -x "$PG_CONFIG" ] || PG_CONFIG=$(command -v pg_config || echo "$PG_CONFIG")
+
+# who runs the server
+if [ "$(id -u)" = 0 ]; then
+    for user in postgres nobody; do ! id "$user" >/dev/null 2>&1 || break; done
+    as_user() { (cd / && runuser -u "$user" -- "$@"); }
+else
+    user=$(id -un)
+    as_user() { "$@"; }
+fi
+
+WORK=${PG_CRM_WORK:-${TMPDIR:-/tmp}/pg_crm-$user-$(printf %s "$root" | cksum | cut -d' ' -f1)}-$MAJOR
+mkdir -p -m 755 "$WORK" 2>/dev/null || true
+if [ -L "$WORK" ] || [ ! -d "$WORK" ]; then
+    echo "$WORK is no folder" >&2; exit 1
+fi
+[ "$(id -u)" != 0 ] || chown "$user:" "$WORK"
+[ "$(stat -c %U "$WORK")" = "$user" ] || { echo "$WORK belongs to another user" >&2; exit 1; }
+export PG_CONFIG WORK JOBS="${JOBS:-$(nproc)}"
+
+# every file of the tree that is not a build product, NUL-separated
+tree_files() {
+    if ! git -C "$root" -c safe.directory='*' ls-files -z -co --exclude-standard 2>/dev/null; then
+        cd "$root" && find . -name .git -prune -o -type f ! -name '*.[od]' ! -name '*.bc' \
+            ! -name '*.so' -printf '%P\0'
+    fi | while IFS= read -r -d '' f; do [ ! -e "$root/$f" ] || printf '%s\0' "$f"; done
+}
+
+# bring $WORK/build up to date; make then builds only what changed
+sync_tree() {
+    local list
+    list=$(mktemp)
+    tree_files | sort -z >"$list"
+    as_user mkdir -p "$WORK/build"
+    [ ! -e "$WORK/manifest" ] ||
+        comm -z -23 "$WORK/manifest" "$list" | as_user xargs -0r sh -c \
+            'for f; do rm -f "$0/$f"; case $f in *.c) rm -f "$0/${f%.c}.o" "$0/${f%.c}.d";; esac; done' "$WORK/build"
+    tar -C "$root" --null -T "$list" -cf - | as_user tar -C "$WORK/build" --no-same-owner -xf -
+    as_user tee "$WORK/manifest" <"$list" >/dev/null
+    rm -f "$list"
+}
+
+case $command in
+    demo-stop)
+        as_user "$lib/demo.sh" stop 2>/dev/null || as_user bash -s stop <"$lib/demo.sh"
+        exit ;;
+    test-clean)
+        as_user bash -s stop <"$lib/demo.sh"
+        rm -rf "$WORK"
+        exit ;;
+esac
+
+RUN=$(as_user mktemp -d "$WORK/run.XXXXXX")
+export RUN
+cleanup() { [ -e "$RUN/keep" ] || rm -rf "$RUN"; }
+trap cleanup EXIT
+
+# data that the other user cannot read is copied for the run
+if [ -n "${PG_CRM_DATA:-}" ]; then
+    PG_CRM_DATA=$(cd "$PG_CRM_DATA" && pwd) || exit 1
+    if ! as_user test -r "$PG_CRM_DATA/." -a -x "$PG_CRM_DATA/."; then
+        as_user mkdir "$RUN/data"
+        tar -C "$PG_CRM_DATA" -cf - . | as_user tar -C "$RUN/data" --no-same-owner -xf -
+        PG_CRM_DATA=$RUN/data
+    fi
+    export PG_CRM_DATA
+fi
+
+# two runs from one tree share the build, one after the other; the rest is each run's own
+exec 9>>"$WORK/lock"
+flock 9
+sync_tree
+as_user env RUN="$RUN" bash "$WORK/build/test/lib/inside.sh" build 9>&-
+flock -u 9
+exec 9>&-
+
+rc=0
+case $command in
+    accept)
+        as_user bash "$RUN/tree/test/lib/inside.sh" test-one ${T:-} >/dev/null 2>&1 || true
+        shopt -s nullglob
+        for f in "$RUN"/out/*/results/*.out; do
+            mkdir -p "$root/expected"
+            cat "$f" >"$root/expected/${f##*/}"
+            echo "expected/${f##*/}"
+        done ;;
+    *) as_user bash "$RUN/tree/test/lib/inside.sh" "$command" ${T:-} || rc=$? ;;
+esac
+exit $rc
