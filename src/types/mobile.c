@@ -81,6 +81,9 @@ find_plan_of(const char *digits, int *code_digits)
 {
 	int			code = 0;
 
+	if (digits[0] == '0')
+		return NULL;
+
 	for (int i = 0; i < MAX_CODE_DIGITS && digits[i] != '\0'; i++)
 	{
 		const MobilePlan *plan;
