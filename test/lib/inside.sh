@@ -63,8 +63,8 @@ run_files() {
 case $command in
     build) build ;;
     test)
-        mapfile -t files < <(files_of checks; files_of tap; files_of regress; files_of isolation
-            files_of pgtap; if [ -n "${PG_CRM_DATA:-}" ]; then data_files; fi)
+        files=($(files_of checks; files_of tap; files_of regress; files_of isolation
+            files_of pgtap; [ -z "${PG_CRM_DATA:-}" ] || data_files))
         [ -n "${PG_CRM_DATA:-}" ] ||
             echo "PG_CRM_DATA is not set: make test-data's part is left out"
         run_files "${files[@]}" ;;
@@ -74,16 +74,16 @@ case $command in
         for t; do
             kind=${t%%:*} name=
             [ "$kind" = "$t" ] || name=${t#*:}
-            mapfile -t found < <(files_of "$kind" "$name")
+            found=($(files_of "$kind" "$name"))
             [ ${#found[@]} -gt 0 ] || { echo "no test $t" >&2; exit 2; }
             files+=("${found[@]}")
         done
         VERBOSE=$([ ${#files[@]} -gt 1 ] || echo 1) run_files "${files[@]}" ;;
     test-data)
-        mapfile -t files < <(data_files)
+        files=($(data_files))
         run_files "${files[@]}" ;;
     test-long)
-        mapfile -t files < <(files_of long)
+        files=($(files_of long))
         run_files "${files[@]}" ;;
     bench)
         [ -e test/bench/run.sh ] || { echo "no test/bench/run.sh"; exit 1; }
