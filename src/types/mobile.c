@@ -17,17 +17,17 @@
 #include "types/mobile_plan.h"
 
 /* E.164: calling code and national number together */
-#define MAX_NUMBER_DIGITS	15
+#define MAX_NUMBER_DIGITS 15
 
 /* 00, a number, and the trunk digit some write after the calling code */
-#define MAX_INPUT_DIGITS	(2 + MAX_NUMBER_DIGITS + 1)
+#define MAX_INPUT_DIGITS (2 + MAX_NUMBER_DIGITS + 1)
 
-#define MAX_CODE_DIGITS		3
+#define MAX_CODE_DIGITS  3
 
 /* what a mask shows of a long number, and hides of any */
-#define MASK_HEAD			3
-#define MASK_TAIL			4
-#define MASK_HIDDEN			4
+#define MASK_HEAD   3
+#define MASK_TAIL   4
+#define MASK_HIDDEN 4
 
 /* why a text is no mobile number */
 typedef enum MobileFault
@@ -39,7 +39,7 @@ typedef enum MobileFault
 	MOBILE_NO_MOBILE
 } MobileFault;
 
-int			crm_default_country_code = 86;
+int crm_default_country_code = 86;
 
 PG_FUNCTION_INFO_V1(crm_mobile_in);
 PG_FUNCTION_INFO_V1(crm_mobile_out);
@@ -58,12 +58,12 @@ is_digit(char c)
 static const MobilePlan *
 find_plan(int code)
 {
-	int			low = 0;
-	int			high = lengthof(mobile_plans) - 1;
+	int low = 0;
+	int high = lengthof(mobile_plans) - 1;
 
 	while (low <= high)
 	{
-		int			middle = (low + high) / 2;
+		int middle = (low + high) / 2;
 
 		if (mobile_plans[middle].code == code)
 			return &mobile_plans[middle];
@@ -79,7 +79,7 @@ find_plan(int code)
 static const MobilePlan *
 find_plan_of(const char *digits, int *code_digits)
 {
-	int			code = 0;
+	int code = 0;
 
 	if (digits[0] == '0')
 		return NULL;
@@ -110,11 +110,11 @@ in_range(const char *range, const char *digits)
 
 		if (*range == '[')
 		{
-			bool		found = false;
+			bool found = false;
 
 			for (range++; *range != ']'; range++)
 			{
-				char		first = *range;
+				char first = *range;
 
 				if (range[1] == '-')
 					range += 2;
@@ -139,8 +139,8 @@ in_range(const char *range, const char *digits)
 static bool
 fits_plan(const MobilePlan *plan, const char *national)
 {
-	int			length = strlen(national);
-	bool		fits = false;
+	int length = strlen(national);
+	bool fits = false;
 
 	if (length < plan->shortest || length > plan->longest)
 		return false;
@@ -166,7 +166,7 @@ fits_plan(const MobilePlan *plan, const char *national)
 static int64
 read_national(const MobilePlan *plan, const char *national)
 {
-	int64		number = plan->code;
+	int64 number = plan->code;
 
 	if (!fits_plan(plan, national))
 	{
@@ -187,7 +187,7 @@ read_national(const MobilePlan *plan, const char *national)
 static int64
 read_international(const char *digits, MobileFault *fault)
 {
-	int			code_digits;
+	int code_digits;
 	const MobilePlan *plan = find_plan_of(digits, &code_digits);
 
 	if (plan == NULL)
@@ -203,7 +203,7 @@ read_international(const char *digits, MobileFault *fault)
 static MobileFault
 collect_digits(const char *text, char *digits, bool *plus)
 {
-	int			count = 0;
+	int count = 0;
 
 	*plus = false;
 	for (; *text != '\0'; text++)
@@ -233,8 +233,8 @@ collect_digits(const char *text, char *digits, bool *plus)
 static MobileFault
 parse_mobile(const char *text, int default_country_code, int64 *number)
 {
-	char		digits[MAX_INPUT_DIGITS + 1];
-	bool		plus;
+	char digits[MAX_INPUT_DIGITS + 1];
+	bool plus;
 	MobileFault fault;
 
 	*number = 0;
@@ -250,7 +250,7 @@ parse_mobile(const char *text, int default_country_code, int64 *number)
 	else
 	{
 		const MobilePlan *plan = find_plan(default_country_code);
-		int			code_digits;
+		int code_digits;
 
 		if (plan == NULL)
 			return MOBILE_UNKNOWN_CODE;
@@ -258,10 +258,13 @@ parse_mobile(const char *text, int default_country_code, int64 *number)
 		*number = read_national(plan, digits);
 		if (find_plan_of(digits, &code_digits) == plan)
 		{
-			int64		bare = read_national(plan, digits + code_digits);
+			int64 bare = read_national(plan, digits + code_digits);
 
 			if (bare != 0 && *number != 0 && bare != *number)
+			{
+				*number = 0;
 				return MOBILE_AMBIGUOUS;
+			}
 			if (bare != 0)
 				*number = bare;
 		}
@@ -276,7 +279,8 @@ fault_hint(MobileFault fault)
 	switch (fault)
 	{
 		case MOBILE_BAD_CHARACTER:
-			return "Use digits with spaces, dashes, brackets and a leading +, like +8613800138000 or 138 0013 8000.";
+			return "Use digits with spaces, dashes, brackets and a leading +, "
+				   "like +8613800138000 or 138 0013 8000.";
 		case MOBILE_UNKNOWN_CODE:
 			return "Begin with + and the calling code of a country, like +86.";
 		case MOBILE_AMBIGUOUS:
@@ -285,7 +289,8 @@ fault_hint(MobileFault fault)
 		case MOBILE_NO_MOBILE:
 			break;
 	}
-	return "Give a complete mobile number; one of another country than pg_crm.default_country_code begins with + and the calling code.";
+	return "Give a complete mobile number; one of another country than "
+		   "pg_crm.default_country_code begins with + and the calling code.";
 }
 
 /* Read a text; false, and 0, if it is no mobile number */
@@ -299,8 +304,8 @@ crm_mobile_parse(const char *text, int default_country_code, int64 *number)
 bool
 crm_mobile_valid(int64 number)
 {
-	char		digits[MAXINT8LEN + 1];
-	int			code_digits;
+	char digits[MAXINT8LEN + 1];
+	int code_digits;
 	const MobilePlan *plan;
 
 	if (number <= 0)
@@ -314,8 +319,8 @@ crm_mobile_valid(int64 number)
 int
 crm_mobile_code(int64 number)
 {
-	char		digits[MAXINT8LEN + 1];
-	int			code_digits;
+	char digits[MAXINT8LEN + 1];
+	int code_digits;
 	const MobilePlan *plan;
 
 	if (number <= 0)
@@ -329,7 +334,7 @@ crm_mobile_code(int64 number)
 char *
 crm_mobile_text(int64 number)
 {
-	char	   *text = palloc(MAXINT8LEN + 2);
+	char *text = palloc(MAXINT8LEN + 2);
 
 	text[0] = '+';
 	pg_lltoa(number, text + 1);
@@ -346,14 +351,14 @@ crm_mobile_text(int64 number)
 char *
 crm_mobile_mask(const char *text)
 {
-	char		head[MAX_CODE_DIGITS + MASK_HEAD + 1] = {0};
-	char		tail[MASK_TAIL] = {0};
-	size_t		count = 0;
-	size_t		masked;
-	bool		plus = false;
-	int			code_digits = 0;
-	int			shown_head = 0;
-	int			shown_tail = 0;
+	char head[MAX_CODE_DIGITS + MASK_HEAD + 1] = { 0 };
+	char tail[MASK_TAIL] = { 0 };
+	size_t count = 0;
+	size_t masked;
+	bool plus = false;
+	int code_digits = 0;
+	int shown_head = 0;
+	int shown_tail = 0;
 	StringInfoData mask;
 
 	for (; *text != '\0'; text++)
@@ -396,16 +401,18 @@ crm_mobile_mask(const char *text)
 Datum
 crm_mobile_in(PG_FUNCTION_ARGS)
 {
-	char	   *text = PG_GETARG_CSTRING(0);
-	int64		number;
+	char *text = PG_GETARG_CSTRING(0);
+	int64 number;
 	MobileFault fault;
 
 	fault = parse_mobile(text, crm_default_country_code, &number);
 	if (fault != MOBILE_FINE)
-		crm_ereturn(fcinfo->context, (Datum) 0,
+		crm_ereturn(fcinfo->context,
+					(Datum) 0,
 					(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
 					 errmsg("invalid input syntax for type %s: \"%s\"",
-							"crm.mobile", crm_mobile_mask(text)),
+							"crm.mobile",
+							crm_mobile_mask(text)),
 					 errhint("%s", fault_hint(fault))));
 	PG_RETURN_MOBILE(number);
 }
@@ -419,8 +426,8 @@ crm_mobile_out(PG_FUNCTION_ARGS)
 Datum
 crm_mobile_recv(PG_FUNCTION_ARGS)
 {
-	StringInfo	buf = (StringInfo) PG_GETARG_POINTER(0);
-	int64		number = pq_getmsgint64(buf);
+	StringInfo buf = (StringInfo) PG_GETARG_POINTER(0);
+	int64 number = pq_getmsgint64(buf);
 
 	if (!crm_mobile_valid(number))
 		ereport(ERROR,
@@ -453,7 +460,7 @@ crm_mobile_country_code(PG_FUNCTION_ARGS)
 Datum
 crm_mobile_masked(PG_FUNCTION_ARGS)
 {
-	char	   *text = crm_mobile_text(PG_GETARG_MOBILE(0));
+	char *text = crm_mobile_text(PG_GETARG_MOBILE(0));
 
 	PG_RETURN_TEXT_P(cstring_to_text(crm_mobile_mask(text)));
 }
@@ -473,11 +480,17 @@ check_default_country_code(int *newval, void **extra, GucSource source)
 void
 crm_mobile_init(void)
 {
-	DefineCustomIntVariable("pg_crm.default_country_code",
-							"Calling code of mobile numbers that are given without one.",
-							"It is used when a text is read as crm.mobile; stored numbers have their calling code.",
-							&crm_default_country_code,
-							86, 1, 999,
-							PGC_USERSET, 0,
-							check_default_country_code, NULL, NULL);
+	DefineCustomIntVariable(
+		"pg_crm.default_country_code",
+		"Calling code of mobile numbers that are given without one.",
+		"It is used when a text is read as crm.mobile; stored numbers have their calling code.",
+		&crm_default_country_code,
+		86,
+		1,
+		999,
+		PGC_USERSET,
+		0,
+		check_default_country_code,
+		NULL,
+		NULL);
 }

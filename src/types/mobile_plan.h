@@ -21,20 +21,22 @@
 
 typedef enum ZeroRule
 {
-	ZERO_NEVER,					/* no mobile number is written with it */
-	ZERO_TRUNK,					/* dialled inside the country, not part of it */
-	ZERO_PART,					/* the first digit of some numbers */
-	ONE_TRUNK					/* the trunk digit is 1 */
+	ZERO_NEVER, /* no mobile number is written with it */
+	ZERO_TRUNK, /* dialled inside the country, not part of it */
+	ZERO_PART,  /* the first digit of some numbers */
+	ONE_TRUNK   /* the trunk digit is 1 */
 } ZeroRule;
 
 typedef struct MobilePlan
 {
-	int16		code;			/* the country calling code */
-	int8		shortest;		/* digits without code and trunk digit */
-	int8		longest;
-	int8		zero;			/* a ZeroRule */
-	const char *const *ranges;	/* NULL: the length alone decides */
+	int16 code;    /* the country calling code */
+	int8 shortest; /* digits without code and trunk digit */
+	int8 longest;
+	int8 zero;                 /* a ZeroRule */
+	const char *const *ranges; /* NULL: the length alone decides */
 } MobilePlan;
+
+/* clang-format off */
 
 /*
  * The North American plan does not tell mobile from fixed: every geographic
@@ -53,7 +55,7 @@ static const char *const north_america[] = {
 	NULL
 };
 
-/* 069 is for overseas, which has calling codes of its own, save 0695 on */
+/* 069 is overseas, with calling codes of its own, but for 0695, 0698 and 0699 */
 static const char *const france[] = {
 	"6[0-24-8]XXXXXXX", "63[0-8]XXXXXX", "69[589]XXXXXX",
 	"7[3-9]XXXXXXX",
@@ -83,13 +85,13 @@ static const char *const japan[] = {
 	NULL
 };
 
-/* 010 has eight digits more; the older codes had seven or eight */
+/* 010 has eight digits more, the older codes seven or eight */
 static const char *const korea[] = {
 	"1[0-26-9]XXXXXXX", "1[0-26-9]XXXXXXXX",
 	NULL
 };
 
-/* by three digits; 1740 is satellite service, 165 167 170 171 162 resellers */
+/* by three digits; 1740 is a satellite service */
 static const char *const china[] = {
 	"13XXXXXXXXX", "18XXXXXXXXX", "15[0-35-9]XXXXXXXX",
 	"19[0-35-9]XXXXXXXX", "17[0-35-8]XXXXXXXX", "14[57]XXXXXXXX",
@@ -326,4 +328,6 @@ static const MobilePlan mobile_plans[] = {
 	{998, 9, 9, ZERO_NEVER, NULL}
 };
 
-#endif							/* CRM_MOBILE_PLAN_H */
+/* clang-format on */
+
+#endif /* CRM_MOBILE_PLAN_H */
