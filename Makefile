@@ -4,7 +4,7 @@ EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" pg_crm.control
 
 MODULE_big  = pg_crm
 OBJS        = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
-PG_CPPFLAGS = -I$(CURDIR)/src -DPG_CRM_VERSION='"$(EXTVERSION)"'
+PG_CPPFLAGS = -I$(srcdir)/src -DPG_CRM_VERSION='"$(EXTVERSION)"'
 PG_CFLAGS   = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
               -Wno-missing-field-initializers -MMD -MP \
               $(if $(findstring clang,$(CC)),-Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno-ignored-attributes)
@@ -19,6 +19,8 @@ NO_ROOM          = $(filter-out $(EXTENSION_PARTS) $(INSTALL_PARTS),$(wildcard s
 DATA_built  = $(EXTENSION_SCRIPT)
 DATA        = $(filter-out $(EXTENSION_SCRIPT),$(sort $(wildcard sql/pg_crm--*--*.sql)))
 EXTRA_CLEAN = $(EXTENSION_SCRIPT) $(OBJS:.o=.d) results
+
+.DEFAULT_GOAL := all
 
 # These targets do their own set-up (packages included), so they must work
 # before PostgreSQL's build files are there.  A PG_CONFIG given by the caller is

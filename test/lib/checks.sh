@@ -51,11 +51,10 @@ insight: base
 '
 imports() {
     local room others
-    for room in $(find src -mindepth 1 -maxdepth 1 -type d); do
-        room=$(basename "$room")
+    for room in $(find src -mindepth 1 -maxdepth 1 -type d -printf '%f\n'); do
         others=$(sed -n "s/^$room://p" <<<"$import_rule")
         grep -q "^$room:" <<<"$import_rule" || { echo "src/$room: unknown to the import rule"; continue; }
-        grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]*"' "src/$room"/*.[ch] /dev/null |
+        grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]*"' $(find "src/$room" -name '*.[ch]') /dev/null |
             awk -v room="$room" -v others=" $room $others " '{
                 inc = $0; sub(/^[^"]*"/, "", inc); sub(/".*/, "", inc); gsub(/\.\.\//, "", inc)
                 slash = index(inc, "/"); if (!slash) next
@@ -76,7 +75,8 @@ symbols() {
 }
 
 rights_in_sql() {
-    grep -rniE 'security[[:space:]]+definer|language[[:space:]]+.?plpgsql' sql --include='*.sql'
+    grep -rniE 'security[[:space:]]+definer|language[[:space:]]+.?plpgsql' sql --include='*.sql' |
+        grep -vE '^[^:]*:[0-9]+:[[:space:]]*--'
 }
 
 clang_warnings() {

@@ -11,8 +11,6 @@ if [ "$command" = build ]; then cd "$WORK/build"; else cd "$RUN/tree"; fi
 MAKE=(make -s with_llvm=no PG_CONFIG="$PG_CONFIG")
 
 build() {
-    # MAKEFLAGS of the calling make are not for this one
-    unset MAKEFLAGS MAKELEVEL MFLAGS
     "${MAKE[@]}" -j"$JOBS" all
     if server_has extension_destdir || server_has extension_control_path; then
         "${MAKE[@]}" install DESTDIR="$RUN/stage" >/dev/null

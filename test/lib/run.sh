@@ -14,7 +14,11 @@ root=$(cd "$lib/../.." && pwd)
 command=${1:?test|test-one|accept|test-data|test-long|test-clean|bench|demo|demo-stop}
 shift
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+unset MAKEFLAGS MAKELEVEL MFLAGS    # the calling make's are not for those called here
 . "$lib/packages.sh"
+if [ -n "${PG_CONFIG:-}" ]; then
+    PG_CONFIG=$(command -v "$PG_CONFIG") || { echo "no pg_config there: PG_CONFIG is wrong" >&2; exit 1; }
+fi
 
 if [ "$command" = test-data ] && [ -z "${PG_CRM_DATA:-}" ]; then
     echo "test-data: PG_CRM_DATA is not set, so the tests against data that may not be carried" \
@@ -27,7 +31,8 @@ case $command in
     *) ensure_packages ;;
 esac
 : "${PG_CONFIG:=/usr/lib/postgresql/$MAJOR/bin/pg_config}"
-[ -x "$PG_CONFIG" ] || PG_CONFIG=$(command -v pg_config || echo "$PG_CONFIG")
+[ -x "$PG_CONFIG" ] || PG_CONFIG=$(command -v pg_config) ||
+    { echo "pg_config is missing: say where it is by PG_CONFIG" >&2; exit 1; }
 
 # who runs the server
 if [ "$(id -u)" = 0 ]; then
@@ -79,10 +84,10 @@ case $command in
         exit ;;
 esac
 
+find "$WORK" -maxdepth 1 -name 'run.*' -mmin +1440 -exec rm -rf {} +
 RUN=$(as_user mktemp -d "$WORK/run.XXXXXX")
 export RUN
-cleanup() { [ -e "$RUN/keep" ] || rm -rf "$RUN"; }
-trap cleanup EXIT
+trap 'rm -rf "$RUN" 2>/dev/null || { sleep 1; rm -rf "$RUN"; }' EXIT
 
 # data that the other user cannot read is copied for the run
 if [ -n "${PG_CRM_DATA:-}" ]; then
