@@ -40,7 +40,7 @@ fi
 [ -z "$(ls "$demo/out")" ] || { echo "files written:"; ls -d "$demo/out"/*; echo; }
 cat <<END
 The server is still up. To look around:
-    ${AS_USER:-}$BINDIR/psql -h $PGHOST -U postgres crm_demo
+    $BINDIR/psql -h $PGHOST -U postgres crm_demo
 To stop and remove it:
     make demo-stop
 END
