@@ -6,6 +6,10 @@
 #ifndef CRM_COMPAT_H
 #define CRM_COMPAT_H
 
+#include "access/genam.h"
+#include "access/tableam.h"
+#include "executor/executor.h"
+
 #if PG_VERSION_NUM < 150000
 #error "pg_crm needs PostgreSQL 15 or newer"
 #endif
@@ -22,6 +26,42 @@
 		ereport(ERROR, __VA_ARGS__); \
 		return dummy_value; \
 	} while (0)
+#endif
+
+/* 16: which indexes an update touches became an enum with summarizing ones */
+#if PG_VERSION_NUM >= 160000
+typedef TU_UpdateIndexes CrmUpdateIndexes;
+#define CRM_UPDATES_INDEXES(update) ((update) != TU_None)
+#define crm_exec_insert_index_tuples(result, slot, estate, only_summarizing) \
+	list_free(ExecInsertIndexTuples(result, slot, estate, false, false, NULL, NIL, only_summarizing))
+#define CRM_ONLY_SUMMARIZING(update) ((update) == TU_Summarizing)
+#else
+typedef bool CrmUpdateIndexes;
+#define CRM_UPDATES_INDEXES(update) (update)
+#define crm_exec_insert_index_tuples(result, slot, estate, only_summarizing) \
+	list_free(ExecInsertIndexTuples(result, slot, estate, false, false, NULL, NIL))
+#define CRM_ONLY_SUMMARIZING(update) false
+#endif
+
+/* 18: the check learnt to leave out one tuple, the scan to count itself */
+#if PG_VERSION_NUM >= 180000
+#define crm_exec_check_index_constraints(result, slot, estate, conflict, arbiters) \
+	({ ItemPointerData none_; ItemPointerSetInvalid(&none_); \
+	   ExecCheckIndexConstraints(result, slot, estate, conflict, &none_, arbiters); })
+#define crm_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#else
+#define crm_exec_check_index_constraints(result, slot, estate, conflict, arbiters) \
+	ExecCheckIndexConstraints(result, slot, estate, conflict, arbiters)
+#define crm_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+/* 18: PG_MODULE_MAGIC_EXT names the module */
+#if PG_VERSION_NUM >= 180000
+#define CRM_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "pg_crm", .version = PG_CRM_VERSION)
+#else
+#define CRM_MODULE_MAGIC PG_MODULE_MAGIC
 #endif
 
 #endif							/* CRM_COMPAT_H */

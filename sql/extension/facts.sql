@@ -1,0 +1,21 @@
+-- facts: the functions of the triggers that install() makes
+
+CREATE FUNCTION crm.ingest() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'crm_ingest';
+COMMENT ON FUNCTION crm.ingest() IS 'Trigger: takes the rows of one statement into profiles, awards and stages.';
+REVOKE ALL ON FUNCTION crm.ingest() FROM PUBLIC;
+
+CREATE FUNCTION crm.contact_added() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'crm_contact_added';
+COMMENT ON FUNCTION crm.contact_added() IS 'Trigger: opens profile and stage history of new contacts and moves the sequence past their ids.';
+REVOKE ALL ON FUNCTION crm.contact_added() FROM PUBLIC;
+
+CREATE FUNCTION crm.identity_added() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'crm_identity_added';
+COMMENT ON FUNCTION crm.identity_added() IS 'Trigger: lets the profile know of a new mobile number.';
+REVOKE ALL ON FUNCTION crm.identity_added() FROM PUBLIC;
+
+CREATE FUNCTION crm.refuse_change() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'crm_refuse_change';
+COMMENT ON FUNCTION crm.refuse_change() IS 'Trigger: refuses UPDATE, DELETE and TRUNCATE outside the extension; its argument is the hint.';
+REVOKE ALL ON FUNCTION crm.refuse_change() FROM PUBLIC;

@@ -1,0 +1,21 @@
+/*
+ * clock.h
+ *		Now, as the extension sees it.
+ */
+#ifndef CRM_CLOCK_H
+#define CRM_CLOCK_H
+
+#include "datatype/timestamp.h"
+#include "utils/guc.h"
+
+extern char *crm_guc_clock;		/* pg_crm.clock */
+
+extern TimestampTz crm_now(void);
+
+/* Raises 22008 unless the time is finite and at most a day after now. */
+extern void crm_check_time(const char *what, TimestampTz at);
+
+extern bool crm_clock_check(char **newval, void **extra, GucSource source);
+extern void crm_clock_assign(const char *newval, void *extra);
+
+#endif							/* CRM_CLOCK_H */

@@ -1,0 +1,144 @@
+/*
+ * db.c
+ *		Kept plans by name, and arrays for them.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "base/db.h"
+
+void
+crm_connect(CrmActing *acting)
+{
+	crm_act_as_owner(acting);
+	SPI_connect();
+}
+
+void
+crm_disconnect(CrmActing *acting)
+{
+	SPI_finish();
+	crm_act_end(acting);
+}
+
+uint64
+crm_run(CrmPlan *plan, const Datum *values, const char *nulls)
+{
+	int			code;
+
+	if (plan->plan == NULL)
+	{
+		SPIPlanPtr	prepared = SPI_prepare_cursor(plan->sql, plan->nargs, plan->argtypes,
+												  CURSOR_OPT_GENERIC_PLAN);
+
+		if (prepared == NULL)
+			elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
+		SPI_keepplan(prepared);
+		plan->plan = prepared;
+	}
+	code = SPI_execute_plan(plan->plan, unconstify(Datum *, values), nulls, false, 0);
+	if (code < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
+	return SPI_processed;
+}
+
+Datum
+crm_result(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
+}
+
+int64
+crm_result_int64(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = crm_result(row, column, &isnull);
+
+	return isnull ? 0 : DatumGetInt64(value);
+}
+
+char *
+crm_result_text(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = crm_result(row, column, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+char *
+crm_text_copy(MemoryContext context, Datum value)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	char	   *copy = TextDatumGetCString(value);
+
+	MemoryContextSwitchTo(old);
+	return copy;
+}
+
+void
+crm_column_init(CrmColumn *column, Oid type)
+{
+	column->type = type;
+	column->n = 0;
+	column->size = 0;
+	column->values = NULL;
+	column->nulls = NULL;
+}
+
+void
+crm_column_add(CrmColumn *column, Datum value, bool isnull)
+{
+	if (column->n == column->size)
+	{
+		int			size = column->size == 0 ? 16 : column->size * 2;
+
+		if (column->values == NULL)
+		{
+			column->values = palloc_array(Datum, size);
+			column->nulls = palloc_array(bool, size);
+		}
+		else
+		{
+			column->values = repalloc_huge(column->values, sizeof(Datum) * size);
+			column->nulls = repalloc_huge(column->nulls, sizeof(bool) * size);
+		}
+		column->size = size;
+	}
+	column->values[column->n] = value;
+	column->nulls[column->n] = isnull;
+	column->n++;
+}
+
+Datum
+crm_column_array(CrmColumn *column)
+{
+	int16		typlen;
+	bool		typbyval;
+	char		typalign;
+	int			dims[1] = {column->n};
+	int			lower_bounds[1] = {1};
+
+	if (column->n == 0)
+		return PointerGetDatum(construct_empty_array(column->type));
+	get_typlenbyvalalign(column->type, &typlen, &typbyval, &typalign);
+	return PointerGetDatum(construct_md_array(column->values, column->nulls, 1, dims, lower_bounds,
+											  column->type, typlen, typbyval, typalign));
+}
+
+Datum
+crm_int64_array(const int64 *values, int n)
+{
+	CrmColumn	column;
+
+	crm_column_init(&column, INT8OID);
+	for (int i = 0; i < n; i++)
+		crm_column_add(&column, Int64GetDatum(values[i]), false);
+	return crm_column_array(&column);
+}

@@ -1,0 +1,63 @@
+/*
+ * db.h
+ *		Kept plans by name, and arrays for them.
+ *
+ * A plan is a static variable at its point of use. It is prepared once a
+ * session, always generic (a custom plan for an array parameter is made anew
+ * at each call), and runs between crm_connect() and crm_disconnect().
+ */
+#ifndef CRM_DB_H
+#define CRM_DB_H
+
+#include "postgres.h"
+
+#include "catalog/pg_type_d.h"
+#include "datatype/timestamp.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+
+#include "base/rights.h"
+
+#define CRM_MAX_PLAN_ARGS 20
+
+typedef struct CrmPlan
+{
+	const char *sql;
+	int			nargs;
+	Oid			argtypes[CRM_MAX_PLAN_ARGS];
+	SPIPlanPtr	plan;
+} CrmPlan;
+
+/* Acts as the owner and opens SPI; both until crm_disconnect() or an error. */
+extern void crm_connect(CrmActing *acting);
+extern void crm_disconnect(CrmActing *acting);
+
+/* Runs the plan to its end; returns SPI_processed. nulls may be NULL. */
+extern uint64 crm_run(CrmPlan *plan, const Datum *values, const char *nulls);
+
+/* Value of a column of the current result; NULL where it is null. */
+extern Datum crm_result(uint64 row, int column, bool *isnull);
+extern int64 crm_result_int64(uint64 row, int column);
+extern char *crm_result_text(uint64 row, int column);
+
+/* Copies of by-reference values into a context that outlives SPI_finish(). */
+extern char *crm_text_copy(MemoryContext context, Datum value);
+
+/*
+ * A list of values of one column that grows; becomes an array for unnest().
+ */
+typedef struct CrmColumn
+{
+	Oid			type;
+	int			n;
+	int			size;
+	Datum	   *values;
+	bool	   *nulls;
+} CrmColumn;
+
+extern void crm_column_init(CrmColumn *column, Oid type);
+extern void crm_column_add(CrmColumn *column, Datum value, bool isnull);
+extern Datum crm_column_array(CrmColumn *column);
+extern Datum crm_int64_array(const int64 *values, int n);
+
+#endif							/* CRM_DB_H */

@@ -1,0 +1,95 @@
+/*
+ * guc.c
+ *		The settings of pg_crm. What decides about stored results (currency,
+ *		time zone, clock) is for superusers and for whom they GRANT SET: two
+ *		sessions with different settings would derive different profiles from
+ *		the same facts.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "pgtime.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+
+#include "base/clock.h"
+#include "base/guc.h"
+
+char	   *crm_guc_currency = NULL;
+char	   *crm_guc_time_zone = NULL;
+bool		crm_guc_direct_access = true;
+
+PG_FUNCTION_INFO_V1(crm_sql_default_currency);
+
+static bool
+check_currency(char **newval, void **extra, GucSource source)
+{
+	if (strlen(*newval) != 3 || strspn(*newval, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != 3)
+	{
+		GUC_check_errdetail("A currency is an ISO 4217 code of three capital letters.");
+		return false;
+	}
+	return true;
+}
+
+static bool
+check_time_zone(char **newval, void **extra, GucSource source)
+{
+	if (pg_tzset(*newval) == NULL)
+	{
+		GUC_check_errdetail("Time zone \"%s\" is not known.", *newval);
+		return false;
+	}
+	return true;
+}
+
+void
+crm_guc_init(void)
+{
+	DefineCustomStringVariable("pg_crm.clock",
+							   "A fixed instant that replaces now in decisions and recorded times.",
+							   "Empty means the time of the statement.",
+							   &crm_guc_clock,
+							   "",
+							   PGC_SUSET,
+							   0,
+							   crm_clock_check,
+							   crm_clock_assign,
+							   NULL);
+	DefineCustomStringVariable("pg_crm.currency",
+							   "Currency in which amounts are summed; the default of new orders.",
+							   NULL,
+							   &crm_guc_currency,
+							   "CNY",
+							   PGC_SUSET,
+							   0,
+							   check_currency,
+							   NULL,
+							   NULL);
+	DefineCustomBoolVariable("pg_crm.direct_access",
+							 "Writes derived rows without the executor where that is safe.",
+							 "Off sends every batch down the general lane; both give the same rows.",
+							 &crm_guc_direct_access,
+							 true,
+							 PGC_SUSET,
+							 0,
+							 NULL,
+							 NULL,
+							 NULL);
+	DefineCustomStringVariable("pg_crm.time_zone",
+							   "Time zone of days and rules where no account names one.",
+							   NULL,
+							   &crm_guc_time_zone,
+							   "Asia/Shanghai",
+							   PGC_SUSET,
+							   0,
+							   check_time_zone,
+							   NULL,
+							   NULL);
+}
+
+Datum
+crm_sql_default_currency(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(crm_guc_currency));
+}

@@ -1,0 +1,24 @@
+/*
+ * pg_crm.c
+ *		Loading the module.
+ */
+#include "pg_crm.h"
+
+#include "utils/guc.h"
+
+#include "base/guc.h"
+#include "profile/profile.h"
+#include "types/mobile.h"
+
+CRM_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+void
+_PG_init(void)
+{
+	crm_guc_init();
+	crm_mobile_init();
+	crm_definition_init();
+	MarkGUCPrefixReserved("pg_crm");
+}

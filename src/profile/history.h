@@ -1,0 +1,70 @@
+/*
+ * history.h
+ *		Everything recorded about some contacts, and what a walk over it gives.
+ */
+#ifndef CRM_HISTORY_H
+#define CRM_HISTORY_H
+
+#include "postgres.h"
+
+#include "profile/profile.h"
+#include "profile/walk.h"
+
+/* contacts whose history is held in memory at once */
+#define CRM_HISTORY_CHUNK 2000
+
+typedef struct CrmStoredAward
+{
+	const char *achievement;
+	Datum		threshold;		/* numeric */
+	TimestampTz awarded_at;
+	int64		source_id;
+	bool		revoked;
+	TimestampTz revoked_at;
+	bool		found;			/* by the walk at hand */
+	bool		is_new;			/* not in the table yet */
+	bool		changed;
+} CrmStoredAward;
+
+typedef struct CrmStoredMove
+{
+	TimestampTz since;
+	const char *stage;
+	const char *reason;
+} CrmStoredMove;
+
+typedef struct CrmHistory
+{
+	int64		contact_id;
+	TimestampTz created_at;
+	const char *contact_stage;	/* the kept copy, NULL if none */
+	Datum		values[CRM_PROFILE_COLUMNS];	/* the stored counters */
+	bool		nulls[CRM_PROFILE_COLUMNS];
+
+	int64		events;			/* all of them, walked or not */
+	bool		seen;
+	TimestampTz first_seen_at;
+	TimestampTz last_seen_at;
+
+	int			nfacts;
+	CrmFact    *facts;			/* in walking order */
+	int			nawards;
+	int			awards_size;
+	CrmStoredAward *awards;
+	int			nmoves;
+	CrmStoredMove *moves;
+} CrmHistory;
+
+/*
+ * Reads the histories of the contacts (ascending, distinct, at most a chunk)
+ * into the current memory context; contacts without a profile are left out.
+ * Called between SPI_connect() and SPI_finish().
+ */
+extern CrmHistory *crm_history_load(const CrmDefinitions *definitions, const int64 *contacts,
+									int ncontacts, int *nhistories);
+
+/* Walks a history without some of its refunds (ids ascending; none: all count). */
+extern void crm_history_walk(CrmHistory *history, CrmWalk *walk, const int64 *left_out,
+							 int nleft_out);
+
+#endif							/* CRM_HISTORY_H */

@@ -1,0 +1,71 @@
+/*
+ * profile.h
+ *		What the profile room offers: it turns batches of facts into counters,
+ *		awards and stages. Callers act as the owner.
+ */
+#ifndef CRM_PROFILE_H
+#define CRM_PROFILE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+/*
+ * The order of the types is the order in which facts of one instant are
+ * walked; a stage set by hand comes last of all.
+ */
+typedef enum CrmFactType
+{
+	CRM_FACT_MOBILE,			/* a mobile number became known */
+	CRM_FACT_EVENT,
+	CRM_FACT_SCAN,
+	CRM_FACT_PURCHASE,
+	CRM_FACT_REFUND,
+	CRM_FACT_MANUAL_STAGE
+} CrmFactType;
+
+typedef struct CrmFact
+{
+	int64		contact_id;
+	TimestampTz occurred_at;
+	int64		id;
+	CrmFactType type;
+	bool		own_currency;	/* orders: adds to amounts */
+	bool		counted;		/* scans: the one that counts; orders: not refunded in full */
+	int			kind;			/* events: place in the definitions' kinds, -1 = none */
+	Datum		amount;			/* orders and refunds: numeric */
+	const char *reference;		/* orders: external_ref or NULL */
+	int64		refund_of;		/* refunds */
+	int64		account_id;		/* events */
+	const char *detail;			/* events: the kind; manual stage: the stage or NULL */
+	const char *reason;			/* manual stage */
+} CrmFact;
+
+/* Sorts into the order in which facts are walked, contact by contact. */
+extern void crm_facts_sort(CrmFact *facts, int64 nfacts);
+
+/*
+ * Locks the contacts in id order; raises 23503 for one that does not exist.
+ * Ids ascending and distinct.
+ */
+extern void crm_profile_lock(const int64 *contacts, int ncontacts);
+/* Into which contact this one was merged; 0 if it was not. */
+extern int64 crm_profile_survivor(int64 contact_id);
+extern void crm_unknown_contact(int64 contact_id) pg_attribute_noreturn();
+
+/* Takes a sorted batch of facts, already in their tables, into the profiles. */
+extern void crm_profile_settle(CrmFact *facts, int64 nfacts);
+
+/*
+ * Walks all facts of the contacts (ascending, distinct) anew and mends what
+ * differs; cause dates the changes. The contacts need not be locked.
+ */
+extern void crm_profile_recompute(const int64 *contacts, int ncontacts, TimestampTz cause);
+
+/* Opens the profiles of contacts that have just been inserted. */
+extern void crm_profile_open(const int64 *contacts, const TimestampTz *created_at, int ncontacts);
+
+/* Registers the callbacks of the cache of definitions. */
+extern void crm_definition_init(void);
+
+#endif							/* CRM_PROFILE_H */

@@ -1,0 +1,31 @@
+/*
+ * recompute.h
+ *		The general lane, inside the profile room.
+ */
+#ifndef CRM_RECOMPUTE_H
+#define CRM_RECOMPUTE_H
+
+#include "postgres.h"
+
+#include "profile/history.h"
+
+/* What is new in a batch: it dates and orders the changes. */
+typedef struct CrmNews
+{
+	TimestampTz cause;			/* of all contacts, unless each has its own: */
+	int			ncontacts;
+	const int64 *contacts;		/* ascending */
+	const TimestampTz *causes;	/* time of the contact's latest new fact */
+	int			nrefunds;
+	int64	   *refunds;		/* ids of new refunds, ascending */
+} CrmNews;
+
+extern void crm_recompute(const int64 *contacts, int ncontacts, const CrmNews *news);
+
+/* Does the stored counter differ from what the walk found? */
+extern bool crm_profile_differs(const CrmHistory *history, const CrmWalk *walk,
+								CrmProfileColumn column);
+
+extern int	crm_compare_int64(const void *a, const void *b);
+
+#endif							/* CRM_RECOMPUTE_H */
