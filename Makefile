@@ -45,7 +45,8 @@ format:
 	$(CLANG_FORMAT) -i $(FORMATTED)
 format-check:
 	@command -v $(CLANG_FORMAT) >/dev/null || { echo '$(CLANG_FORMAT) is missing: install clang-format-14' >&2; exit 1; }
-	@$(CLANG_FORMAT) --dry-run --Werror $(FORMATTED)
+	@! $(CLANG_FORMAT) --dry-run $(FORMATTED) 2>&1 | grep -o '^src/[^:]*' | sort | uniq -c | \
+	   sed 's/^ *\([0-9]*\) \(.*\)/\2: \1 places/' | grep .
 
 ifneq ($(filter-out $(FRAMED),$(or $(MAKECMDGOALS),all)),)
 

@@ -31,7 +31,8 @@ files_of() {
         isolation) dirs=(test/specs/$name.spec) ;;
         pgtap)     dirs=(test/pgtap/$name.sql) ;;
         tap)       dirs=(test/t/$name.pl) ;;
-        data)      dirs=(test/data/$name.pl test/data/$name.sql) ;;
+        data)      dirs=(test/data/$name.pl test/data/$name.sql)
+                   [[ mobile_vectors != $name ]] || dirs+=(test/lib/mobile_vectors.pl) ;;
         long)      dirs=(test/long/$name.sql test/long/$name.pl test/long/$name.sh) ;;
         checks)    dirs=(test/lib/checks.sh) ;;
         *) echo "no tests are called $1: regress, isolation, pgtap, tap, data, long or checks" >&2
@@ -39,11 +40,6 @@ files_of() {
     esac
     local f
     for f in "${dirs[@]}"; do [ ! -e "$f" ] || echo "$f"; done
-}
-
-data_files() {
-    [ ! -e test/lib/mobile_vectors.pl ] || echo test/lib/mobile_vectors.pl
-    files_of data
 }
 
 run_files() {
@@ -62,7 +58,7 @@ case $command in
     build) build ;;
     test)
         files=($(files_of checks; files_of tap; files_of regress; files_of isolation
-            files_of pgtap; [ -z "${PG_CRM_DATA:-}" ] || data_files))
+            files_of pgtap; [ -z "${PG_CRM_DATA:-}" ] || files_of data))
         [ -n "${PG_CRM_DATA:-}" ] ||
             echo "PG_CRM_DATA is not set: make test-data's part is left out"
         run_files "${files[@]}" ;;
@@ -78,7 +74,7 @@ case $command in
         done
         VERBOSE=$([ ${#files[@]} -gt 1 ] || echo 1) run_files "${files[@]}" ;;
     test-data)
-        files=($(data_files))
+        files=($(files_of data))
         run_files "${files[@]}" ;;
     test-long)
         files=($(files_of long))
