@@ -86,6 +86,12 @@ case $command in
         cluster_start "$RUN/bench" "shared_buffers = 512MB" "max_wal_size = 8GB" \
             "full_page_writes = on" "maintenance_work_mem = 256MB"
         bash test/bench/run.sh ;;
+    psql)
+        trap 'cluster_stop "$RUN/psql"' EXIT
+        cluster_start "$RUN/psql"
+        "$BINDIR/createdb" crm
+        "$BINDIR/psql" -qX -d crm -c 'CREATE EXTENSION pg_crm'
+        "$BINDIR/psql" -d crm ;;
     demo) exec bash "$lib/demo.sh" start ;;
     *) echo "unknown: $command" >&2; exit 2 ;;
 esac
