@@ -27,8 +27,8 @@ crm_disconnect(CrmActing *acting)
 	crm_act_end(acting);
 }
 
-uint64
-crm_run(CrmPlan *plan, const Datum *values, const char *nulls)
+static uint64
+execute(CrmPlan *plan, const Datum *values, const char *nulls, bool read_only)
 {
 	int			code;
 
@@ -42,10 +42,43 @@ crm_run(CrmPlan *plan, const Datum *values, const char *nulls)
 		SPI_keepplan(prepared);
 		plan->plan = prepared;
 	}
-	code = SPI_execute_plan(plan->plan, unconstify(Datum *, values), nulls, false, 0);
+	code = SPI_execute_plan(plan->plan, unconstify(Datum *, values), nulls, read_only, 0);
 	if (code < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
 	return SPI_processed;
+}
+
+uint64
+crm_run(CrmPlan *plan, const Datum *values, const char *nulls)
+{
+	return execute(plan, values, nulls, false);
+}
+
+bool		crm_facts_may_change = false;
+
+uint64
+crm_run_protected(CrmPlan *plan, const Datum *values, const char *nulls)
+{
+	bool		before = crm_facts_may_change;
+	uint64		n;
+
+	crm_facts_may_change = true;
+	PG_TRY();
+	{
+		n = execute(plan, values, nulls, false);
+	}
+	PG_FINALLY();
+	{
+		crm_facts_may_change = before;
+	}
+	PG_END_TRY();
+	return n;
+}
+
+uint64
+crm_read(CrmPlan *plan, const Datum *values, const char *nulls)
+{
+	return execute(plan, values, nulls, true);
 }
 
 Datum

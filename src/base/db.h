@@ -35,6 +35,16 @@ extern void crm_disconnect(CrmActing *acting);
 /* Runs the plan to its end; returns SPI_processed. nulls may be NULL. */
 extern uint64 crm_run(CrmPlan *plan, const Datum *values, const char *nulls);
 
+/*
+ * The same for a plan that changes rows which triggers otherwise protect: facts,
+ * identities, and what the extension keeps in crm.contact.
+ */
+extern uint64 crm_run_protected(CrmPlan *plan, const Datum *values, const char *nulls);
+extern bool crm_facts_may_change;
+
+/* The same by the snapshot of the calling statement, writing nothing. */
+extern uint64 crm_read(CrmPlan *plan, const Datum *values, const char *nulls);
+
 /* Value of a column of the current result; NULL where it is null. */
 extern Datum crm_result(uint64 row, int column, bool *isnull);
 extern int64 crm_result_int64(uint64 row, int column);

@@ -13,6 +13,8 @@
 #include "fmgr.h"
 #include "utils/jsonb.h"
 
+#include "base/db.h"
+
 /* check.c: each raises an error with SQLSTATE, value and hint */
 extern void crm_check_key(const char *what, const char *value);
 extern void crm_check_kind(const char *value);
@@ -22,9 +24,6 @@ extern void crm_require_argument(const char *function, const char *argument, boo
 extern TimestampTz crm_time_argument(FunctionCallInfo fcinfo, int argument, bool *given);
 extern char *crm_text_argument(FunctionCallInfo fcinfo, int argument);
 extern char *crm_mask(const char *value);
-
-/* ingest.c */
-extern bool crm_facts_may_change;	/* inside merge, unmerge, forget */
 
 /* contact.c: follows merges; raises 23503; the contact is locked */
 extern int64 crm_contact_lock(int64 contact_id);

@@ -33,8 +33,6 @@ PG_FUNCTION_INFO_V1(crm_contact_added);
 PG_FUNCTION_INFO_V1(crm_identity_added);
 PG_FUNCTION_INFO_V1(crm_refuse_change);
 
-bool		crm_facts_may_change = false;
-
 typedef struct Batch
 {
 	TriggerData *trigger;

@@ -56,6 +56,9 @@ static CrmPlan select_moves = {
 	1, {INT8ARRAYOID}
 };
 
+/* how the histories at hand are read: crm_run or crm_read */
+static uint64 (*run) (CrmPlan *plan, const Datum *values, const char *nulls);
+
 /* facts of all contacts of a chunk while they are gathered */
 typedef struct FactList
 {
@@ -89,7 +92,7 @@ static void
 load_profiles(CrmHistory **histories, int *nhistories, Datum contacts, FactList *list,
 			  MemoryContext context)
 {
-	uint64		n = crm_run(&select_profiles, &contacts, NULL);
+	uint64		n = run(&select_profiles, &contacts, NULL);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	*nhistories = n;
@@ -128,7 +131,7 @@ load_profiles(CrmHistory **histories, int *nhistories, Datum contacts, FactList 
 static void
 load_transactions(Datum contacts, FactList *list, MemoryContext context)
 {
-	uint64		n = crm_run(&select_transactions, &contacts, NULL);
+	uint64		n = run(&select_transactions, &contacts, NULL);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	for (uint64 row = 0; row < n; row++)
@@ -165,7 +168,7 @@ load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 	for (int i = 0; i < definitions->nkinds; i++)
 		crm_column_add(&kinds, CStringGetTextDatum(definitions->kinds[i]), false);
 	values[1] = crm_column_array(&kinds);
-	n = crm_run(&select_events, values, definitions->every_fact_matters ? " n" : NULL);
+	n = run(&select_events, values, definitions->every_fact_matters ? " n" : NULL);
 
 	old = MemoryContextSwitchTo(context);
 	for (uint64 row = 0; row < n; row++)
@@ -195,7 +198,7 @@ load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 static void
 load_scans(Datum contacts, FactList *list, MemoryContext context)
 {
-	uint64		n = crm_run(&select_scans, &contacts, NULL);
+	uint64		n = run(&select_scans, &contacts, NULL);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	for (uint64 row = 0; row < n; row++)
@@ -240,7 +243,7 @@ see(CrmHistory *history, TimestampTz first, TimestampTz last)
 static void
 load_event_summary(CrmHistory *histories, int nhistories, Datum contacts)
 {
-	uint64		n = crm_run(&summarize_events, &contacts, NULL);
+	uint64		n = run(&summarize_events, &contacts, NULL);
 
 	for (uint64 row = 0; row < n; row++)
 	{
@@ -257,7 +260,7 @@ load_event_summary(CrmHistory *histories, int nhistories, Datum contacts)
 static void
 load_awards(CrmHistory *histories, int nhistories, Datum contacts, MemoryContext context)
 {
-	uint64		n = crm_run(&select_awards, &contacts, NULL);
+	uint64		n = run(&select_awards, &contacts, NULL);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	for (uint64 row = 0; row < n; row++)
@@ -290,7 +293,7 @@ load_awards(CrmHistory *histories, int nhistories, Datum contacts, MemoryContext
 static void
 load_moves(CrmHistory *histories, int nhistories, Datum contacts, MemoryContext context)
 {
-	uint64		n = crm_run(&select_moves, &contacts, NULL);
+	uint64		n = run(&select_moves, &contacts, NULL);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	CrmStoredMove *moves = palloc(sizeof(CrmStoredMove) * Max(n, 1));
 
@@ -314,7 +317,7 @@ load_moves(CrmHistory *histories, int nhistories, Datum contacts, MemoryContext 
 
 CrmHistory *
 crm_history_load(const CrmDefinitions *definitions, const int64 *contacts, int ncontacts,
-				 int *nhistories)
+				 bool read_only, int *nhistories)
 {
 	MemoryContext context = CurrentMemoryContext;
 	MemoryContext scratch = AllocSetContextCreate(context, "pg_crm history rows",
@@ -325,6 +328,7 @@ crm_history_load(const CrmDefinitions *definitions, const int64 *contacts, int n
 	Datum		array = crm_int64_array(contacts, ncontacts);
 	int64		fact = 0;
 
+	run = read_only ? crm_read : crm_run;
 	load_profiles(&histories, nhistories, array, &list, context);
 	SPI_freetuptable(SPI_tuptable);
 	load_transactions(array, &list, context);
@@ -439,4 +443,28 @@ crm_history_walk(CrmHistory *history, CrmWalk *walk, const int64 *left_out, int 
 	walk->nulls[CRM_P_FIRST_SEEN_AT] = walk->nulls[CRM_P_LAST_SEEN_AT] = !history->seen;
 	walk->values[CRM_P_FIRST_SEEN_AT] = TimestampTzGetDatum(history->first_seen_at);
 	walk->values[CRM_P_LAST_SEEN_AT] = TimestampTzGetDatum(history->last_seen_at);
+}
+
+CrmStoredAward *
+crm_history_award(CrmHistory *history, const CrmAchievement *achievement, int threshold)
+{
+	for (int i = 0; i < history->nawards; i++)
+	{
+		CrmStoredAward *award = &history->awards[i];
+
+		if (strcmp(award->achievement, achievement->name) == 0 &&
+			DatumGetBool(DirectFunctionCall2(numeric_eq, award->threshold,
+											 achievement->thresholds[threshold])))
+			return award;
+	}
+	return NULL;
+}
+
+bool
+crm_award_is_revocable(const CrmDefinitions *definitions, const CrmStoredAward *award)
+{
+	for (int i = 0; i < definitions->nachievements; i++)
+		if (strcmp(definitions->achievements[i].name, award->achievement) == 0)
+			return definitions->achievements[i].revocable;
+	return true;				/* the definition is gone */
 }

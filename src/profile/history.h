@@ -58,13 +58,21 @@ typedef struct CrmHistory
 /*
  * Reads the histories of the contacts (ascending, distinct, at most a chunk)
  * into the current memory context; contacts without a profile are left out.
- * Called between SPI_connect() and SPI_finish().
+ * Called between crm_connect() and crm_disconnect(). read_only: as the snapshot
+ * of the calling statement shows them, else as of now.
  */
 extern CrmHistory *crm_history_load(const CrmDefinitions *definitions, const int64 *contacts,
-									int ncontacts, int *nhistories);
+									int ncontacts, bool read_only, int *nhistories);
 
 /* Walks a history without some of its refunds (ids ascending; none: all count). */
 extern void crm_history_walk(CrmHistory *history, CrmWalk *walk, const int64 *left_out,
 							 int nleft_out);
+
+/* The stored award of a threshold, NULL if there is none. */
+extern CrmStoredAward *crm_history_award(CrmHistory *history, const CrmAchievement *achievement,
+										 int threshold);
+
+/* May the award be taken back? Also when its definition is gone. */
+extern bool crm_award_is_revocable(const CrmDefinitions *definitions, const CrmStoredAward *award);
 
 #endif							/* CRM_HISTORY_H */

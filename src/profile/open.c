@@ -61,7 +61,7 @@ crm_profile_open(const int64 *contacts, const TimestampTz *created_at, int ncont
 
 	values[1] = values[2];
 	nulls[1] = nulls[2];
-	crm_run(&update_stages, values, nulls);
+	crm_run_protected(&update_stages, values, nulls);
 
 	/* who came with a mobile number has something to walk */
 	nknown = crm_run(&select_known, values, NULL);

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -157,7 +158,7 @@ write_columns(CrmPlan *plan, CrmColumn *columns, int n, bool with_time)
 		values[i] = crm_column_array(&columns[i]);
 	if (with_time)
 		values[n] = TimestampTzGetDatum(crm_now());
-	crm_run(plan, values, NULL);
+	crm_run_protected(plan, values, NULL);
 }
 
 static void
@@ -185,30 +186,6 @@ add_change(Writes *writes, const CrmHistory *history, const CrmStoredAward *awar
 	crm_column_add(&writes->changes[6], TimestampTzGetDatum(cause), false);
 }
 
-static CrmStoredAward *
-find_award(CrmHistory *history, const CrmAchievement *achievement, int threshold)
-{
-	for (int i = 0; i < history->nawards; i++)
-	{
-		CrmStoredAward *award = &history->awards[i];
-
-		if (strcmp(award->achievement, achievement->name) == 0 &&
-			DatumGetBool(DirectFunctionCall2(numeric_eq, award->threshold,
-											 achievement->thresholds[threshold])))
-			return award;
-	}
-	return NULL;
-}
-
-static bool
-is_revocable(const CrmDefinitions *definitions, const char *name)
-{
-	for (int i = 0; i < definitions->nachievements; i++)
-		if (strcmp(definitions->achievements[i].name, name) == 0)
-			return definitions->achievements[i].revocable;
-	return true;				/* the definition is gone */
-}
-
 /* Brings the stored awards to what a walk found; cause dates what changes. */
 static void
 compare_awards(CrmHistory *history, const CrmWalk *walk, TimestampTz cause, Writes *writes)
@@ -222,7 +199,7 @@ compare_awards(CrmHistory *history, const CrmWalk *walk, TimestampTz cause, Writ
 	{
 		const CrmAwardStep *step = &walk->awards[i];
 		const CrmAchievement *achievement = &definitions->achievements[step->achievement];
-		CrmStoredAward *award = find_award(history, achievement, step->threshold);
+		CrmStoredAward *award = crm_history_award(history, achievement, step->threshold);
 
 		if (award == NULL)
 		{
@@ -269,7 +246,7 @@ compare_awards(CrmHistory *history, const CrmWalk *walk, TimestampTz cause, Writ
 	{
 		CrmStoredAward *award = &history->awards[i];
 
-		if (award->found || award->revoked || !is_revocable(definitions, award->achievement))
+		if (award->found || award->revoked || !crm_award_is_revocable(definitions, award))
 			continue;
 		award->revoked = true;
 		award->revoked_at = cause;
@@ -327,7 +304,7 @@ same_value(CrmProfileColumn column, Datum a, Datum b)
 	if (column == CRM_P_SPEND)
 		return DatumGetBool(DirectFunctionCall2(numeric_eq, a, b));
 	if (column == CRM_P_STAGE || column == CRM_P_RANKED_STAGE)
-		return datumIsEqual(a, b, false, -1);
+		return DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, a, b));
 	return a == b;
 }
 
@@ -441,7 +418,7 @@ recompute_chunk(const int64 *contacts, int ncontacts, const CrmNews *news)
 	crm_profile_lock(contacts, ncontacts);
 	/* who waited for the lock may have waited for new definitions */
 	definitions = crm_definitions();
-	histories = crm_history_load(definitions, contacts, ncontacts, &nhistories);
+	histories = crm_history_load(definitions, contacts, ncontacts, false, &nhistories);
 	walk = crm_walk_create(definitions);
 	init_writes(&writes);
 	for (int i = 0; i < nhistories; i++)

@@ -457,7 +457,7 @@ update_contact_stages(Settling *settling)
 		crm_column_add(&stages, settling->definitions->stages[settling->moved_to[i]].stage_text, false);
 	values[0] = crm_int64_array(settling->moved, settling->nmoved);
 	values[1] = crm_column_array(&stages);
-	crm_run(&update_stages, values, NULL);
+	crm_run_protected(&update_stages, values, NULL);
 	crm_disconnect(&acting);
 }
 

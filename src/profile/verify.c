@@ -1,0 +1,280 @@
+/*
+ * verify.c
+ *		Everything derived, recomputed from the facts and compared with what is
+ *		stored. One snapshot sees both, so a busy database gives no false alarm.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+#include "base/db.h"
+#include "profile/history.h"
+#include "profile/recompute.h"
+#include "profile/walk.h"
+
+PG_FUNCTION_INFO_V1(crm_sql_verify);
+
+static CrmPlan next_contacts = {
+	"SELECT p.contact_id FROM crm.profile_counter p WHERE $1 IS NULL OR p.contact_id > $1"
+	" ORDER BY p.contact_id LIMIT $2", 2, {INT8OID, INT8OID}
+};
+
+/* What needs no walk: one statement, one row a difference. */
+static CrmPlan find_differences = {
+	"SELECT 'contact without profile', c.contact_id, 'a profile', NULL"
+	" FROM crm.contact c WHERE NOT EXISTS"
+	" (SELECT FROM crm.profile_counter p WHERE p.contact_id = c.contact_id)"
+	" UNION ALL"
+	" SELECT 'profile without contact', p.contact_id, NULL, 'a profile'"
+	" FROM crm.profile_counter p WHERE NOT EXISTS"
+	" (SELECT FROM crm.contact c WHERE c.contact_id = p.contact_id)"
+	" UNION ALL"
+	" SELECT f.what || ' without contact', f.contact_id, NULL, f.n || ' rows'"
+	" FROM (SELECT 'transaction', t.contact_id, count(*) FROM crm.transaction t GROUP BY t.contact_id"
+	"  UNION ALL SELECT 'event', e.contact_id, count(*) FROM crm.event e GROUP BY e.contact_id"
+	"  UNION ALL SELECT 'scan', s.contact_id, count(*) FROM crm.scan s GROUP BY s.contact_id"
+	"  UNION ALL SELECT 'identity', i.contact_id, count(*) FROM crm.identity i GROUP BY i.contact_id"
+	"  UNION ALL SELECT 'membership', m.contact_id, count(*) FROM crm.membership m GROUP BY m.contact_id"
+	"  UNION ALL SELECT 'award', a.contact_id, count(*) FROM crm.award a GROUP BY a.contact_id"
+	"  UNION ALL SELECT 'stage_move', v.contact_id, count(*) FROM crm.stage_move v GROUP BY v.contact_id"
+	" ) AS f(what, contact_id, n)"
+	" WHERE NOT EXISTS (SELECT FROM crm.contact c WHERE c.contact_id = f.contact_id)"
+	" UNION ALL"
+	" SELECT 'contact.mobile', c.contact_id, 'a mobile of the contact in crm.identity',"
+	" 'a number that is none of them'"
+	" FROM crm.contact c WHERE c.mobile IS NOT NULL AND NOT EXISTS"
+	" (SELECT FROM crm.identity i WHERE i.contact_id = c.contact_id AND i.kind = 'mobile'"
+	"   AND i.external_id = c.mobile::text)"
+	" UNION ALL"
+	" SELECT 'first_scan', coalesce(e.contact_id, f.contact_id),"
+	" 'code ' || e.qr_code_id || ': scan ' || e.scan_id || ' at ' || e.occurred_at,"
+	" f.scope || ' ' || f.scope_id || ': scan ' || f.scan_id || ' at ' || f.occurred_at"
+	" FROM (SELECT DISTINCT ON (s.contact_id, s.qr_code_id) s.contact_id, s.qr_code_id, s.scan_id,"
+	"        s.occurred_at FROM crm.scan s"
+	"        ORDER BY s.contact_id, s.qr_code_id, s.occurred_at, s.scan_id) e"
+	" FULL JOIN crm.first_scan f ON f.contact_id = e.contact_id AND f.scope = 'code'"
+	"  AND f.scope_id = e.qr_code_id::text"
+	" WHERE e.scan_id IS DISTINCT FROM f.scan_id OR e.occurred_at IS DISTINCT FROM f.occurred_at"
+	" UNION ALL"
+	" SELECT 'refunds of order ' || o.transaction_id, o.contact_id, 'at most ' || o.amount,"
+	" sum(r.amount)::text"
+	" FROM crm.transaction r JOIN crm.transaction o ON o.contact_id = r.contact_id"
+	"  AND o.transaction_id = r.refund_of WHERE r.kind = 'refund'"
+	" GROUP BY o.contact_id, o.transaction_id, o.amount HAVING sum(r.amount) > o.amount",
+	0
+};
+
+typedef struct Report
+{
+	ReturnSetInfo *result;
+	int64		contact_id;
+} Report;
+
+static void
+add_difference(Report *report, const char *check, const char *expected, const char *found)
+{
+	Datum		values[4] = {
+		CStringGetTextDatum(check), Int64GetDatum(report->contact_id),
+		expected == NULL ? (Datum) 0 : CStringGetTextDatum(expected),
+		found == NULL ? (Datum) 0 : CStringGetTextDatum(found)
+	};
+	bool		nulls[4] = {false, false, expected == NULL, found == NULL};
+
+	tuplestore_putvalues(report->result->setResult, report->result->setDesc, values, nulls);
+}
+
+static char *
+time_text(TimestampTz at)
+{
+	return pstrdup(timestamptz_to_str(at));
+}
+
+static char *
+column_text(CrmProfileColumn column, Datum value, bool isnull)
+{
+	if (isnull)
+		return NULL;
+	switch (column)
+	{
+		case CRM_P_SPEND:
+			return DatumGetCString(DirectFunctionCall1(numeric_out, value));
+		case CRM_P_STAGE:
+		case CRM_P_RANKED_STAGE:
+			return TextDatumGetCString(value);
+		case CRM_P_STAGE_MANUAL:
+			return DatumGetBool(value) ? "true" : "false";
+		case CRM_P_CONTACT_ID:
+		case CRM_P_ORDERS:
+		case CRM_P_REFUNDS:
+		case CRM_P_SCANS:
+		case CRM_P_RAW_SCANS:
+		case CRM_P_EVENTS:
+			return psprintf("%lld", (long long) DatumGetInt64(value));
+		default:
+			return time_text(DatumGetTimestampTz(value));
+	}
+}
+
+static void
+verify_profile(Report *report, const CrmHistory *history, const CrmWalk *walk)
+{
+	const char *stage = walk->stage < 0 ? NULL : walk->definitions->stages[walk->stage].stage;
+
+	for (int column = 0; column < CRM_PROFILE_COLUMNS; column++)
+		if (crm_profile_differs(history, walk, column))
+			add_difference(report,
+						   psprintf("profile_counter.%s", crm_profile_column_names[column]),
+						   column_text(column, walk->values[column], walk->nulls[column]),
+						   column_text(column, history->values[column], history->nulls[column]));
+	if ((stage == NULL) != (history->contact_stage == NULL) ||
+		(stage != NULL && strcmp(stage, history->contact_stage) != 0))
+		add_difference(report, "contact.stage", stage, history->contact_stage);
+}
+
+static char *
+award_name(const char *achievement, Datum threshold)
+{
+	return psprintf("award %s %s", achievement,
+					DatumGetCString(DirectFunctionCall1(numeric_out, threshold)));
+}
+
+static void
+verify_awards(Report *report, CrmHistory *history, const CrmWalk *walk)
+{
+	const CrmDefinitions *definitions = walk->definitions;
+
+	for (int i = 0; i < walk->nawards; i++)
+	{
+		const CrmAwardStep *step = &walk->awards[i];
+		const CrmAchievement *achievement = &definitions->achievements[step->achievement];
+		CrmStoredAward *award = crm_history_award(history, achievement, step->threshold);
+		char	   *expected = psprintf("%s by %lld", time_text(step->awarded_at),
+										(long long) step->source_id);
+
+		if (award == NULL || award->revoked)
+			add_difference(report,
+						   award_name(achievement->name, achievement->thresholds[step->threshold]),
+						   expected, award == NULL ? NULL : "revoked");
+		else if (achievement->revocable &&
+				 (award->awarded_at != step->awarded_at || award->source_id != step->source_id))
+			add_difference(report, award_name(achievement->name, award->threshold), expected,
+						   psprintf("%s by %lld", time_text(award->awarded_at),
+									(long long) award->source_id));
+		if (award != NULL)
+			award->found = true;
+	}
+	for (int i = 0; i < history->nawards; i++)
+	{
+		const CrmStoredAward *award = &history->awards[i];
+
+		if (!award->found && !award->revoked && crm_award_is_revocable(definitions, award))
+			add_difference(report, award_name(award->achievement, award->threshold), NULL,
+						   time_text(award->awarded_at));
+	}
+}
+
+static void
+verify_moves(Report *report, const CrmHistory *history, const CrmWalk *walk)
+{
+	int			stored = 0;
+
+	for (int i = 0; i < walk->nmoves || stored < history->nmoves;)
+	{
+		const CrmStageStep *step = i < walk->nmoves ? &walk->moves[i] : NULL;
+		const CrmStoredMove *move = stored < history->nmoves ? &history->moves[stored] : NULL;
+		char	   *expected = NULL;
+		char	   *found = NULL;
+		TimestampTz since;
+
+		if (step != NULL && (move == NULL || step->since <= move->since))
+			since = step->since;
+		else
+			since = move->since;
+		if (step != NULL && step->since == since)
+		{
+			expected = psprintf("%s (%s)", walk->definitions->stages[step->stage].stage, step->reason);
+			i++;
+		}
+		if (move != NULL && move->since == since)
+		{
+			found = psprintf("%s (%s)", move->stage, move->reason);
+			stored++;
+		}
+		if (expected == NULL || found == NULL || strcmp(expected, found) != 0)
+			add_difference(report, psprintf("stage_move %s", time_text(since)), expected, found);
+	}
+}
+
+static void
+verify_histories(Report *report)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm verify",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	int64		contacts[CRM_HISTORY_CHUNK];
+	int64		last = 0;
+	bool		first = true;
+
+	for (;;)
+	{
+		Datum		values[2] = {Int64GetDatum(last), Int64GetDatum(CRM_HISTORY_CHUNK)};
+		uint64		n = crm_read(&next_contacts, values, first ? "n " : NULL);
+		const CrmDefinitions *definitions;
+		CrmHistory *histories;
+		CrmWalk    *walk;
+		int			nhistories;
+
+		if (n == 0)
+			break;
+		for (uint64 row = 0; row < n; row++)
+			contacts[row] = crm_result_int64(row, 1);
+		SPI_freetuptable(SPI_tuptable);
+		last = contacts[n - 1];
+		first = false;
+
+		definitions = crm_definitions();
+		walk = crm_walk_create(definitions);
+		histories = crm_history_load(definitions, contacts, n, true, &nhistories);
+		for (int i = 0; i < nhistories; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			report->contact_id = histories[i].contact_id;
+			crm_history_walk(&histories[i], walk, NULL, 0);
+			verify_profile(report, &histories[i], walk);
+			verify_awards(report, &histories[i], walk);
+			verify_moves(report, &histories[i], walk);
+		}
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+Datum
+crm_sql_verify(PG_FUNCTION_ARGS)
+{
+	Report		report = {0};
+	CrmActing	acting;
+	uint64		n;
+
+	InitMaterializedSRF(fcinfo, 0);
+	report.result = (ReturnSetInfo *) fcinfo->resultinfo;
+	crm_connect(&acting);
+	n = crm_read(&find_differences, NULL, NULL);
+	for (uint64 row = 0; row < n; row++)
+	{
+		report.contact_id = crm_result_int64(row, 2);
+		add_difference(&report, crm_result_text(row, 1), crm_result_text(row, 3),
+					   crm_result_text(row, 4));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	verify_histories(&report);
+	crm_disconnect(&acting);
+	return (Datum) 0;
+}
