@@ -31,7 +31,7 @@ files_of() {
         isolation) dirs=(test/specs/$name.spec) ;;
         pgtap)     dirs=(test/pgtap/$name.sql) ;;
         tap)       dirs=(test/t/$name.pl) ;;
-        data)      dirs=(test/data/$name.pl test/data/$name.sql)
+        data)      dirs=(test/data/$name.sql test/data/$name.pl test/data/$name.sh)
                    [[ mobile_vectors != $name ]] || dirs+=(test/lib/mobile_vectors.pl) ;;
         long)      dirs=(test/long/$name.sql test/long/$name.pl test/long/$name.sh) ;;
         checks)    dirs=(test/lib/checks.sh) ;;
