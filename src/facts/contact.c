@@ -1,0 +1,78 @@
+/*
+ * contact.c
+ *		The contact that a call is about: merges followed, locked.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "base/db.h"
+#include "facts/record.h"
+#include "profile/profile.h"
+
+static CrmPlan lock_contact = {
+	"SELECT p.contact_id FROM crm.profile_counter p WHERE p.contact_id = $1 FOR NO KEY UPDATE",
+	1, {INT8OID}
+};
+static CrmPlan find_contact = {
+	"SELECT c.contact_id FROM crm.contact c WHERE c.contact_id = $1", 1, {INT8OID}
+};
+static CrmPlan set_mobile = {
+	"UPDATE crm.contact c SET mobile = $2::crm.mobile WHERE c.contact_id = $1"
+	" AND CASE WHEN $3 THEN c.mobile IS NULL ELSE c.mobile::text IS DISTINCT FROM $2 END",
+	3, {INT8OID, TEXTOID, BOOLOID}
+};
+
+/*
+ * Whoever waits for a contact that is just being merged finds it gone and goes
+ * on to the survivor; hence the loop, and no look at the ledger beforehand.
+ */
+static int64
+follow_merges(CrmPlan *find, int64 contact_id)
+{
+	int64		current = contact_id;
+	CrmActing	acting;
+
+	crm_connect(&acting);
+	for (;;)
+	{
+		Datum		value = Int64GetDatum(current);
+
+		CHECK_FOR_INTERRUPTS();
+		if (crm_run(find, &value, NULL) > 0)
+			break;
+		current = crm_profile_survivor(current);
+		if (current == 0)
+			crm_unknown_contact(contact_id);
+	}
+	crm_disconnect(&acting);
+	return current;
+}
+
+int64
+crm_contact_lock(int64 contact_id)
+{
+	return follow_merges(&lock_contact, contact_id);
+}
+
+int64
+crm_contact_resolve(int64 contact_id)
+{
+	return follow_merges(&find_contact, contact_id);
+}
+
+void
+crm_contact_set_mobile(int64 contact_id, const char *mobile, bool only_if_none)
+{
+	CrmActing	acting;
+	Datum		values[3];
+
+	crm_connect(&acting);
+	values[0] = Int64GetDatum(contact_id);
+	values[1] = CStringGetTextDatum(mobile);
+	values[2] = BoolGetDatum(only_if_none);
+	crm_run_protected(&set_mobile, values, NULL);
+	crm_disconnect(&acting);
+}
