@@ -14,6 +14,14 @@
 #error "pg_crm needs PostgreSQL 15 or newer"
 #endif
 
+/* 16: the macros of variable-length values got a header of their own */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* spelt differently by the majors */
+#define CRM_NORETURN __attribute__((noreturn))
+
 /* soft errors of input functions came with 16: before, they are hard */
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"

@@ -5,6 +5,7 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -12,11 +13,14 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "rewrite/prs2lock.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "base/table.h"
@@ -65,17 +69,18 @@ crm_require_table(Relation rel, const char *name)
 static bool
 has_foreign_triggers(Relation rel, bool for_update)
 {
-	TriggerDesc *triggers = rel->trigdesc;
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	{
+		const Trigger *trigger = &rel->trigdesc->triggers[i];
 
-	if (triggers == NULL)
-		return false;
-	if (for_update)
-		return triggers->trig_update_before_row || triggers->trig_update_after_row ||
-			triggers->trig_update_instead_row || triggers->trig_update_after_statement ||
-			triggers->trig_update_new_table || triggers->trig_update_old_table;
-	return triggers->trig_insert_before_row || triggers->trig_insert_after_row ||
-		triggers->trig_insert_instead_row || triggers->trig_insert_before_statement ||
-		triggers->trig_insert_after_statement || triggers->trig_insert_new_table;
+		if (trigger->tgenabled == TRIGGER_DISABLED)
+			continue;
+		if (!(for_update ? TRIGGER_FOR_UPDATE(trigger->tgtype) : TRIGGER_FOR_INSERT(trigger->tgtype)))
+			continue;
+		if (get_func_namespace(trigger->tgfoid) != crm_schema_oid())
+			return true;
+	}
+	return false;
 }
 
 static bool
@@ -163,14 +168,31 @@ crm_target_open(const char *table, const char *const *columns, int ncolumns, boo
 		return NULL;
 	}
 	target->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
+	if (for_update)
+	{
+		target->found = table_slot_create(rel, NULL);
+		target->index = index_open(target->primary_key, AccessShareLock);
+	}
+	else
+		target->waiting = palloc0_array(TupleTableSlot *, INSERT_BATCH);
 	return target;
 }
 
 void
 crm_target_close(CrmTarget *target)
 {
+	if (target->scan != NULL)
+		index_endscan(target->scan);
+	if (target->index != NULL)
+		index_close(target->index, AccessShareLock);
+	if (target->found != NULL)
+		ExecDropSingleTupleTableSlot(target->found);
 	if (target->slot != NULL)
 		ExecDropSingleTupleTableSlot(target->slot);
+	for (int i = 0; target->waiting != NULL && i < INSERT_BATCH && target->waiting[i] != NULL; i++)
+		ExecDropSingleTupleTableSlot(target->waiting[i]);
+	if (target->bulk != NULL)
+		FreeBulkInsertState(target->bulk);
 	ExecCloseIndices(target->result);
 	FreeExecutorState(target->estate);
 	table_close(target->rel, NoLock);
@@ -178,44 +200,122 @@ crm_target_close(CrmTarget *target)
 }
 
 bool
-crm_target_conflicts(CrmTarget *target, TupleTableSlot *slot)
+crm_target_find(CrmTarget *target, int64 key)
+{
+	ScanKeyData scan_key;
+
+	ScanKeyInit(&scan_key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(key));
+	if (target->scan == NULL)
+		target->scan = crm_index_beginscan(target->rel, target->index, GetActiveSnapshot(), 1);
+	index_rescan(target->scan, &scan_key, 1, NULL, 0);
+	return index_getnext_slot(target->scan, ForwardScanDirection, target->found);
+}
+
+TM_Result
+crm_target_lock(CrmTarget *target)
+{
+	TM_FailureData failure;
+	ItemPointerData tid = target->found->tts_tid;
+	uint8		flags = TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS;
+
+	if (!IsolationUsesXactSnapshot())
+		flags |= TUPLE_LOCK_FLAG_FIND_LAST_VERSION;
+	return table_tuple_lock(target->rel, &tid, GetActiveSnapshot(), target->found,
+							GetCurrentCommandId(true), LockTupleNoKeyExclusive, LockWaitBlock,
+							flags, &failure);
+}
+
+bool
+crm_target_update(CrmTarget *target, const Datum *values, const bool *nulls)
+{
+	TupleTableSlot *slot = target->slot;
+	ItemPointerData tid = target->found->tts_tid;
+	TM_FailureData failure;
+	LockTupleMode lock_mode;
+	CrmUpdateIndexes update_indexes;
+
+	slot_getallattrs(target->found);
+	ExecClearTuple(slot);
+	memcpy(slot->tts_values, target->found->tts_values,
+		   sizeof(Datum) * slot->tts_tupleDescriptor->natts);
+	memcpy(slot->tts_isnull, target->found->tts_isnull,
+		   sizeof(bool) * slot->tts_tupleDescriptor->natts);
+	for (int i = 0; i < target->ncolumns; i++)
+		if (target->attno[i] > 0)
+		{
+			slot->tts_values[target->attno[i] - 1] = values[i];
+			slot->tts_isnull[target->attno[i] - 1] = nulls[i];
+		}
+	ExecStoreVirtualTuple(slot);
+	if (table_tuple_update(target->rel, &tid, slot, GetCurrentCommandId(true), GetActiveSnapshot(),
+						   InvalidSnapshot, true, &failure, &lock_mode, &update_indexes) != TM_Ok)
+		return false;
+	if (CRM_UPDATES_INDEXES(update_indexes))
+	{
+		crm_exec_insert_index_tuples(target->result, slot, target->estate,
+									 CRM_ONLY_SUMMARIZING(update_indexes));
+		ResetPerTupleExprContext(target->estate);
+	}
+	return true;
+}
+
+static void
+fill_slot(CrmTarget *target, TupleTableSlot *slot, const Datum *values, const bool *nulls)
+{
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, true, sizeof(bool) * slot->tts_tupleDescriptor->natts);
+	for (int i = 0; i < target->ncolumns; i++)
+		if (target->attno[i] > 0)
+		{
+			slot->tts_values[target->attno[i] - 1] = values[i];
+			slot->tts_isnull[target->attno[i] - 1] = nulls[i];
+		}
+	ExecStoreVirtualTuple(slot);
+}
+
+bool
+crm_target_conflicts(CrmTarget *target, const Datum *values, const bool *nulls)
 {
 	ItemPointerData conflict;
 	bool		free_key;
 
-	ItemPointerSetInvalid(&slot->tts_tid);
-	free_key = crm_exec_check_index_constraints(target->result, slot, target->estate, &conflict,
-												list_make1_oid(target->primary_key));
+	fill_slot(target, target->slot, values, nulls);
+	ItemPointerSetInvalid(&target->slot->tts_tid);
+	free_key = crm_exec_check_index_constraints(target->result, target->slot, target->estate,
+												&conflict, list_make1_oid(target->primary_key));
 	ResetPerTupleExprContext(target->estate);
 	return !free_key;
 }
 
 void
-crm_target_insert(CrmTarget *target, TupleTableSlot **slots, int nslots)
+crm_target_insert(CrmTarget *target, const Datum *values, const bool *nulls)
+{
+	if (target->nwaiting == INSERT_BATCH)
+		crm_target_flush(target);
+	if (target->waiting[target->nwaiting] == NULL)
+		target->waiting[target->nwaiting] =
+			MakeSingleTupleTableSlot(RelationGetDescr(target->rel), table_slot_callbacks(target->rel));
+	fill_slot(target, target->waiting[target->nwaiting], values, nulls);
+	target->nwaiting++;
+}
+
+void
+crm_target_flush(CrmTarget *target)
 {
 	CommandId	command = GetCurrentCommandId(true);
 
-	if (nslots == 1)
+	if (target->nwaiting == 1 && target->bulk == NULL)
+		table_tuple_insert(target->rel, target->waiting[0], command, 0, NULL);
+	else if (target->nwaiting > 0)
 	{
-		table_tuple_insert(target->rel, slots[0], command, 0, NULL);
-		crm_exec_insert_index_tuples(target->result, slots[0], target->estate, false);
+		if (target->bulk == NULL)
+			target->bulk = GetBulkInsertState();
+		table_multi_insert(target->rel, target->waiting, target->nwaiting, command, 0, target->bulk);
+	}
+	for (int i = 0; i < target->nwaiting; i++)
+	{
+		crm_exec_insert_index_tuples(target->result, target->waiting[i], target->estate, false);
 		ResetPerTupleExprContext(target->estate);
 	}
-	else if (nslots > 1)
-	{
-		BulkInsertState bulk = GetBulkInsertState();
-
-		for (int start = 0; start < nslots; start += INSERT_BATCH)
-		{
-			int			n = Min(INSERT_BATCH, nslots - start);
-
-			table_multi_insert(target->rel, slots + start, n, command, 0, bulk);
-			for (int i = start; i < start + n; i++)
-			{
-				crm_exec_insert_index_tuples(target->result, slots[i], target->estate, false);
-				ResetPerTupleExprContext(target->estate);
-			}
-		}
-		FreeBulkInsertState(bulk);
-	}
+	target->nwaiting = 0;
 }

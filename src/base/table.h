@@ -8,6 +8,8 @@
 
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/tableam.h"
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
 #include "utils/rel.h"
@@ -22,17 +24,28 @@ extern void crm_require_table(Relation rel, const char *name);
 
 /*
  * A table opened for direct writing. Columns are known by name, so that the
- * library runs on tables with more, fewer or reordered columns.
+ * library runs on tables with more, fewer or reordered columns; the first one
+ * named is the bigint key by which rows are found.
  */
 typedef struct CrmTarget
 {
 	Relation	rel;
 	ResultRelInfo *result;
 	EState	   *estate;
-	TupleTableSlot *slot;		/* a virtual slot to fill */
 	Oid			primary_key;	/* its index */
 	int			ncolumns;
 	AttrNumber	attno[24];		/* of the columns named at opening, 0 = missing */
+
+	/* finding and updating rows */
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *found;		/* the row that was found */
+	TupleTableSlot *slot;		/* its new version */
+
+	/* rows waiting to be inserted together */
+	int			nwaiting;
+	TupleTableSlot **waiting;
+	struct BulkInsertStateData *bulk;
 } CrmTarget;
 
 /*
@@ -45,8 +58,24 @@ extern CrmTarget *crm_target_open(const char *table, const char *const *columns,
 								  bool for_update);
 extern void crm_target_close(CrmTarget *target);
 
-/* Does a row with the key of this slot already stand in the table? */
-extern bool crm_target_conflicts(CrmTarget *target, TupleTableSlot *slot);
-extern void crm_target_insert(CrmTarget *target, TupleTableSlot **slots, int nslots);
+/*
+ * For update: finds the row with this key, as the active snapshot shows it.
+ * The snapshot stays pushed until the last call.
+ */
+extern bool crm_target_find(CrmTarget *target, int64 key);
+
+/* Locks the newest version of the row found and puts it in its place. */
+extern TM_Result crm_target_lock(CrmTarget *target);
+
+/* Writes the columns named at opening; false if the row changed meanwhile. */
+extern bool crm_target_update(CrmTarget *target, const Datum *values, const bool *nulls);
+
+/*
+ * For insert: does a row with this primary key stand in the table? And queues
+ * a row; by-reference values must live until it is written.
+ */
+extern bool crm_target_conflicts(CrmTarget *target, const Datum *values, const bool *nulls);
+extern void crm_target_insert(CrmTarget *target, const Datum *values, const bool *nulls);
+extern void crm_target_flush(CrmTarget *target);
 
 #endif							/* CRM_TABLE_H */

@@ -25,6 +25,7 @@
 #include "base/guc.h"
 #include "base/table.h"
 #include "facts/facts.h"
+#include "pg_crm.h"
 #include "profile/definition.h"
 #include "profile/profile.h"
 

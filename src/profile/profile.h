@@ -10,6 +10,8 @@
 
 #include "datatype/timestamp.h"
 
+#include "pg_crm.h"
+
 /*
  * The order of the types is the order in which facts of one instant are
  * walked; a stage set by hand comes last of all.
@@ -51,7 +53,7 @@ extern void crm_facts_sort(CrmFact *facts, int64 nfacts);
 extern void crm_profile_lock(const int64 *contacts, int ncontacts);
 /* Into which contact this one was merged; 0 if it was not. */
 extern int64 crm_profile_survivor(int64 contact_id);
-extern void crm_unknown_contact(int64 contact_id) pg_attribute_noreturn();
+CRM_NORETURN extern void crm_unknown_contact(int64 contact_id);
 
 /* Takes a sorted batch of facts, already in their tables, into the profiles. */
 extern void crm_profile_settle(CrmFact *facts, int64 nfacts);

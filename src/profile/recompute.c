@@ -346,7 +346,7 @@ compare_profile(const CrmHistory *history, const CrmWalk *walk, Writes *writes)
 static TimestampTz
 cause_of(const CrmNews *news, int64 contact_id)
 {
-	int64	   *place;
+	const int64 *place;
 
 	if (news->causes == NULL)
 		return news->cause;

@@ -9,16 +9,10 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/relscan.h"
-#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -36,24 +30,15 @@ static const char *const award_columns[] = {
 };
 static const char *const move_columns[] = {"contact_id", "since", "stage", "reason"};
 
-/* rows waiting to be written by the direct lane */
-typedef struct Slots
-{
-	CrmTarget  *target;
-	int			n;
-	int			size;
-	TupleTableSlot **slots;
-} Slots;
-
 typedef struct Settling
 {
 	const CrmDefinitions *definitions;
 	CrmWalk    *walk;
 	CrmTarget  *profile;
-	Slots		awards;
-	Slots		moves;
-	IndexScanDesc scan;
-	TupleTableSlot *found;		/* the stored profile */
+	CrmTarget  *award;
+	CrmTarget  *move;
+	CrmTarget  *contact;		/* NULL: by the executor */
+	Datum		rule_text;		/* reason of the moves */
 	MemoryContext row_context;	/* reset for each contact */
 
 	/* contacts for the general lane, and when each was last heard of */
@@ -102,39 +87,7 @@ crm_facts_sort(CrmFact *facts, int64 nfacts)
 		}
 }
 
-static TupleTableSlot *
-next_slot(Slots *slots)
-{
-	TupleTableSlot *slot;
-
-	if (slots->n == slots->size)
-	{
-		slots->size = slots->size == 0 ? 4 : slots->size * 2;
-		slots->slots = slots->slots == NULL ?
-			palloc_array(TupleTableSlot *, slots->size) :
-			repalloc_huge(slots->slots, sizeof(TupleTableSlot *) * slots->size);
-	}
-	slot = MakeSingleTupleTableSlot(RelationGetDescr(slots->target->rel),
-									table_slot_callbacks(slots->target->rel));
-	slots->slots[slots->n++] = slot;
-	return slot;
-}
-
-static void
-fill_slot(CrmTarget *target, TupleTableSlot *slot, const Datum *values, const bool *nulls)
-{
-	ExecClearTuple(slot);
-	memset(slot->tts_isnull, true, sizeof(bool) * slot->tts_tupleDescriptor->natts);
-	for (int i = 0; i < target->ncolumns; i++)
-		if (target->attno[i] > 0)
-		{
-			slot->tts_values[target->attno[i] - 1] = values[i];
-			slot->tts_isnull[target->attno[i] - 1] = nulls[i];
-		}
-	ExecStoreVirtualTuple(slot);
-}
-
-/* Opens all tables for direct writing, or none. */
+/* Opens all derived tables for direct writing, or none. */
 static bool
 open_targets(Settling *settling)
 {
@@ -144,19 +97,15 @@ open_targets(Settling *settling)
 										CRM_PROFILE_COLUMNS, true);
 	if (settling->profile == NULL)
 		return false;
-	for (int i = 0; i < CRM_PROFILE_COLUMNS; i++)
-		if (settling->profile->attno[i] == 0)
-			goto step_aside;
-	settling->awards.target = crm_target_open("award", award_columns, lengthof(award_columns), false);
-	settling->moves.target = crm_target_open("stage_move", move_columns, lengthof(move_columns), false);
-	if (settling->awards.target != NULL && settling->moves.target != NULL)
+	settling->award = crm_target_open("award", award_columns, lengthof(award_columns), false);
+	settling->move = crm_target_open("stage_move", move_columns, lengthof(move_columns), false);
+	if (settling->award != NULL && settling->move != NULL)
 		return true;
 
-step_aside:
-	if (settling->moves.target != NULL)
-		crm_target_close(settling->moves.target);
-	if (settling->awards.target != NULL)
-		crm_target_close(settling->awards.target);
+	if (settling->move != NULL)
+		crm_target_close(settling->move);
+	if (settling->award != NULL)
+		crm_target_close(settling->award);
 	crm_target_close(settling->profile);
 	return false;
 }
@@ -164,12 +113,10 @@ step_aside:
 static void
 close_targets(Settling *settling)
 {
-	for (int i = 0; i < settling->awards.n; i++)
-		ExecDropSingleTupleTableSlot(settling->awards.slots[i]);
-	for (int i = 0; i < settling->moves.n; i++)
-		ExecDropSingleTupleTableSlot(settling->moves.slots[i]);
-	crm_target_close(settling->moves.target);
-	crm_target_close(settling->awards.target);
+	if (settling->contact != NULL)
+		crm_target_close(settling->contact);
+	crm_target_close(settling->move);
+	crm_target_close(settling->award);
 	crm_target_close(settling->profile);
 }
 
@@ -207,11 +154,12 @@ can_continue(const Settling *settling, const CrmWalk *walk, const CrmFact *facts
 	return true;
 }
 
-/* Reads the stored profile out of the slot; by-reference values stay in it. */
+/* Reads the stored profile; by-reference values stay in their slot. */
 static void
-read_profile(const Settling *settling, TupleTableSlot *slot)
+read_profile(const Settling *settling)
 {
 	CrmWalk    *walk = settling->walk;
+	TupleTableSlot *slot = settling->profile->found;
 
 	slot_getallattrs(slot);
 	for (int i = 0; i < CRM_PROFILE_COLUMNS; i++)
@@ -223,59 +171,22 @@ read_profile(const Settling *settling, TupleTableSlot *slot)
 	}
 }
 
-/*
- * Finds a contact's profile, newest version, as far as a snapshot of this
- * moment shows it. False if there is none.
- */
-static bool
-fetch_profile(Settling *settling, int64 contact_id)
-{
-	ScanKeyData key;
-
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(contact_id));
-	index_rescan(settling->scan, &key, 1, NULL, 0);
-	return index_getnext_slot(settling->scan, ForwardScanDirection, settling->found);
-}
-
-/*
- * Locks the newest version of the profile in the slot and leaves it there.
- */
 static void
-lock_profile(Settling *settling, int64 contact_id)
+lock_row(CrmTarget *target, int64 contact_id)
 {
-	TM_FailureData failure;
-	ItemPointerData tid = settling->found->tts_tid;
-	TM_Result	result;
-	uint8		flags = TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS;
+	TM_Result	result = crm_target_lock(target);
 
-	if (!IsolationUsesXactSnapshot())
-		flags |= TUPLE_LOCK_FLAG_FIND_LAST_VERSION;
-	result = table_tuple_lock(settling->profile->rel, &tid, GetActiveSnapshot(), settling->found,
-							  GetCurrentCommandId(true), LockTupleNoKeyExclusive, LockWaitBlock,
-							  flags, &failure);
-	switch (result)
-	{
-		case TM_Ok:
-			return;
-		case TM_Updated:
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("could not serialize access to contact %lld due to concurrent update",
-							(long long) contact_id),
-					 errhint("Repeat the transaction.")));
-			break;
-		case TM_Deleted:
-			if (IsolationUsesXactSnapshot())
-				ereport(ERROR,
-						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-						 errmsg("could not serialize access to contact %lld due to concurrent merge",
-								(long long) contact_id),
-						 errhint("Repeat the transaction.")));
-			crm_unknown_contact(contact_id);
-			break;
-		default:
-			elog(ERROR, "unexpected result %d of locking a profile", result);
-	}
+	if (result == TM_Ok)
+		return;
+	if (result == TM_Updated || (result == TM_Deleted && IsolationUsesXactSnapshot()))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access to contact %lld due to concurrent change",
+						(long long) contact_id),
+				 errhint("Repeat the transaction.")));
+	if (result == TM_Deleted)
+		crm_unknown_contact(contact_id);
+	elog(ERROR, "unexpected result %d of locking a row", result);
 }
 
 static void
@@ -301,75 +212,30 @@ walk_new_facts(Settling *settling, const CrmFact *facts, int nfacts)
 	}
 }
 
-/* Writes the walked state over the stored row. False if somebody was faster. */
-static bool
-update_profile(Settling *settling)
-{
-	CrmTarget  *target = settling->profile;
-	CrmWalk    *walk = settling->walk;
-	TupleTableSlot *slot = target->slot;
-	ItemPointerData tid = settling->found->tts_tid;
-	TM_FailureData failure;
-	LockTupleMode lock_mode;
-	CrmUpdateIndexes update_indexes;
-	TM_Result	result;
-
-	ExecClearTuple(slot);
-	memcpy(slot->tts_values, settling->found->tts_values,
-		   sizeof(Datum) * slot->tts_tupleDescriptor->natts);
-	memcpy(slot->tts_isnull, settling->found->tts_isnull,
-		   sizeof(bool) * slot->tts_tupleDescriptor->natts);
-	for (int i = 0; i < CRM_PROFILE_COLUMNS; i++)
-	{
-		slot->tts_values[target->attno[i] - 1] = walk->values[i];
-		slot->tts_isnull[target->attno[i] - 1] = walk->nulls[i];
-	}
-	ExecStoreVirtualTuple(slot);
-	result = table_tuple_update(target->rel, &tid, slot, GetCurrentCommandId(true),
-								GetActiveSnapshot(), InvalidSnapshot, true, &failure, &lock_mode,
-								&update_indexes);
-	if (result != TM_Ok)
-		return false;
-	if (CRM_UPDATES_INDEXES(update_indexes))
-	{
-		crm_exec_insert_index_tuples(target->result, slot, target->estate,
-									 CRM_ONLY_SUMMARIZING(update_indexes));
-		ResetPerTupleExprContext(target->estate);
-	}
-	return true;
-}
-
 /* False if an award already stands in the way: then history must decide. */
 static bool
 queue_awards(Settling *settling)
 {
 	CrmWalk    *walk = settling->walk;
-	int			before = settling->awards.n;
+	static const bool nulls[lengthof(award_columns)] = {false, false, false, false, false, false, true};
+	Datum		values[lengthof(award_columns)] = {walk->values[CRM_P_CONTACT_ID]};
 
-	for (int i = 0; i < walk->nawards; i++)
-	{
-		const CrmAwardStep *step = &walk->awards[i];
-		const CrmAchievement *achievement = &settling->definitions->achievements[step->achievement];
-		TupleTableSlot *slot = next_slot(&settling->awards);
-		Datum		values[lengthof(award_columns)] = {
-			walk->values[CRM_P_CONTACT_ID],
-			achievement->name_text,
-			achievement->thresholds[step->threshold],
-			TimestampTzGetDatum(step->awarded_at),
-			TimestampTzGetDatum(crm_now()),
-			Int64GetDatum(step->source_id),
-			(Datum) 0
-		};
-		bool		nulls[lengthof(award_columns)] = {false, false, false, false, false, false, true};
-
-		fill_slot(settling->awards.target, slot, values, nulls);
-		if (crm_target_conflicts(settling->awards.target, slot))
+	for (int pass = 0; pass < 2; pass++)
+		for (int i = 0; i < walk->nawards; i++)
 		{
-			while (settling->awards.n > before)
-				ExecDropSingleTupleTableSlot(settling->awards.slots[--settling->awards.n]);
-			return false;
+			const CrmAwardStep *step = &walk->awards[i];
+			const CrmAchievement *achievement = &settling->definitions->achievements[step->achievement];
+
+			values[1] = achievement->name_text;
+			values[2] = achievement->thresholds[step->threshold];
+			values[3] = TimestampTzGetDatum(step->awarded_at);
+			values[4] = TimestampTzGetDatum(crm_now());
+			values[5] = Int64GetDatum(step->source_id);
+			if (pass == 1)
+				crm_target_insert(settling->award, values, nulls);
+			else if (crm_target_conflicts(settling->award, values, nulls))
+				return false;
 		}
-	}
 	return true;
 }
 
@@ -386,10 +252,10 @@ queue_moves(Settling *settling)
 			walk->values[CRM_P_CONTACT_ID],
 			TimestampTzGetDatum(step->since),
 			settling->definitions->stages[step->stage].stage_text,
-			CStringGetTextDatum(step->reason)
+			settling->rule_text
 		};
 
-		fill_slot(settling->moves.target, next_slot(&settling->moves), values, nulls);
+		crm_target_insert(settling->move, values, nulls);
 	}
 	if (walk->nmoves > 0)
 	{
@@ -407,26 +273,26 @@ settle_contact(Settling *settling, const CrmFact *facts, int nfacts)
 	MemoryContext batch = CurrentMemoryContext;
 	bool		locked = false;
 
-	if (!fetch_profile(settling, contact_id))
+	if (!crm_target_find(settling->profile, contact_id))
 		crm_unknown_contact(contact_id);
 	for (;;)
 	{
 		MemoryContextReset(settling->row_context);
-		read_profile(settling, settling->found);
+		read_profile(settling);
 		if (!can_continue(settling, settling->walk, facts, nfacts))
 		{
 			if (!locked)
-				lock_profile(settling, contact_id);
+				lock_row(settling->profile, contact_id);
 			take_general_lane(settling, contact_id, cause);
 			return;
 		}
 		MemoryContextSwitchTo(settling->row_context);
 		walk_new_facts(settling, facts, nfacts);
 		MemoryContextSwitchTo(batch);
-		if (update_profile(settling))
+		if (crm_target_update(settling->profile, settling->walk->values, settling->walk->nulls))
 			break;
 		/* somebody else updated, moved or merged the contact meanwhile */
-		lock_profile(settling, contact_id);
+		lock_row(settling->profile, contact_id);
 		locked = true;
 	}
 	if (settling->walk->nawards > 0 && !queue_awards(settling))
@@ -437,7 +303,7 @@ settle_contact(Settling *settling, const CrmFact *facts, int nfacts)
 	queue_moves(settling);
 }
 
-/* The kept copy of the stage; its row may be held by somebody who edits it. */
+/* The kept copy of the stage, by the executor where the table asks for it. */
 static void
 update_contact_stages(Settling *settling)
 {
@@ -449,8 +315,6 @@ update_contact_stages(Settling *settling)
 	CrmColumn	stages;
 	Datum		values[2];
 
-	if (settling->nmoved == 0)
-		return;
 	crm_connect(&acting);
 	crm_column_init(&stages, TEXTOID);
 	for (int i = 0; i < settling->nmoved; i++)
@@ -461,20 +325,47 @@ update_contact_stages(Settling *settling)
 	crm_disconnect(&acting);
 }
 
+/* The same directly; somebody may hold the row to edit name or tags. */
+static void
+write_contact_stages(Settling *settling)
+{
+	static const char *const columns[] = {"contact_id", "stage"};
+
+	if (settling->nmoved == 0)
+		return;
+	settling->contact = crm_target_open("contact", columns, lengthof(columns), true);
+	if (settling->contact == NULL)
+	{
+		update_contact_stages(settling);
+		return;
+	}
+	for (int i = 0; i < settling->nmoved; i++)
+	{
+		static const bool nulls[lengthof(columns)] = {false, false};
+		int64		contact_id = settling->moved[i];
+		Datum		values[lengthof(columns)] = {
+			Int64GetDatum(contact_id),
+			settling->definitions->stages[settling->moved_to[i]].stage_text
+		};
+
+		if (!crm_target_find(settling->contact, contact_id))
+			crm_unknown_contact(contact_id);
+		while (!crm_target_update(settling->contact, values, nulls))
+			lock_row(settling->contact, contact_id);
+	}
+}
+
 static void
 settle_directly(Settling *settling, CrmFact *facts, int64 nfacts)
 {
-	Relation	index = index_open(settling->profile->primary_key, AccessShareLock);
-
 	settling->walk = crm_walk_create(settling->definitions);
+	settling->rule_text = CStringGetTextDatum("rule");
 	settling->row_context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm settle row",
 												  ALLOCSET_SMALL_SIZES);
-	settling->found = table_slot_create(settling->profile->rel, NULL);
 
 	/* see what this transaction wrote before, and what others committed */
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	settling->scan = crm_index_beginscan(settling->profile->rel, index, GetActiveSnapshot(), 1);
 	for (int64 start = 0, end; start < nfacts; start = end)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -482,13 +373,11 @@ settle_directly(Settling *settling, CrmFact *facts, int64 nfacts)
 			end++;
 		settle_contact(settling, facts + start, end - start);
 	}
-	index_endscan(settling->scan);
-	crm_target_insert(settling->awards.target, settling->awards.slots, settling->awards.n);
-	crm_target_insert(settling->moves.target, settling->moves.slots, settling->moves.n);
+	crm_target_flush(settling->award);
+	crm_target_flush(settling->move);
+	write_contact_stages(settling);
+	close_targets(settling);
 	PopActiveSnapshot();
-	ExecDropSingleTupleTableSlot(settling->found);
-	index_close(index, AccessShareLock);
-	update_contact_stages(settling);
 }
 
 void
@@ -513,10 +402,7 @@ crm_profile_settle(CrmFact *facts, int64 nfacts)
 	direct = open_targets(&settling);
 	settling.definitions = crm_definitions();
 	if (direct)
-	{
 		settle_directly(&settling, facts, nfacts);
-		close_targets(&settling);
-	}
 	else
 		for (int64 i = 0; i < nfacts; i++)
 			if (i + 1 == nfacts || facts[i + 1].contact_id != facts[i].contact_id)

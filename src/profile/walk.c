@@ -8,6 +8,7 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
+#include "pg_crm.h"
 #include "profile/walk.h"
 
 CrmWalk *

@@ -15,7 +15,7 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
-#include "base/clock.h"
+#include "pg_crm.h"
 #include "rules/compare.h"
 
 #define MAX_TERMS 32
