@@ -1,0 +1,512 @@
+/*
+ * define.c
+ *		Saving achievements and stage rules: checked before they are stored,
+ *		logged, and applied to everybody's history in the same transaction.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/inval.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/numeric.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "base/db.h"
+#include "base/document.h"
+#include "base/install.h"
+#include "base/table.h"
+#include "pg_crm.h"
+#include "profile/definition.h"
+#include "profile/profile.h"
+
+#define MAX_THRESHOLDS  100
+#define MAX_NAME_BYTES  63
+#define MAX_SCENE_BYTES 64
+/* thresholds are compared as integers too */
+#define MAX_THRESHOLD   INT64CONST(1000000000000000000)
+#define RECOMPUTE_CHUNK 10000
+
+PG_FUNCTION_INFO_V1(crm_define_achievement);
+PG_FUNCTION_INFO_V1(crm_define_stage_rule);
+PG_FUNCTION_INFO_V1(crm_check_definition);
+PG_FUNCTION_INFO_V1(crm_log_definition);
+PG_FUNCTION_INFO_V1(crm_definitions_changed);
+
+/* a stage was changed by define_stage_rule(), so its rule has a new version */
+static bool stage_changed = false;
+
+/* rows were changed in a way that profiles depend on, since the last recomputation */
+static bool derivation_changed = false;
+
+Datum
+crm_define_achievement(PG_FUNCTION_ARGS)
+{
+	static const char *const required[] = { "name", "on_kind" };
+	CrmDocument *document = crm_document_open(fcinfo, "define_achievement");
+	CrmActing acting;
+	int version;
+
+	crm_document_check_keys(document, "achievement", NULL, 0);
+	crm_document_require(document, required, lengthof(required));
+	crm_connect(&acting);
+	version = crm_document_save(document, "achievement", required, 1);
+	crm_disconnect(&acting);
+	PG_RETURN_INT32(version);
+}
+
+/* Makes the stage, or changes what the document says of it. */
+static bool
+save_stage(CrmDocument *document)
+{
+	const char *rank = "NULL::pg_catalog.int4";
+	const char *label = "NULL::pg_catalog.text";
+	bool has_rank = crm_document_value(document, "rank") != NULL;
+	bool has_label = crm_document_value(document, "label") != NULL;
+
+	if (has_rank)
+		rank = crm_document_literal(document, "rank", "stage", "rank");
+	if (has_label)
+		label = crm_document_literal(document, "label", "stage", "label");
+	return crm_ddl_text(psprintf(
+			   "INSERT INTO crm.stage AS t (stage, rank, label) VALUES (%s, %s, %s)"
+			   " ON CONFLICT (stage) DO UPDATE SET rank = CASE WHEN %s THEN EXCLUDED.rank ELSE t.rank END,"
+			   " label = CASE WHEN %s THEN EXCLUDED.label ELSE t.label END"
+			   " WHERE %s AND EXCLUDED.rank IS DISTINCT FROM t.rank"
+			   " OR %s AND EXCLUDED.label IS DISTINCT FROM t.label RETURNING t.stage",
+			   crm_document_literal(document, "stage", "stage", "stage"),
+			   rank,
+			   label,
+			   has_rank ? "true" : "false",
+			   has_label ? "true" : "false",
+			   has_rank ? "true" : "false",
+			   has_label ? "true" : "false")) != NULL;
+}
+
+Datum
+crm_define_stage_rule(PG_FUNCTION_ARGS)
+{
+	static const char *const required[] = { "stage", "rule" };
+	static const char *const of_stage[] = { "rank", "label" };
+	CrmDocument *document = crm_document_open(fcinfo, "define_stage_rule");
+	CrmActing acting;
+	volatile int version = 0;
+
+	crm_document_check_keys(document, "stage_rule", of_stage, lengthof(of_stage));
+	crm_document_require(document, required, lengthof(required));
+	crm_connect(&acting);
+	PG_TRY();
+	{
+		stage_changed = save_stage(document);
+		crm_document_remove(document, "rank");
+		crm_document_remove(document, "label");
+		version = crm_document_save(document, "stage_rule", required, 1);
+	}
+	PG_FINALLY();
+	{
+		stage_changed = false;
+	}
+	PG_END_TRY();
+	crm_disconnect(&acting);
+	PG_RETURN_INT32(version);
+}
+
+/* a row under a trigger, by column names */
+typedef struct Row
+{
+	TupleDesc descriptor;
+	HeapTuple tuple;
+} Row;
+
+static Datum
+value_of(const Row *row, const char *column, bool *isnull)
+{
+	for (int i = 0; i < row->descriptor->natts; i++)
+		if (!TupleDescAttr(row->descriptor, i)->attisdropped &&
+			strcmp(NameStr(TupleDescAttr(row->descriptor, i)->attname), column) == 0)
+			return heap_getattr(row->tuple, i + 1, row->descriptor, isnull);
+	*isnull = true;
+	return (Datum) 0;
+}
+
+static char *
+text_of(const Row *row, const char *column)
+{
+	bool isnull;
+	Datum value = value_of(row, column, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+static void
+check_length(const char *what, const char *value, int most)
+{
+	if (value == NULL)
+		return; /* the constraint speaks */
+	if (*value == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("%s must not be empty: \"\"", what),
+				 errhint("Give a text of 1 to %d bytes.", most)));
+	if (strlen(value) > most)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("%s of %zu bytes is longer than %d: \"%s…\"",
+						what,
+						strlen(value),
+						most,
+						pnstrdup(value, pg_mbcliplen(value, strlen(value), 40))),
+				 errhint("Give a text of 1 to %d bytes.", most)));
+}
+
+static void
+refuse_thresholds(const char *what, Datum threshold)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CHECK_VIOLATION),
+			 errmsg("threshold %s %s",
+					DatumGetCString(DirectFunctionCall1(numeric_out, threshold)),
+					what),
+			 errhint(
+				 "Thresholds are distinct numbers above 0, whole ones where facts are counted.")));
+}
+
+static void
+check_thresholds(Datum array, bool counts)
+{
+	ArrayType *thresholds = DatumGetArrayTypeP(array);
+	Datum *values;
+	bool *nulls;
+	int n;
+	Datum zero = NumericGetDatum(int64_to_numeric(0));
+	Datum most = NumericGetDatum(int64_to_numeric(MAX_THRESHOLD));
+
+	deconstruct_array(thresholds, NUMERICOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
+	if (ARR_NDIM(thresholds) > 1 || n < 1 || n > MAX_THRESHOLDS)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("thresholds must be a list of 1 to %d numbers, not %s",
+						MAX_THRESHOLDS,
+						ARR_NDIM(thresholds) > 1 ? "an array of arrays" : psprintf("%d", n)),
+				 errhint("Give for example {1}, or {5,10,20}.")));
+	for (int i = 0; i < n; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_CHECK_VIOLATION),
+					 errmsg("thresholds hold a NULL"),
+					 errhint("Give for example {1}, or {5,10,20}.")));
+		if (numeric_is_nan(DatumGetNumeric(values[i])) ||
+			DatumGetBool(DirectFunctionCall2(numeric_le, values[i], zero)))
+			refuse_thresholds("is not above 0", values[i]);
+		if (DatumGetBool(DirectFunctionCall2(numeric_gt, values[i], most)))
+			refuse_thresholds("is out of reach", values[i]);
+		if (counts &&
+			DatumGetBool(DirectFunctionCall2(numeric_ne,
+											 values[i],
+											 DirectFunctionCall2(numeric_trunc,
+																 values[i],
+																 Int32GetDatum(0)))))
+			refuse_thresholds("is no whole number", values[i]);
+		for (int other = 0; other < i; other++)
+			if (DatumGetBool(DirectFunctionCall2(numeric_eq, values[i], values[other])))
+				refuse_thresholds("comes twice", values[i]);
+	}
+}
+
+static void
+check_achievement(const Row *row)
+{
+	char *on_kind = text_of(row, "on_kind");
+	char *measure = text_of(row, "measure");
+	char *rule = text_of(row, "rule");
+	bool isnull;
+	Datum thresholds = value_of(row, "thresholds", &isnull);
+
+	check_length("name of an achievement", text_of(row, "name"), MAX_NAME_BYTES);
+	check_length("on_kind", on_kind, CRM_MAX_KIND_BYTES);
+	if (!isnull)
+		check_thresholds(thresholds, measure == NULL || strcmp(measure, "amount") != 0);
+	if (measure != NULL && strcmp(measure, "amount") == 0 && on_kind != NULL &&
+		strcmp(on_kind, "purchase") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("measure amount does not go with on_kind \"%s\"", on_kind),
+				 errhint("Only purchases have an amount; use measure count.")));
+	if (rule != NULL)
+		(void) crm_achievement_rule_parse(rule);
+}
+
+static void
+check_qr_code(const Row *row)
+{
+	char *dedup_scope = text_of(row, "dedup_scope");
+	bool no_window;
+	bool no_start;
+	bool no_end;
+	TimestampTz start = DatumGetTimestampTz(value_of(row, "valid_from", &no_start));
+	TimestampTz end = DatumGetTimestampTz(value_of(row, "valid_until", &no_end));
+
+	(void) value_of(row, "dedup_window", &no_window);
+	check_length("scene", text_of(row, "scene"), MAX_SCENE_BYTES);
+	if (!no_window ||
+		(dedup_scope != NULL &&
+		 (strcmp(dedup_scope, "campaign") == 0 || strcmp(dedup_scope, "store") == 0)))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 no_window ? errmsg("dedup_scope \"%s\" is not supported yet", dedup_scope)
+					   : errmsg("dedup_window is not supported yet"),
+			 errhint(
+				 "A scan counts once per code for ever; other scopes and windows come with the next version.")));
+	if (!no_start && !no_end && start >= end)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("valid_from %s is not before valid_until %s",
+						pstrdup(timestamptz_to_str(start)),
+						pstrdup(timestamptz_to_str(end))),
+				 errhint("A code is valid from valid_from until just before valid_until.")));
+}
+
+/* Do two rows differ in a column other than these? */
+static bool
+rows_differ(const Row *old, const Row *new, const char *const *ignored, int nignored)
+{
+	for (int i = 0; i < new->descriptor->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(new->descriptor, i);
+		bool skip = attribute->attisdropped;
+		bool old_null;
+		bool new_null;
+		Datum old_value;
+		Datum new_value;
+
+		for (int k = 0; k < nignored; k++)
+			skip = skip || strcmp(NameStr(attribute->attname), ignored[k]) == 0;
+		if (skip)
+			continue;
+		old_value = heap_getattr(old->tuple, i + 1, old->descriptor, &old_null);
+		new_value = heap_getattr(new->tuple, i + 1, new->descriptor, &new_null);
+		if (old_null != new_null ||
+			(!new_null &&
+			 !datum_image_eq(old_value, new_value, attribute->attbyval, attribute->attlen)))
+			return true;
+	}
+	return false;
+}
+
+static TriggerData *
+row_trigger(FunctionCallInfo fcinfo, const char *function, bool before)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		(before ? !TRIGGER_FIRED_BEFORE(trigger->tg_event)
+				: !TRIGGER_FIRED_AFTER(trigger->tg_event)))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("crm.%s() must be called as a row trigger", function),
+				 errhint("The triggers of pg_crm are made by crm.install().")));
+	return trigger;
+}
+
+static bool
+is_table(TriggerData *trigger, const char *name)
+{
+	return RelationGetRelid(trigger->tg_relation) == crm_table_oid_if_any(name);
+}
+
+Datum
+crm_check_definition(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = row_trigger(fcinfo, "check_definition", true);
+	bool update = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
+	Row old = { RelationGetDescr(trigger->tg_relation), trigger->tg_trigtuple };
+	Row new = { RelationGetDescr(trigger->tg_relation),
+				update ? trigger->tg_newtuple : trigger->tg_trigtuple };
+	static const char *const version_column[] = { "version" };
+	int attno;
+	bool isnull = false;
+	bool replace_null = false;
+	Datum version = Int32GetDatum(1);
+
+	if (is_table(trigger, "achievement"))
+		check_achievement(&new);
+	else if (is_table(trigger, "qr_code"))
+		check_qr_code(&new);
+	else if (is_table(trigger, "stage"))
+		check_length("name of a stage", text_of(&new, "stage"), MAX_NAME_BYTES);
+	else
+	{
+		char *rule = text_of(&new, "rule");
+
+		crm_require_table(trigger->tg_relation, "stage_rule");
+		if (rule != NULL)
+			(void) crm_stage_rule_parse(rule);
+	}
+
+	attno = SPI_fnumber(new.descriptor, "version");
+	if (attno <= 0)
+		return PointerGetDatum(new.tuple);
+	if (update)
+	{
+		version = value_of(&old, "version", &isnull);
+		if (rows_differ(&old, &new, version_column, 1) || stage_changed)
+			version = Int32GetDatum(DatumGetInt32(version) + 1);
+	}
+	return PointerGetDatum(
+		heap_modify_tuple_by_cols(new.tuple, new.descriptor, 1, &attno, &version, &replace_null));
+}
+
+static Datum
+row_as_jsonb(const Row *row)
+{
+	Datum record = heap_copy_tuple_as_datum(row->tuple, row->descriptor);
+	char *json = TextDatumGetCString(DirectFunctionCall1(row_to_json, record));
+
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json));
+}
+
+static CrmPlan insert_log = {
+	"INSERT INTO crm.definition_log (table_name, name, change, before, after, changed_by)"
+	" VALUES ($1, $2, $3, $4, $5, $6)",
+	6,
+	{ TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID, TEXTOID }
+};
+
+Datum
+crm_log_definition(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = row_trigger(fcinfo, "log_definition", false);
+	bool insert = TRIGGER_FIRED_BY_INSERT(trigger->tg_event);
+	bool delete = TRIGGER_FIRED_BY_DELETE(trigger->tg_event);
+	Row old = { RelationGetDescr(trigger->tg_relation), trigger->tg_trigtuple };
+	Row new = { RelationGetDescr(trigger->tg_relation),
+				insert ? trigger->tg_trigtuple : trigger->tg_newtuple };
+	static const char *const names[] = { "name", "stage", "scene" };
+	static const char *const no_effect[] = { "label", "version" };
+	char *name = NULL;
+	CrmActing acting;
+	Datum values[6];
+	char nulls[7] = "      ";
+
+	if (!insert && !delete &&!rows_differ(&old, &new, NULL, 0))
+		return PointerGetDatum(NULL);
+	if (is_table(trigger, "achievement") || is_table(trigger, "stage") ||
+		is_table(trigger, "stage_rule"))
+	{
+		if (insert || delete || rows_differ(&old, &new, no_effect, lengthof(no_effect)))
+			derivation_changed = true;
+	}
+	else if (!is_table(trigger, "qr_code"))
+		crm_require_table(trigger->tg_relation, "loyalty_program");
+
+	for (int i = 0; i < lengthof(names) && name == NULL; i++)
+		name = text_of(delete ? &old : &new, names[i]);
+	crm_connect(&acting);
+	values[0] = CStringGetTextDatum(RelationGetRelationName(trigger->tg_relation));
+	values[1] = CStringGetTextDatum(name == NULL ? "" : name);
+	values[2] = CStringGetTextDatum(insert ? "insert" : delete ? "delete" : "update");
+	values[3] = insert ? (Datum) 0 : row_as_jsonb(&old);
+	values[4] = delete ? (Datum) 0 : row_as_jsonb(&new);
+	values[5] = CStringGetTextDatum(GetUserNameFromId(crm_caller(), false));
+	nulls[3] = insert ? 'n' : ' ';
+	nulls[4] = delete ? 'n' : ' ';
+	crm_run(&insert_log, values, nulls);
+	crm_disconnect(&acting);
+	return PointerGetDatum(NULL);
+}
+
+static CrmPlan next_contacts = {
+	"SELECT contact_id FROM crm.profile_counter WHERE contact_id > $1 ORDER BY contact_id LIMIT $2",
+	2,
+	{ INT8OID, INT4OID }
+};
+
+/* Walks everybody's history by the definitions as they are now. */
+static void
+recompute_all(void)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "pg_crm definitions changed",
+												  ALLOCSET_DEFAULT_SIZES);
+	int64 last = PG_INT64_MIN;
+	int n;
+
+	do
+	{
+		CrmActing acting;
+		MemoryContext old;
+		int64 *contacts;
+		Datum values[2] = { Int64GetDatum(last), Int32GetDatum(RECOMPUTE_CHUNK) };
+
+		crm_connect(&acting);
+		n = crm_run(&next_contacts, values, NULL);
+		if (n > 0 && IsolationUsesXactSnapshot())
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("definitions cannot be changed in a transaction with a fixed snapshot"),
+				 errhint(
+					 "Use the isolation level READ COMMITTED, so that all facts recorded by now are seen.")));
+		old = MemoryContextSwitchTo(context);
+		contacts = palloc_array(int64, Max(n, 1));
+		for (int row = 0; row < n; row++)
+			contacts[row] = crm_result_int64(row, 1);
+		if (n > 0)
+		{
+			last = contacts[n - 1];
+			crm_profile_recompute(contacts, n, crm_now());
+		}
+		MemoryContextSwitchTo(old);
+		crm_disconnect(&acting);
+		MemoryContextReset(context);
+	} while (n == RECOMPUTE_CHUNK);
+	MemoryContextDelete(context);
+}
+
+/*
+ * The lock waits for every transaction that has read or written profiles by
+ * the old definitions, and keeps others away until the new ones are committed.
+ * It must be EXCLUSIVE: the rows are locked (ROW SHARE) before they are written.
+ */
+Datum
+crm_definitions_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	CrmActing acting;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) ||
+		!TRIGGER_FIRED_AFTER(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("crm.definitions_changed() must be called after a statement"),
+				 errhint("The triggers of pg_crm are made by crm.install().")));
+	if (!is_table(trigger, "achievement") && !is_table(trigger, "stage"))
+		crm_require_table(trigger->tg_relation, "stage_rule");
+	if (!derivation_changed && !TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event))
+		return PointerGetDatum(NULL);
+
+	crm_act_as_owner(&acting);
+	LockRelationOid(crm_table_oid("profile_counter"), ExclusiveLock);
+	CacheInvalidateRelcacheByRelid(RelationGetRelid(trigger->tg_relation));
+	/* from here on this session sees the new definitions */
+	CommandCounterIncrement();
+	recompute_all();
+	derivation_changed = false;
+	crm_act_end(&acting);
+	return PointerGetDatum(NULL);
+}
