@@ -11,22 +11,22 @@
 #include "facts/record.h"
 
 /* names that stand for identifiers valid everywhere; no account may bear them */
-static const char *const global_kinds[] = {"unionid", "mobile", "email", "customer"};
+static const char *const global_kinds[] = { "unionid", "mobile", "email", "customer" };
 
 static const struct
 {
 	const char *account;
 	const char *identifier;
-}			account_kinds[] = {
-	{"official_account", "openid"},
-	{"mini_program", "openid"},
-	{"wechat_pay", "openid"},
-	{"wecom", "external_userid"},
+} account_kinds[] = {
+	{ "official_account", "openid" },
+	{ "mini_program", "openid" },
+	{ "wechat_pay", "openid" },
+	{ "wecom", "external_userid" },
 };
 
-static CrmPlan find_account = {
-	"SELECT a.account_id, a.kind FROM crm.account a WHERE a.name = $1", 1, {TEXTOID}
-};
+static CrmPlan find_account = { "SELECT a.account_id, a.kind FROM crm.account a WHERE a.name = $1",
+								1,
+								{ TEXTOID } };
 
 static char *
 identifier_kind(const char *account_kind)
@@ -45,11 +45,11 @@ CrmAccount
 crm_account_find(const char *name, bool identifiers)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	CrmAccount	account = {0};
-	CrmActing	acting;
-	Datum		value;
-	char	   *kind = NULL;
-	bool		isnull;
+	CrmAccount account = { 0 };
+	CrmActing acting;
+	Datum value;
+	char *kind = NULL;
+	bool isnull;
 
 	if (*name != '\0')
 		crm_check_key("account", name);
@@ -71,30 +71,36 @@ crm_account_find(const char *name, bool identifiers)
 	crm_disconnect(&acting);
 
 	if (kind == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("account \"%s\" does not exist", name),
-				 identifiers ?
-				 errhint("Insert it into crm.account first, or use unionid, mobile, email or customer.") :
-				 errhint("Insert it into crm.account first.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
+			 errmsg("account \"%s\" does not exist", name),
+			 identifiers
+				 ? errhint(
+					   "Insert it into crm.account first, or use unionid, mobile, email or customer.")
+				 : errhint("Insert it into crm.account first.")));
 	account.kind = identifier_kind(kind);
 	if (identifiers && account.kind == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("account \"%s\" of kind %s gives no identifiers", name, kind),
-				 errhint("Use an account of kind official_account, mini_program, wechat_pay or wecom, or the names unionid, mobile, email, customer.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("account \"%s\" of kind %s gives no identifiers", name, kind),
+			 errhint(
+				 "Use an account of kind official_account, mini_program, wechat_pay or wecom, or the names unionid, mobile, email, customer.")));
 	return account;
 }
 
 CrmAccount
 crm_account_of_people(const char *name)
 {
-	CrmAccount	account = crm_account_find(name, true);
+	CrmAccount account = crm_account_find(name, true);
 
 	if (account.account_id == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("account \"%s\" does not exist", name),
-				 errhint("The name is reserved for identifiers that are valid everywhere; name an account of crm.account.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
+			 errmsg("account \"%s\" does not exist", name),
+			 errhint(
+				 "The name is reserved for identifiers that are valid everywhere; name an account of crm.account.")));
 	return account;
 }

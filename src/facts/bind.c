@@ -22,19 +22,23 @@ PG_FUNCTION_INFO_V1(crm_sql_bind_mobile);
 
 static CrmPlan find_number = {
 	"SELECT i.contact_id, i.verified_at IS NOT NULL FROM crm.identity i"
-	" WHERE i.kind = 'mobile' AND i.account_id = 0 AND i.external_id = $1", 1, {TEXTOID}
+	" WHERE i.kind = 'mobile' AND i.account_id = 0 AND i.external_id = $1",
+	1,
+	{ TEXTOID }
 };
 static CrmPlan give_number = {
 	"UPDATE crm.identity i SET contact_id = $2, bound_at = $3, verified_at = $3"
 	" WHERE i.kind = 'mobile' AND i.account_id = 0 AND i.external_id = $1",
-	3, {TEXTOID, INT8OID, TIMESTAMPTZOID}
+	3,
+	{ TEXTOID, INT8OID, TIMESTAMPTZOID }
 };
 static CrmPlan verify_number = {
 	"UPDATE crm.identity i SET verified_at = least(i.verified_at, $2),"
 	" bound_at = least(i.bound_at, $2)"
 	" WHERE i.kind = 'mobile' AND i.account_id = 0 AND i.external_id = $1"
 	" AND (i.verified_at IS NULL OR i.verified_at > $2 OR i.bound_at > $2)",
-	2, {TEXTOID, TIMESTAMPTZOID}
+	2,
+	{ TEXTOID, TIMESTAMPTZOID }
 };
 
 /*
@@ -44,9 +48,9 @@ static CrmPlan verify_number = {
 static int64
 obtain(int64 contact_id, const char *mobile, TimestampTz at, bool *is_verified)
 {
-	Datum		values[3];
-	int64		owner;
-	bool		isnull;
+	Datum values[3];
+	int64 owner;
+	bool isnull;
 
 	values[0] = CStringGetTextDatum(mobile);
 	owner = crm_identity_owner("mobile", 0, mobile);
@@ -78,13 +82,13 @@ obtain(int64 contact_id, const char *mobile, TimestampTz at, bool *is_verified)
 Datum
 crm_sql_bind_mobile(PG_FUNCTION_ARGS)
 {
-	bool		at_given;
+	bool at_given;
 	TimestampTz at;
-	char	   *mobile;
-	int64		given;
-	int64		contact_id;
-	bool		is_verified;
-	CrmActing	acting;
+	char *mobile;
+	int64 given;
+	int64 contact_id;
+	bool is_verified;
+	CrmActing acting;
 
 	crm_require_argument("bind_mobile", "contact_id", PG_ARGISNULL(0));
 	crm_require_argument("bind_mobile", "mobile", PG_ARGISNULL(1));

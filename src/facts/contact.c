@@ -14,15 +14,17 @@
 
 static CrmPlan lock_contact = {
 	"SELECT p.contact_id FROM crm.profile_counter p WHERE p.contact_id = $1 FOR NO KEY UPDATE",
-	1, {INT8OID}
+	1,
+	{ INT8OID }
 };
-static CrmPlan find_contact = {
-	"SELECT c.contact_id FROM crm.contact c WHERE c.contact_id = $1", 1, {INT8OID}
-};
+static CrmPlan find_contact = { "SELECT c.contact_id FROM crm.contact c WHERE c.contact_id = $1",
+								1,
+								{ INT8OID } };
 static CrmPlan set_mobile = {
 	"UPDATE crm.contact c SET mobile = $2::crm.mobile WHERE c.contact_id = $1"
 	" AND CASE WHEN $3 THEN c.mobile IS NULL ELSE c.mobile::text IS DISTINCT FROM $2 END",
-	3, {INT8OID, TEXTOID, BOOLOID}
+	3,
+	{ INT8OID, TEXTOID, BOOLOID }
 };
 
 /*
@@ -32,13 +34,13 @@ static CrmPlan set_mobile = {
 static int64
 follow_merges(CrmPlan *find, int64 contact_id)
 {
-	int64		current = contact_id;
-	CrmActing	acting;
+	int64 current = contact_id;
+	CrmActing acting;
 
 	crm_connect(&acting);
 	for (;;)
 	{
-		Datum		value = Int64GetDatum(current);
+		Datum value = Int64GetDatum(current);
 
 		CHECK_FOR_INTERRUPTS();
 		if (crm_run(find, &value, NULL) > 0)
@@ -66,8 +68,8 @@ crm_contact_resolve(int64 contact_id)
 void
 crm_contact_set_mobile(int64 contact_id, const char *mobile, bool only_if_none)
 {
-	CrmActing	acting;
-	Datum		values[3];
+	CrmActing acting;
+	Datum values[3];
 
 	crm_connect(&acting);
 	values[0] = Int64GetDatum(contact_id);

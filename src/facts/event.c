@@ -19,27 +19,26 @@ static const struct
 {
 	const char *kind;
 	const char *function;
-}			kept_kinds[] = {
-	{"purchase", "purchase"},
-	{"refund", "refund"},
-	{"set_stage", "set_stage"},
-	{"bind_mobile", "bind_mobile"},
-	{"join_loyalty", "join_loyalty"},
+} kept_kinds[] = {
+	{ "purchase", "purchase" },         { "refund", "refund" },
+	{ "set_stage", "set_stage" },       { "bind_mobile", "bind_mobile" },
+	{ "join_loyalty", "join_loyalty" },
 };
 
 static CrmPlan insert_event = {
 	"INSERT INTO crm.event (contact_id, kind, occurred_at, account_id, properties)"
 	" VALUES ($1, $2, $3, $4, $5) RETURNING event_id",
-	5, {INT8OID, TEXTOID, TIMESTAMPTZOID, INT8OID, JSONBOID}
+	5,
+	{ INT8OID, TEXTOID, TIMESTAMPTZOID, INT8OID, JSONBOID }
 };
 
 int64
 crm_event_record(int64 contact_id, const char *kind, TimestampTz at, int64 account_id,
 				 Datum properties)
 {
-	CrmActing	acting;
-	Datum		values[5];
-	int64		id;
+	CrmActing acting;
+	Datum values[5];
+	int64 id;
 
 	crm_connect(&acting);
 	values[0] = Int64GetDatum(contact_id);
@@ -57,14 +56,14 @@ int64
 crm_event_record_once(int64 contact_id, const char *kind, TimestampTz at, bool at_given,
 					  int64 account_id, Datum properties, const char *key, bool *replayed)
 {
-	CrmReplay	replay;
-	char	   *digest = NULL;
-	int64		id;
+	CrmReplay replay;
+	char *digest = NULL;
+	int64 id;
 
 	if (key != NULL)
 	{
-		Jsonb	   *document = DatumGetJsonbP(properties);
-		char	   *text = JsonbToCString(NULL, &document->root, VARSIZE(document));
+		Jsonb *document = DatumGetJsonbP(properties);
+		char *text = JsonbToCString(NULL, &document->root, VARSIZE(document));
 
 		digest = crm_digest(psprintf("%lld %s", (long long) account_id, text));
 	}
@@ -85,7 +84,7 @@ crm_text_object(int n, const char *const *keys, const char *const *values)
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < n; i++)
 	{
-		JsonbValue	item;
+		JsonbValue item;
 
 		item.type = jbvString;
 		item.val.string.val = unconstify(char *, keys[i]);
@@ -123,7 +122,7 @@ check_properties(Datum properties)
 	crm_check_document("properties", properties);
 	if (!JB_ROOT_IS_OBJECT(DatumGetJsonbP(properties)))
 	{
-		char	   *type = TextDatumGetCString(DirectFunctionCall1(jsonb_typeof, properties));
+		char *type = TextDatumGetCString(DirectFunctionCall1(jsonb_typeof, properties));
 
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -135,15 +134,15 @@ check_properties(Datum properties)
 Datum
 crm_sql_track(PG_FUNCTION_ARGS)
 {
-	bool		at_given;
+	bool at_given;
 	TimestampTz at;
-	char	   *kind;
-	char	   *key;
-	int64		account_id = 0;
-	int64		contact_id;
-	int64		id;
-	bool		replayed;
-	CrmActing	acting;
+	char *kind;
+	char *key;
+	int64 account_id = 0;
+	int64 contact_id;
+	int64 id;
+	bool replayed;
+	CrmActing acting;
 
 	crm_require_argument("track", "contact_id", PG_ARGISNULL(0));
 	crm_require_argument("track", "kind", PG_ARGISNULL(1));
@@ -159,7 +158,13 @@ crm_sql_track(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(5))
 		account_id = crm_account_find(crm_text_argument(fcinfo, 5), false).account_id;
 	contact_id = crm_contact_lock(PG_GETARG_INT64(0));
-	id = crm_event_record_once(contact_id, kind, at, at_given, account_id, PG_GETARG_DATUM(2), key,
+	id = crm_event_record_once(contact_id,
+							   kind,
+							   at,
+							   at_given,
+							   account_id,
+							   PG_GETARG_DATUM(2),
+							   key,
 							   &replayed);
 	crm_act_end(&acting);
 	PG_RETURN_INT64(id);

@@ -25,38 +25,42 @@ static CrmPlan claim_many = {
 	"   AND i.external_id = e.external_id)"
 	"  ORDER BY 1) d"
 	" ON CONFLICT (kind, account_id, external_id) DO NOTHING RETURNING contact_id, external_id",
-	4, {TEXTOID, INT8OID, TEXTARRAYOID, REGCLASSOID}
+	4,
+	{ TEXTOID, INT8OID, TEXTARRAYOID, REGCLASSOID }
 };
 static CrmPlan insert_contacts = {
 	"INSERT INTO crm.contact (contact_id, mobile)"
 	" SELECT n.contact_id, CASE WHEN $3 THEN n.external_id::crm.mobile END"
 	" FROM unnest($1, $2) AS n(contact_id, external_id)",
-	3, {INT8ARRAYOID, TEXTARRAYOID, BOOLOID}
+	3,
+	{ INT8ARRAYOID, TEXTARRAYOID, BOOLOID }
 };
 static CrmPlan find_many = {
 	"SELECT e.given, i.contact_id"
 	" FROM unnest($3, $4) WITH ORDINALITY AS e(given, external_id, place)"
 	" JOIN crm.identity i ON i.kind = $1 AND i.account_id = $2 AND i.external_id = e.external_id"
 	" ORDER BY e.place",
-	4, {TEXTOID, INT8OID, TEXTARRAYOID, TEXTARRAYOID}
+	4,
+	{ TEXTOID, INT8OID, TEXTARRAYOID, TEXTARRAYOID }
 };
 static CrmPlan find_sequence = {
-	"SELECT pg_get_serial_sequence('crm.contact', 'contact_id')::regclass", 0
+	"SELECT pg_get_serial_sequence('crm.contact', 'contact_id')::regclass",
+	0
 };
 
 /* The identifiers in the form in which they are kept. */
 static int
 read_identifiers(const CrmAccount *account, ArrayType *given, CrmColumn *forms)
 {
-	Datum	   *values;
-	bool	   *nulls;
-	int			n;
+	Datum *values;
+	bool *nulls;
+	int n;
 
 	deconstruct_array(given, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
 	crm_column_init(forms, TEXTOID);
 	for (int i = 0; i < n; i++)
 	{
-		char	   *form;
+		char *form;
 
 		if (nulls[i])
 			ereport(ERROR,
@@ -73,11 +77,11 @@ read_identifiers(const CrmAccount *account, ArrayType *given, CrmColumn *forms)
 static void
 create_many(const CrmAccount *account, Datum forms, Datum sequence)
 {
-	Datum		values[4];
-	CrmColumn	ids;
-	CrmColumn	identifiers;
-	uint64		n;
-	bool		isnull;
+	Datum values[4];
+	CrmColumn ids;
+	CrmColumn identifiers;
+	uint64 n;
+	bool isnull;
 
 	values[0] = CStringGetTextDatum(account->kind);
 	values[1] = Int64GetDatum(account->account_id);
@@ -103,16 +107,16 @@ Datum
 crm_sql_identify_many(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	ArrayType  *given;
-	CrmAccount	account;
-	CrmActing	acting;
-	CrmColumn	column;
-	Datum		forms;
-	Datum		sequence;
-	Datum		values[4];
-	bool		isnull;
-	uint64		n;
-	uint64		found;
+	ArrayType *given;
+	CrmAccount account;
+	CrmActing acting;
+	CrmColumn column;
+	Datum forms;
+	Datum sequence;
+	Datum values[4];
+	bool isnull;
+	uint64 n;
+	uint64 found;
 
 	crm_require_argument("identify_many", "account", PG_ARGISNULL(0));
 	crm_require_argument("identify_many", "external_ids", PG_ARGISNULL(1));
@@ -140,8 +144,8 @@ crm_sql_identify_many(PG_FUNCTION_ARGS)
 
 	for (uint64 row = 0; row < found; row++)
 	{
-		Datum		columns[2];
-		bool		nulls[2];
+		Datum columns[2];
+		bool nulls[2];
 
 		columns[0] = crm_result(row, 1, &nulls[0]);
 		columns[1] = crm_result(row, 2, &nulls[1]);

@@ -24,34 +24,35 @@ extern Datum crm_mobile_in(PG_FUNCTION_ARGS);
 /* owner of a claimed identifier until its contact is locked */
 #define NOBODY 0
 
-static CrmPlan find_owner = {
-	"SELECT i.contact_id FROM crm.identity i"
-	" WHERE i.kind = $1 AND i.account_id = $2 AND i.external_id = $3",
-	3, {TEXTOID, INT8OID, TEXTOID}
-};
+static CrmPlan find_owner = { "SELECT i.contact_id FROM crm.identity i"
+							  " WHERE i.kind = $1 AND i.account_id = $2 AND i.external_id = $3",
+							  3,
+							  { TEXTOID, INT8OID, TEXTOID } };
 static CrmPlan claim = {
 	"INSERT INTO crm.identity (kind, account_id, external_id, contact_id)"
 	" VALUES ($1, $2, $3, $4) ON CONFLICT (kind, account_id, external_id) DO NOTHING",
-	4, {TEXTOID, INT8OID, TEXTOID, INT8OID}
+	4,
+	{ TEXTOID, INT8OID, TEXTOID, INT8OID }
 };
-static CrmPlan assign = {
-	"UPDATE crm.identity i SET contact_id = $4"
-	" WHERE i.kind = $1 AND i.account_id = $2 AND i.external_id = $3",
-	4, {TEXTOID, INT8OID, TEXTOID, INT8OID}
-};
+static CrmPlan assign = { "UPDATE crm.identity i SET contact_id = $4"
+						  " WHERE i.kind = $1 AND i.account_id = $2 AND i.external_id = $3",
+						  4,
+						  { TEXTOID, INT8OID, TEXTOID, INT8OID } };
 static CrmPlan next_contact = {
-	"SELECT nextval(pg_get_serial_sequence('crm.contact', 'contact_id')::regclass)", 0
+	"SELECT nextval(pg_get_serial_sequence('crm.contact', 'contact_id')::regclass)",
+	0
 };
 static CrmPlan insert_contact = {
 	"INSERT INTO crm.contact (contact_id, mobile) VALUES ($1, $2::crm.mobile)",
-	2, {INT8OID, TEXTOID}
+	2,
+	{ INT8OID, TEXTOID }
 };
 
 static uint64
 run_for(CrmPlan *plan, const char *kind, int64 account_id, const char *external_id,
 		int64 contact_id, bool protected)
 {
-	Datum		values[4];
+	Datum values[4];
 
 	values[0] = CStringGetTextDatum(kind);
 	values[1] = Int64GetDatum(account_id);
@@ -63,8 +64,8 @@ run_for(CrmPlan *plan, const char *kind, int64 account_id, const char *external_
 int64
 crm_identity_owner(const char *kind, int64 account_id, const char *external_id)
 {
-	CrmActing	acting;
-	int64		contact_id = 0;
+	CrmActing acting;
+	int64 contact_id = 0;
 
 	crm_connect(&acting);
 	if (run_for(&find_owner, kind, account_id, external_id, 0, false) > 0)
@@ -76,8 +77,8 @@ crm_identity_owner(const char *kind, int64 account_id, const char *external_id)
 bool
 crm_identity_claim(const char *kind, int64 account_id, const char *external_id, int64 contact_id)
 {
-	CrmActing	acting;
-	bool		claimed;
+	CrmActing acting;
+	bool claimed;
 
 	crm_connect(&acting);
 	claimed = run_for(&claim, kind, account_id, external_id, contact_id, false) > 0;
@@ -89,7 +90,7 @@ crm_identity_claim(const char *kind, int64 account_id, const char *external_id, 
 static int64
 give(const CrmAccount *account, const char *external_id, int64 contact_id)
 {
-	CrmActing	acting;
+	CrmActing acting;
 
 	crm_connect(&acting);
 	contact_id = crm_contact_lock(contact_id);
@@ -106,8 +107,8 @@ give(const CrmAccount *account, const char *external_id, int64 contact_id)
 static int64
 take_contact_id(void)
 {
-	CrmActing	acting;
-	int64		contact_id;
+	CrmActing acting;
+	int64 contact_id;
 
 	crm_connect(&acting);
 	crm_run(&next_contact, NULL, NULL);
@@ -119,8 +120,8 @@ take_contact_id(void)
 static void
 create_contact(int64 contact_id, const CrmAccount *account, const char *external_id)
 {
-	CrmActing	acting;
-	Datum		values[2];
+	CrmActing acting;
+	Datum values[2];
 
 	crm_connect(&acting);
 	values[0] = Int64GetDatum(contact_id);
@@ -132,8 +133,8 @@ create_contact(int64 contact_id, const CrmAccount *account, const char *external
 char *
 crm_identity_form(const CrmAccount *account, const char *external_id)
 {
-	bool		mobile = strcmp(account->kind, "mobile") == 0;
-	int64		number;
+	bool mobile = strcmp(account->kind, "mobile") == 0;
+	int64 number;
 
 	if (!mobile || *external_id != '\0')
 		crm_check_key("external_id", external_id);
@@ -151,18 +152,19 @@ crm_identity_form(const CrmAccount *account, const char *external_id)
 static int64
 identify_both(const CrmAccount *account, const char *external_id, const char *unionid)
 {
-	CrmAccount	global = {0, "unionid"};
-	int64		own = crm_identity_owner(account->kind, account->account_id, external_id);
-	int64		united = crm_identity_owner("unionid", 0, unionid);
-	int64		created;
+	CrmAccount global = { 0, "unionid" };
+	int64 own = crm_identity_owner(account->kind, account->account_id, external_id);
+	int64 united = crm_identity_owner("unionid", 0, unionid);
+	int64 created;
 
 	if (own != 0 && united != 0)
 		return own == united ? own : crm_merge(own, united, "unionid", NULL);
 	if (own != 0)
 		return crm_identity_claim("unionid", 0, unionid, NOBODY) ? give(&global, unionid, own) : 0;
 	if (united != 0)
-		return crm_identity_claim(account->kind, account->account_id, external_id, NOBODY) ?
-			give(account, external_id, united) : 0;
+		return crm_identity_claim(account->kind, account->account_id, external_id, NOBODY)
+			? give(account, external_id, united)
+			: 0;
 
 	created = take_contact_id();
 	if (!crm_identity_claim(account->kind, account->account_id, external_id, created))
@@ -177,16 +179,19 @@ identify_both(const CrmAccount *account, const char *external_id, const char *un
 int64
 crm_identify(const CrmAccount *account, const char *external_id, const char *unionid)
 {
-	int64		contact_id;
+	int64 contact_id;
 
 	if (unionid != NULL && strcmp(account->kind, "unionid") == 0)
 	{
 		if (strcmp(external_id, unionid) != 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("unionid %s differs from external_id %s", crm_mask(unionid),
-							crm_mask(external_id)),
-					 errhint("For the account unionid the identifier is the unionid; leave the third argument out.")));
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unionid %s differs from external_id %s",
+						crm_mask(unionid),
+						crm_mask(external_id)),
+				 errhint(
+					 "For the account unionid the identifier is the unionid; leave the third argument out.")));
 		unionid = NULL;
 	}
 	for (;;)
@@ -214,11 +219,11 @@ crm_identify(const CrmAccount *account, const char *external_id, const char *uni
 Datum
 crm_sql_identify(PG_FUNCTION_ARGS)
 {
-	CrmAccount	account;
-	char	   *external_id;
-	char	   *unionid;
-	int64		contact_id;
-	CrmActing	acting;
+	CrmAccount account;
+	char *external_id;
+	char *unionid;
+	int64 contact_id;
+	CrmActing acting;
 
 	crm_require_argument("identify", "account", PG_ARGISNULL(0));
 	crm_require_argument("identify", "external_id", PG_ARGISNULL(1));

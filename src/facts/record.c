@@ -19,15 +19,16 @@ PG_FUNCTION_INFO_V1(crm_sql_set_stage);
 static CrmPlan find_program = {
 	"SELECT p.loyalty_program_id, p.active, EXISTS (SELECT FROM crm.membership m"
 	"  WHERE m.contact_id = $2 AND m.loyalty_program_id = p.loyalty_program_id)"
-	" FROM crm.loyalty_program p WHERE p.name = $1", 2, {TEXTOID, INT8OID}
+	" FROM crm.loyalty_program p WHERE p.name = $1",
+	2,
+	{ TEXTOID, INT8OID }
 };
 static CrmPlan insert_membership = {
 	"INSERT INTO crm.membership (contact_id, loyalty_program_id, joined_at) VALUES ($1, $2, $3)",
-	3, {INT8OID, INT8OID, TIMESTAMPTZOID}
+	3,
+	{ INT8OID, INT8OID, TIMESTAMPTZOID }
 };
-static CrmPlan find_stage = {
-	"SELECT FROM crm.stage s WHERE s.stage = $1", 1, {TEXTOID}
-};
+static CrmPlan find_stage = { "SELECT FROM crm.stage s WHERE s.stage = $1", 1, { TEXTOID } };
 
 /* A name of a definition; an empty one is simply unknown. */
 static void
@@ -40,16 +41,16 @@ check_name(const char *what, const char *name)
 Datum
 crm_sql_join_loyalty(PG_FUNCTION_ARGS)
 {
-	static const char *const names[] = {"program"};
+	static const char *const names[] = { "program" };
 	const char *program;
-	bool		at_given;
+	bool at_given;
 	TimestampTz at;
-	bool		active;
-	bool		is_member;
-	bool		isnull;
-	Datum		values[3];
-	int64		contact_id;
-	CrmActing	acting;
+	bool active;
+	bool is_member;
+	bool isnull;
+	Datum values[3];
+	int64 contact_id;
+	CrmActing acting;
 
 	crm_require_argument("join_loyalty", "contact_id", PG_ARGISNULL(0));
 	crm_require_argument("join_loyalty", "program", PG_ARGISNULL(1));
@@ -88,10 +89,10 @@ crm_sql_join_loyalty(PG_FUNCTION_ARGS)
 Datum
 crm_sql_set_stage(PG_FUNCTION_ARGS)
 {
-	static const char *const names[] = {"stage", "reason"};
+	static const char *const names[] = { "stage", "reason" };
 	const char *details[2];
-	int64		contact_id;
-	CrmActing	acting;
+	int64 contact_id;
+	CrmActing acting;
 
 	crm_require_argument("set_stage", "contact_id", PG_ARGISNULL(0));
 	details[0] = crm_text_argument(fcinfo, 1);
@@ -103,7 +104,7 @@ crm_sql_set_stage(PG_FUNCTION_ARGS)
 	contact_id = crm_contact_lock(PG_GETARG_INT64(0));
 	if (details[0] != NULL)
 	{
-		Datum		value = CStringGetTextDatum(details[0]);
+		Datum value = CStringGetTextDatum(details[0]);
 
 		if (crm_run(&find_stage, &value, NULL) == 0)
 			ereport(ERROR,

@@ -39,4 +39,4 @@ extern CrmAccount crm_account_of_people(const char *name);
 /* follow.c: the scene without the platform's prefix */
 extern const char *crm_bare_scene(const char *scene);
 
-#endif							/* CRM_RECORD_H */
+#endif /* CRM_RECORD_H */

@@ -18,48 +18,54 @@ PG_FUNCTION_INFO_V1(crm_sql_scan);
 
 typedef struct Code
 {
-	int64		qr_code_id;		/* 0: there is none */
-	bool		has_from;
-	bool		has_until;
+	int64 qr_code_id; /* 0: there is none */
+	bool has_from;
+	bool has_until;
 	TimestampTz from;
 	TimestampTz until;
 } Code;
 
-static CrmPlan find_code = {
-	"SELECT q.qr_code_id, q.valid_from, q.valid_until FROM crm.qr_code q"
-	" WHERE q.account_id = $1 AND q.scene = $2", 2, {INT8OID, TEXTOID}
-};
+static CrmPlan find_code = { "SELECT q.qr_code_id, q.valid_from, q.valid_until FROM crm.qr_code q"
+							 " WHERE q.account_id = $1 AND q.scene = $2",
+							 2,
+							 { INT8OID, TEXTOID } };
 static CrmPlan insert_scan = {
 	"INSERT INTO crm.scan (contact_id, qr_code_id, occurred_at) VALUES ($1, $2, $3)"
-	" RETURNING scan_id", 3, {INT8OID, INT8OID, TIMESTAMPTZOID}
+	" RETURNING scan_id",
+	3,
+	{ INT8OID, INT8OID, TIMESTAMPTZOID }
 };
 static CrmPlan counts_now = {
-	"SELECT FROM crm.first_scan f WHERE f.contact_id = $1 AND f.scan_id = $2", 2, {INT8OID, INT8OID}
+	"SELECT FROM crm.first_scan f WHERE f.contact_id = $1 AND f.scan_id = $2",
+	2,
+	{ INT8OID, INT8OID }
 };
-static CrmPlan forget_counts = {
-	"DELETE FROM crm.first_scan f WHERE f.contact_id = ANY ($1)", 1, {INT8ARRAYOID}
-};
+static CrmPlan forget_counts = { "DELETE FROM crm.first_scan f WHERE f.contact_id = ANY ($1)",
+								 1,
+								 { INT8ARRAYOID } };
 static CrmPlan count_again = {
 	"INSERT INTO crm.first_scan (contact_id, scope, scope_id, window_start, scan_id, occurred_at)"
 	" SELECT DISTINCT ON (s.contact_id, s.qr_code_id) s.contact_id, 'code', s.qr_code_id::text,"
 	" '-infinity'::timestamptz, s.scan_id, s.occurred_at"
 	" FROM crm.scan s WHERE s.contact_id = ANY ($1)"
-	" ORDER BY s.contact_id, s.qr_code_id, s.occurred_at, s.scan_id", 1, {INT8ARRAYOID}
+	" ORDER BY s.contact_id, s.qr_code_id, s.occurred_at, s.scan_id",
+	1,
+	{ INT8ARRAYOID }
 };
 
 static Code
 read_code(const char *scene, int64 account_id)
 {
-	Code		code = {0};
-	CrmActing	acting;
-	Datum		values[2];
+	Code code = { 0 };
+	CrmActing acting;
+	Datum values[2];
 
 	crm_connect(&acting);
 	values[0] = Int64GetDatum(account_id);
 	values[1] = CStringGetTextDatum(scene);
 	if (crm_run(&find_code, values, NULL) > 0)
 	{
-		bool		isnull;
+		bool isnull;
 
 		code.qr_code_id = crm_result_int64(0, 1);
 		code.from = DatumGetTimestampTz(crm_result(0, 2, &isnull));
@@ -81,7 +87,7 @@ is_valid(const Code *code, TimestampTz at)
 int64
 crm_scan_find_code(const char *scene, int64 account_id, TimestampTz at)
 {
-	Code		code = read_code(scene, account_id);
+	Code code = read_code(scene, account_id);
 
 	return code.qr_code_id != 0 && is_valid(&code, at) ? code.qr_code_id : 0;
 }
@@ -89,9 +95,9 @@ crm_scan_find_code(const char *scene, int64 account_id, TimestampTz at)
 int64
 crm_scan_record(int64 contact_id, int64 qr_code_id, TimestampTz at, bool *is_first)
 {
-	CrmActing	acting;
-	Datum		values[3];
-	int64		id;
+	CrmActing acting;
+	Datum values[3];
+	int64 id;
 
 	crm_connect(&acting);
 	values[0] = Int64GetDatum(contact_id);
@@ -109,8 +115,8 @@ crm_scan_record(int64 contact_id, int64 qr_code_id, TimestampTz at, bool *is_fir
 void
 crm_scan_count(const int64 *contacts, int ncontacts)
 {
-	CrmActing	acting;
-	Datum		value;
+	CrmActing acting;
+	Datum value;
 
 	crm_connect(&acting);
 	value = crm_int64_array(contacts, ncontacts);
@@ -119,23 +125,24 @@ crm_scan_count(const int64 *contacts, int ncontacts)
 	crm_disconnect(&acting);
 }
 
-static const char *
-limit_text(bool has_limit, TimestampTz at)
-{
-	return has_limit ? pstrdup(timestamptz_to_str(at)) : "open";
-}
-
 static void
 check_valid(const Code *code, const char *scene, TimestampTz at)
 {
+	const char *from = code->has_from ? pstrdup(timestamptz_to_str(code->from)) : "ever";
+	const char *until = code->has_until ? pstrdup(timestamptz_to_str(code->until))
+										: "further notice";
+
 	if (!is_valid(code, at))
-		ereport(ERROR,
-				(errcode(ERRCODE_CHECK_VIOLATION),
-				 errmsg("QR code of scene \"%s\" is not valid at %s", scene,
-						pstrdup(timestamptz_to_str(at))),
-				 errdetail("It is valid from %s until %s.", limit_text(code->has_from, code->from),
-						   limit_text(code->has_until, code->until)),
-				 errhint("Change valid_from or valid_until with crm.define_qr_code(), or give the time of the scan.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_CHECK_VIOLATION),
+			 errmsg("QR code of scene \"%s\" is not valid at %s, only from %s until %s",
+					scene,
+					timestamptz_to_str(at),
+					from,
+					until),
+			 errhint(
+				 "Change valid_from or valid_until with crm.define_qr_code(), or give the time of the scan.")));
 }
 
 Datum
@@ -143,19 +150,19 @@ crm_sql_scan(PG_FUNCTION_ARGS)
 {
 	const char *scene;
 	const char *key;
-	char	   *account_name;
-	char	   *external_id;
-	char	   *digest;
-	bool		at_given;
+	char *account_name;
+	char *external_id;
+	char *digest;
+	bool at_given;
 	TimestampTz at;
-	CrmAccount	account;
-	Code		code;
-	CrmReplay	replay;
-	int64		contact_id;
-	CrmActing	acting;
-	TupleDesc	descriptor;
-	Datum		values[3];
-	bool		nulls[3] = {false, false, false};
+	CrmAccount account;
+	Code code;
+	CrmReplay replay;
+	int64 contact_id;
+	CrmActing acting;
+	TupleDesc descriptor;
+	Datum values[3];
+	bool nulls[3] = { false, false, false };
 
 	crm_require_argument("scan", "scene", PG_ARGISNULL(0));
 	crm_require_argument("scan", "account", PG_ARGISNULL(1));
