@@ -7,6 +7,7 @@
 #include "utils/guc.h"
 
 #include "base/guc.h"
+#include "base/table.h"
 #include "profile/profile.h"
 #include "types/mobile.h"
 
@@ -18,6 +19,7 @@ void
 _PG_init(void)
 {
 	crm_guc_init();
+	crm_table_init();
 	crm_mobile_init();
 	crm_definition_init();
 	MarkGUCPrefixReserved("pg_crm");

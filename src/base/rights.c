@@ -7,12 +7,9 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
-#include "utils/syscache.h"
 
 #include "base/rights.h"
 #include "base/table.h"
@@ -26,16 +23,7 @@ static Oid	outer_caller = InvalidOid;
 Oid
 crm_owner(void)
 {
-	Oid			relid = crm_table_oid("contact");
-	HeapTuple	tuple;
-	Oid			owner;
-
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", relid);
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return owner;
+	return crm_table_owner("contact");
 }
 
 void

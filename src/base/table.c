@@ -13,11 +13,13 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "rewrite/prs2lock.h"
 #include "utils/fmgroids.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -28,31 +30,117 @@
 
 #define INSERT_BATCH 500
 
+/*
+ * What is known about the tables, until a relcache invalidation says that one
+ * of them changed. A look-up by name costs as much as a tenth of an insert.
+ */
+typedef struct KnownTable
+{
+	char		name[NAMEDATALEN];
+	Oid			relid;
+	Oid			owner;
+} KnownTable;
+
+typedef struct KnownShape
+{
+	const char *const *columns; /* the caller's list tells shapes apart */
+	Oid			relid;
+	bool		for_update;
+	bool		direct;			/* may be written without the executor */
+	Oid			primary_key;
+	AttrNumber	attno[CRM_MAX_COLUMNS];
+} KnownShape;
+
+static int	nknown_tables = 0;
+static KnownTable known_tables[32];
+static int	nknown_shapes = 0;
+static KnownShape known_shapes[32];
+
+static void
+forget_tables(Datum arg, Oid relid)
+{
+	for (int i = 0; i < nknown_tables; i++)
+		if (relid == InvalidOid || known_tables[i].relid == relid)
+		{
+			nknown_tables = 0;
+			break;
+		}
+	for (int i = 0; i < nknown_shapes; i++)
+		if (relid == InvalidOid || known_shapes[i].relid == relid)
+		{
+			nknown_shapes = 0;
+			break;
+		}
+}
+
+void
+crm_table_init(void)
+{
+	CacheRegisterRelcacheCallback(forget_tables, (Datum) 0);
+}
+
 Oid
 crm_schema_oid(void)
 {
 	return get_namespace_oid(CRM_SCHEMA, true);
 }
 
+static KnownTable
+know_table(const char *name)
+{
+	KnownTable	table = {0};
+	Oid			schema;
+	HeapTuple	tuple;
+
+	for (int i = 0; i < nknown_tables; i++)
+		if (strcmp(known_tables[i].name, name) == 0)
+			return known_tables[i];
+
+	schema = crm_schema_oid();
+	if (OidIsValid(schema))
+		table.relid = get_relname_relid(name, schema);
+	if (!OidIsValid(table.relid))
+		return table;
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table.relid));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", table.relid);
+	table.owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	strlcpy(table.name, name, NAMEDATALEN);
+	if (nknown_tables < lengthof(known_tables))
+		known_tables[nknown_tables++] = table;
+	return table;
+}
+
 Oid
 crm_table_oid_if_any(const char *name)
 {
-	Oid			schema = crm_schema_oid();
+	return know_table(name).relid;
+}
 
-	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+static KnownTable
+require_table(const char *name)
+{
+	KnownTable	table = know_table(name);
+
+	if (!OidIsValid(table.relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table crm.%s does not exist", name),
+				 errhint("Run SELECT crm.install() in this database.")));
+	return table;
 }
 
 Oid
 crm_table_oid(const char *name)
 {
-	Oid			relid = crm_table_oid_if_any(name);
+	return require_table(name).relid;
+}
 
-	if (!OidIsValid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table crm.%s does not exist", name),
-				 errhint("Run SELECT crm.install() in this database.")));
-	return relid;
+Oid
+crm_table_owner(const char *name)
+{
+	return require_table(name).owner;
 }
 
 void
@@ -97,85 +185,119 @@ is_plain(Relation rel, bool for_update)
 		!has_foreign_triggers(rel, for_update);
 }
 
-CrmTarget *
-crm_target_open(const char *table, const char *const *columns, int ncolumns, bool for_update)
+void
+crm_attributes(Relation rel, const char *const *columns, int ncolumns, AttrNumber *attno)
 {
-	Relation	rel = table_open(crm_table_oid(table), RowExclusiveLock);
-	CrmTarget  *target;
-	Bitmapset  *known = NULL;
-
-	if (!is_plain(rel, for_update))
-	{
-		table_close(rel, NoLock);
-		return NULL;
-	}
-
-	target = palloc0(sizeof(CrmTarget));
-	target->rel = rel;
-	target->ncolumns = ncolumns;
-	Assert(ncolumns <= lengthof(target->attno));
 	for (int i = 0; i < ncolumns; i++)
 	{
-		target->attno[i] = 0;
-		for (int att = 0; att < rel->rd_att->natts; att++)
+		attno[i] = 0;
+		for (int att = 0; att < rel->rd_att->natts && attno[i] == 0; att++)
 		{
 			Form_pg_attribute attribute = TupleDescAttr(rel->rd_att, att);
 
 			if (!attribute->attisdropped && strcmp(NameStr(attribute->attname), columns[i]) == 0)
-			{
-				target->attno[i] = att + 1;
-				known = bms_add_member(known, att);
-				break;
-			}
+				attno[i] = att + 1;
 		}
 	}
+}
 
-	/* an insert must fill what the extension does not know: the executor can */
-	if (!for_update)
-		for (int att = 0; att < rel->rd_att->natts; att++)
-		{
-			Form_pg_attribute attribute = TupleDescAttr(rel->rd_att, att);
-
-			if (!attribute->attisdropped && !bms_is_member(att, known) &&
-				(attribute->atthasdef || attribute->attidentity || attribute->attnotnull))
-			{
-				table_close(rel, NoLock);
-				return NULL;
-			}
-		}
-
-	target->estate = CreateExecutorState();
-	target->result = makeNode(ResultRelInfo);
-	InitResultRelInfo(target->result, rel, 0, NULL, 0);
-	ExecOpenIndices(target->result, !for_update);
-	for (int i = 0; i < target->result->ri_NumIndices; i++)
+/* Must an insert fill columns that the extension does not know? */
+static bool
+has_unknown_columns(Relation rel, const KnownShape *shape, int ncolumns)
+{
+	for (int att = 0; att < rel->rd_att->natts; att++)
 	{
-		Relation	index = target->result->ri_IndexRelationDescs[i];
-		IndexInfo  *info = target->result->ri_IndexRelationInfo[i];
+		Form_pg_attribute attribute = TupleDescAttr(rel->rd_att, att);
+		bool		known = false;
 
-		if (index->rd_index->indisprimary)
-			target->primary_key = RelationGetRelid(index);
-		if (info->ii_Expressions != NIL || info->ii_Predicate != NIL ||
-			info->ii_ExclusionOps != NULL || !index->rd_index->indimmediate)
-		{
-			crm_target_close(target);
-			return NULL;
-		}
+		for (int i = 0; i < ncolumns && !known; i++)
+			known = shape->attno[i] == att + 1;
+		if (!known && !attribute->attisdropped &&
+			(attribute->atthasdef || attribute->attidentity || attribute->attnotnull))
+			return true;
 	}
-	if (!OidIsValid(target->primary_key))
+	return false;
+}
+
+static bool
+has_special_indexes(Relation rel)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+	ListCell   *cell;
+	bool		special = false;
+
+	foreach(cell, indexes)
 	{
-		crm_target_close(target);
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+
+		special = special || !index->rd_index->indimmediate || index->rd_index->indisexclusion ||
+			!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
+			!heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
+		index_close(index, AccessShareLock);
+	}
+	list_free(indexes);
+	return special;
+}
+
+static const KnownShape *
+know_shape(Relation rel, const char *const *columns, int ncolumns, bool for_update)
+{
+	KnownShape	shape = {.columns = columns,.relid = RelationGetRelid(rel),.for_update = for_update};
+
+	for (int i = 0; i < nknown_shapes; i++)
+		if (known_shapes[i].relid == shape.relid && known_shapes[i].columns == columns)
+			return &known_shapes[i];
+
+	crm_attributes(rel, columns, ncolumns, shape.attno);
+	shape.primary_key = RelationGetPrimaryKeyIndex(rel);
+	shape.direct = is_plain(rel, for_update) && OidIsValid(shape.primary_key) &&
+		!has_special_indexes(rel) &&
+		(for_update || !has_unknown_columns(rel, &shape, ncolumns));
+	for (int i = 0; i < ncolumns; i++)
+		shape.direct = shape.direct && shape.attno[i] > 0;
+	if (nknown_shapes == lengthof(known_shapes))
+		nknown_shapes = 0;
+	known_shapes[nknown_shapes] = shape;
+	return &known_shapes[nknown_shapes++];
+}
+
+CrmTarget *
+crm_target_open(const char *table, const char *const *columns, int ncolumns, bool for_update)
+{
+	Relation	rel = table_open(crm_table_oid(table), RowExclusiveLock);
+	const KnownShape *shape = know_shape(rel, columns, ncolumns, for_update);
+	CrmTarget  *target;
+
+	Assert(ncolumns <= CRM_MAX_COLUMNS);
+	if (!shape->direct)
+	{
+		table_close(rel, NoLock);
 		return NULL;
 	}
+	target = palloc0(sizeof(CrmTarget));
+	target->rel = rel;
+	target->ncolumns = ncolumns;
+	target->primary_key = shape->primary_key;
+	memcpy(target->attno, shape->attno, sizeof(target->attno));
 	target->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
 	if (for_update)
 	{
 		target->found = table_slot_create(rel, NULL);
 		target->index = index_open(target->primary_key, AccessShareLock);
 	}
-	else
-		target->waiting = palloc0_array(TupleTableSlot *, INSERT_BATCH);
 	return target;
+}
+
+/* The indexes are opened for the first row that goes into them. */
+static void
+open_indexes(CrmTarget *target)
+{
+	if (target->result != NULL)
+		return;
+	target->estate = CreateExecutorState();
+	target->result = makeNode(ResultRelInfo);
+	InitResultRelInfo(target->result, target->rel, 0, NULL, 0);
+	ExecOpenIndices(target->result, target->index == NULL);
 }
 
 void
@@ -189,12 +311,15 @@ crm_target_close(CrmTarget *target)
 		ExecDropSingleTupleTableSlot(target->found);
 	if (target->slot != NULL)
 		ExecDropSingleTupleTableSlot(target->slot);
-	for (int i = 0; target->waiting != NULL && i < INSERT_BATCH && target->waiting[i] != NULL; i++)
+	for (int i = 0; i < target->nslots; i++)
 		ExecDropSingleTupleTableSlot(target->waiting[i]);
 	if (target->bulk != NULL)
 		FreeBulkInsertState(target->bulk);
-	ExecCloseIndices(target->result);
-	FreeExecutorState(target->estate);
+	if (target->result != NULL)
+	{
+		ExecCloseIndices(target->result);
+		FreeExecutorState(target->estate);
+	}
 	table_close(target->rel, NoLock);
 	pfree(target);
 }
@@ -252,6 +377,7 @@ crm_target_update(CrmTarget *target, const Datum *values, const bool *nulls)
 		return false;
 	if (CRM_UPDATES_INDEXES(update_indexes))
 	{
+		open_indexes(target);
 		crm_exec_insert_index_tuples(target->result, slot, target->estate,
 									 CRM_ONLY_SUMMARIZING(update_indexes));
 		ResetPerTupleExprContext(target->estate);
@@ -279,6 +405,7 @@ crm_target_conflicts(CrmTarget *target, const Datum *values, const bool *nulls)
 	ItemPointerData conflict;
 	bool		free_key;
 
+	open_indexes(target);
 	fill_slot(target, target->slot, values, nulls);
 	ItemPointerSetInvalid(&target->slot->tts_tid);
 	free_key = crm_exec_check_index_constraints(target->result, target->slot, target->estate,
@@ -292,9 +419,16 @@ crm_target_insert(CrmTarget *target, const Datum *values, const bool *nulls)
 {
 	if (target->nwaiting == INSERT_BATCH)
 		crm_target_flush(target);
-	if (target->waiting[target->nwaiting] == NULL)
-		target->waiting[target->nwaiting] =
+	if (target->nwaiting == target->nslots)
+	{
+		/* few rows are the rule: the list grows with them */
+		if (target->waiting == NULL)
+			target->waiting = palloc_array(TupleTableSlot *, 4);
+		else if (target->nslots >= 4 && (target->nslots & (target->nslots - 1)) == 0)
+			target->waiting = repalloc_array(target->waiting, TupleTableSlot *, target->nslots * 2);
+		target->waiting[target->nslots++] =
 			MakeSingleTupleTableSlot(RelationGetDescr(target->rel), table_slot_callbacks(target->rel));
+	}
 	fill_slot(target, target->waiting[target->nwaiting], values, nulls);
 	target->nwaiting++;
 }
@@ -302,11 +436,15 @@ crm_target_insert(CrmTarget *target, const Datum *values, const bool *nulls)
 void
 crm_target_flush(CrmTarget *target)
 {
-	CommandId	command = GetCurrentCommandId(true);
+	CommandId	command;
 
+	if (target->nwaiting == 0)
+		return;
+	command = GetCurrentCommandId(true);
+	open_indexes(target);
 	if (target->nwaiting == 1 && target->bulk == NULL)
 		table_tuple_insert(target->rel, target->waiting[0], command, 0, NULL);
-	else if (target->nwaiting > 0)
+	else
 	{
 		if (target->bulk == NULL)
 			target->bulk = GetBulkInsertState();

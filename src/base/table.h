@@ -17,10 +17,20 @@
 /* OID of a table of schema crm; an error with a hint where it is missing. */
 extern Oid	crm_table_oid(const char *name);
 extern Oid	crm_table_oid_if_any(const char *name);
+extern Oid	crm_table_owner(const char *name);
 extern Oid	crm_schema_oid(void);
+
+/* Registers the callback of what is known about the tables. */
+extern void crm_table_init(void);
 
 /* Raises an error unless a trigger function runs on the crm table it is for. */
 extern void crm_require_table(Relation rel, const char *name);
+
+#define CRM_MAX_COLUMNS 24
+
+/* Numbers of the columns with these names, 0 where missing. */
+extern void crm_attributes(Relation rel, const char *const *columns, int ncolumns,
+						   AttrNumber *attno);
 
 /*
  * A table opened for direct writing. Columns are known by name, so that the
@@ -30,11 +40,11 @@ extern void crm_require_table(Relation rel, const char *name);
 typedef struct CrmTarget
 {
 	Relation	rel;
-	ResultRelInfo *result;
+	ResultRelInfo *result;		/* its indexes, once needed */
 	EState	   *estate;
 	Oid			primary_key;	/* its index */
 	int			ncolumns;
-	AttrNumber	attno[24];		/* of the columns named at opening, 0 = missing */
+	AttrNumber	attno[CRM_MAX_COLUMNS]; /* of the columns named at opening */
 
 	/* finding and updating rows */
 	Relation	index;
@@ -44,6 +54,7 @@ typedef struct CrmTarget
 
 	/* rows waiting to be inserted together */
 	int			nwaiting;
+	int			nslots;
 	TupleTableSlot **waiting;
 	struct BulkInsertStateData *bulk;
 } CrmTarget;

@@ -87,37 +87,26 @@ crm_facts_sort(CrmFact *facts, int64 nfacts)
 		}
 }
 
-/* Opens all derived tables for direct writing, or none. */
+/*
+ * Awards and moves are rarer than facts: their tables are opened for the first
+ * one. False where one of them asks for the executor.
+ */
 static bool
-open_targets(Settling *settling)
+open_for(Settling *settling, const CrmWalk *walk)
 {
-	if (!crm_guc_direct_access)
-		return false;
-	settling->profile = crm_target_open("profile_counter", crm_profile_column_names,
-										CRM_PROFILE_COLUMNS, true);
-	if (settling->profile == NULL)
-		return false;
-	settling->award = crm_target_open("award", award_columns, lengthof(award_columns), false);
-	settling->move = crm_target_open("stage_move", move_columns, lengthof(move_columns), false);
-	if (settling->award != NULL && settling->move != NULL)
-		return true;
-
-	if (settling->move != NULL)
-		crm_target_close(settling->move);
-	if (settling->award != NULL)
-		crm_target_close(settling->award);
-	crm_target_close(settling->profile);
-	return false;
+	if (walk->nawards > 0 && settling->award == NULL)
+		settling->award = crm_target_open("award", award_columns, lengthof(award_columns), false);
+	if (walk->nmoves > 0 && settling->move == NULL)
+		settling->move = crm_target_open("stage_move", move_columns, lengthof(move_columns), false);
+	return (walk->nawards == 0 || settling->award != NULL) &&
+		(walk->nmoves == 0 || settling->move != NULL);
 }
 
 static void
-close_targets(Settling *settling)
+close_target(CrmTarget *target)
 {
-	if (settling->contact != NULL)
-		crm_target_close(settling->contact);
-	crm_target_close(settling->move);
-	crm_target_close(settling->award);
-	crm_target_close(settling->profile);
+	if (target != NULL)
+		crm_target_close(target);
 }
 
 /* Does the fact only say that the contact was seen? */
@@ -289,6 +278,13 @@ settle_contact(Settling *settling, const CrmFact *facts, int nfacts)
 		MemoryContextSwitchTo(settling->row_context);
 		walk_new_facts(settling, facts, nfacts);
 		MemoryContextSwitchTo(batch);
+		if (!open_for(settling, settling->walk))
+		{
+			if (!locked)
+				lock_row(settling->profile, contact_id);
+			take_general_lane(settling, contact_id, cause);
+			return;
+		}
 		if (crm_target_update(settling->profile, settling->walk->values, settling->walk->nulls))
 			break;
 		/* somebody else updated, moved or merged the contact meanwhile */
@@ -373,10 +369,15 @@ settle_directly(Settling *settling, CrmFact *facts, int64 nfacts)
 			end++;
 		settle_contact(settling, facts + start, end - start);
 	}
-	crm_target_flush(settling->award);
-	crm_target_flush(settling->move);
+	if (settling->award != NULL)
+		crm_target_flush(settling->award);
+	if (settling->move != NULL)
+		crm_target_flush(settling->move);
 	write_contact_stages(settling);
-	close_targets(settling);
+	close_target(settling->contact);
+	close_target(settling->move);
+	close_target(settling->award);
+	close_target(settling->profile);
 	PopActiveSnapshot();
 }
 
@@ -389,7 +390,6 @@ crm_profile_settle(CrmFact *facts, int64 nfacts)
 	Settling	settling = {0};
 	int64		ncontacts = 1;
 	int64		nrefunds = 0;
-	bool		direct;
 
 	for (int64 i = 1; i < nfacts; i++)
 		ncontacts += facts[i].contact_id != facts[i - 1].contact_id;
@@ -399,9 +399,11 @@ crm_profile_settle(CrmFact *facts, int64 nfacts)
 	settling.moved_to = MemoryContextAllocHuge(context, sizeof(int) * ncontacts);
 
 	/* the lock that opening takes also makes the definitions current */
-	direct = open_targets(&settling);
+	if (crm_guc_direct_access)
+		settling.profile = crm_target_open("profile_counter", crm_profile_column_names,
+										   CRM_PROFILE_COLUMNS, true);
 	settling.definitions = crm_definitions();
-	if (direct)
+	if (settling.profile != NULL)
 		settle_directly(&settling, facts, nfacts);
 	else
 		for (int64 i = 0; i < nfacts; i++)
