@@ -25,14 +25,14 @@
 /* soft errors of input functions came with 16: before, they are hard */
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"
-#define crm_ereturn(escontext, dummy_value, ...) \
-	ereturn(escontext, dummy_value, __VA_ARGS__)
+#define crm_ereturn(escontext, dummy_value, ...) ereturn(escontext, dummy_value, __VA_ARGS__)
 #else
 #define crm_ereturn(escontext, dummy_value, ...) \
-	do { \
-		(void) (escontext); \
-		ereport(ERROR, __VA_ARGS__); \
-		return dummy_value; \
+	do                                           \
+	{                                            \
+		(void) (escontext);                      \
+		ereport(ERROR, __VA_ARGS__);             \
+		return dummy_value;                      \
 	} while (0)
 #endif
 
@@ -41,7 +41,8 @@
 typedef TU_UpdateIndexes CrmUpdateIndexes;
 #define CRM_UPDATES_INDEXES(update) ((update) != TU_None)
 #define crm_exec_insert_index_tuples(result, slot, estate, only_summarizing) \
-	list_free(ExecInsertIndexTuples(result, slot, estate, false, false, NULL, NIL, only_summarizing))
+	list_free(                                                               \
+		ExecInsertIndexTuples(result, slot, estate, false, false, NULL, NIL, only_summarizing))
 #define CRM_ONLY_SUMMARIZING(update) ((update) == TU_Summarizing)
 #else
 typedef bool CrmUpdateIndexes;
@@ -53,9 +54,12 @@ typedef bool CrmUpdateIndexes;
 
 /* 18: the check learnt to leave out one tuple, the scan to count itself */
 #if PG_VERSION_NUM >= 180000
-#define crm_exec_check_index_constraints(result, slot, estate, conflict, arbiters) \
-	({ ItemPointerData none_; ItemPointerSetInvalid(&none_); \
-	   ExecCheckIndexConstraints(result, slot, estate, conflict, &none_, arbiters); })
+#define crm_exec_check_index_constraints(result, slot, estate, conflict, arbiters)   \
+	({                                                                               \
+		ItemPointerData none_;                                                       \
+		ItemPointerSetInvalid(&none_);                                               \
+		ExecCheckIndexConstraints(result, slot, estate, conflict, &none_, arbiters); \
+	})
 #define crm_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
 #else
@@ -72,4 +76,4 @@ typedef bool CrmUpdateIndexes;
 #define CRM_MODULE_MAGIC PG_MODULE_MAGIC
 #endif
 
-#endif							/* CRM_COMPAT_H */
+#endif /* CRM_COMPAT_H */

@@ -7,19 +7,21 @@
 #include "utils/guc.h"
 
 #include "base/guc.h"
+#include "base/install.h"
 #include "base/table.h"
 #include "profile/profile.h"
 #include "types/mobile.h"
 
 CRM_MODULE_MAGIC;
 
-void		_PG_init(void);
+void _PG_init(void);
 
 void
 _PG_init(void)
 {
 	crm_guc_init();
 	crm_table_init();
+	crm_install_init();
 	crm_mobile_init();
 	crm_definition_init();
 	MarkGUCPrefixReserved("pg_crm");

@@ -15,7 +15,7 @@
 
 #include "base/clock.h"
 
-char	   *crm_guc_clock = NULL;
+char *crm_guc_clock = NULL;
 
 static bool clock_is_frozen = false;
 static TimestampTz clock_frozen_at;
@@ -39,8 +39,7 @@ crm_clock_check(char **newval, void **extra, GucSource source)
 	/* timestamptz_in touches no shared state, so catching its error is safe */
 	PG_TRY();
 	{
-		*at = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in,
-													  CStringGetDatum(*newval),
+		*at = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(*newval),
 													  ObjectIdGetDatum(InvalidOid),
 													  Int32GetDatum(-1)));
 	}
@@ -86,10 +85,12 @@ crm_check_time(const char *what, TimestampTz at)
 						TIMESTAMP_IS_NOBEGIN(at) ? "-infinity" : "infinity"),
 				 errhint("Give the time at which it happened, or NULL for now.")));
 	if (at - crm_now() > USECS_PER_DAY)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("%s %s lies more than a day after now", what, timestamptz_to_str(at)),
-				 errhint("Facts are recorded when they have happened; check the clock or the time zone of the sender.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+			 errmsg("%s %s lies more than a day after now", what, timestamptz_to_str(at)),
+			 errhint(
+				 "Facts are recorded when they have happened; check the clock or the time zone of the sender.")));
 }
 
 Datum

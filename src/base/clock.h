@@ -8,7 +8,7 @@
 #include "datatype/timestamp.h"
 #include "utils/guc.h"
 
-extern char *crm_guc_clock;		/* pg_crm.clock */
+extern char *crm_guc_clock; /* pg_crm.clock */
 
 extern TimestampTz crm_now(void);
 
@@ -18,4 +18,4 @@ extern void crm_check_time(const char *what, TimestampTz at);
 extern bool crm_clock_check(char **newval, void **extra, GucSource source);
 extern void crm_clock_assign(const char *newval, void *extra);
 
-#endif							/* CRM_CLOCK_H */
+#endif /* CRM_CLOCK_H */

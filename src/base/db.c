@@ -30,12 +30,12 @@ crm_disconnect(CrmActing *acting)
 static uint64
 execute(CrmPlan *plan, const Datum *values, const char *nulls, bool read_only)
 {
-	int			code;
+	int code;
 
 	if (plan->plan == NULL)
 	{
-		SPIPlanPtr	prepared = SPI_prepare_cursor(plan->sql, plan->nargs, plan->argtypes,
-												  CURSOR_OPT_GENERIC_PLAN);
+		SPIPlanPtr prepared = SPI_prepare_cursor(plan->sql, plan->nargs, plan->argtypes,
+												 CURSOR_OPT_GENERIC_PLAN);
 
 		if (prepared == NULL)
 			elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
@@ -54,13 +54,13 @@ crm_run(CrmPlan *plan, const Datum *values, const char *nulls)
 	return execute(plan, values, nulls, false);
 }
 
-bool		crm_facts_may_change = false;
+bool crm_facts_may_change = false;
 
 uint64
 crm_run_protected(CrmPlan *plan, const Datum *values, const char *nulls)
 {
-	bool		before = crm_facts_may_change;
-	uint64		n;
+	bool before = crm_facts_may_change;
+	uint64 n;
 
 	crm_facts_may_change = true;
 	PG_TRY();
@@ -90,8 +90,8 @@ crm_result(uint64 row, int column, bool *isnull)
 int64
 crm_result_int64(uint64 row, int column)
 {
-	bool		isnull;
-	Datum		value = crm_result(row, column, &isnull);
+	bool isnull;
+	Datum value = crm_result(row, column, &isnull);
 
 	return isnull ? 0 : DatumGetInt64(value);
 }
@@ -99,8 +99,8 @@ crm_result_int64(uint64 row, int column)
 char *
 crm_result_text(uint64 row, int column)
 {
-	bool		isnull;
-	Datum		value = crm_result(row, column, &isnull);
+	bool isnull;
+	Datum value = crm_result(row, column, &isnull);
 
 	return isnull ? NULL : TextDatumGetCString(value);
 }
@@ -109,7 +109,7 @@ char *
 crm_text_copy(MemoryContext context, Datum value)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
-	char	   *copy = TextDatumGetCString(value);
+	char *copy = TextDatumGetCString(value);
 
 	MemoryContextSwitchTo(old);
 	return copy;
@@ -130,7 +130,7 @@ crm_column_add(CrmColumn *column, Datum value, bool isnull)
 {
 	if (column->n == column->size)
 	{
-		int			size = column->size == 0 ? 16 : column->size * 2;
+		int size = column->size == 0 ? 16 : column->size * 2;
 
 		if (column->values == NULL)
 		{
@@ -152,11 +152,11 @@ crm_column_add(CrmColumn *column, Datum value, bool isnull)
 Datum
 crm_column_array(CrmColumn *column)
 {
-	int16		typlen;
-	bool		typbyval;
-	char		typalign;
-	int			dims[1] = {column->n};
-	int			lower_bounds[1] = {1};
+	int16 typlen;
+	bool typbyval;
+	char typalign;
+	int dims[1] = { column->n };
+	int lower_bounds[1] = { 1 };
 
 	if (column->n == 0)
 		return PointerGetDatum(construct_empty_array(column->type));
@@ -168,7 +168,7 @@ crm_column_array(CrmColumn *column)
 Datum
 crm_int64_array(const int64 *values, int n)
 {
-	CrmColumn	column;
+	CrmColumn column;
 
 	crm_column_init(&column, INT8OID);
 	for (int i = 0; i < n; i++)

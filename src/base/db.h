@@ -23,9 +23,9 @@
 typedef struct CrmPlan
 {
 	const char *sql;
-	int			nargs;
-	Oid			argtypes[CRM_MAX_PLAN_ARGS];
-	SPIPlanPtr	plan;
+	int nargs;
+	Oid argtypes[CRM_MAX_PLAN_ARGS];
+	SPIPlanPtr plan;
 } CrmPlan;
 
 /* Acts as the owner and opens SPI; both until crm_disconnect() or an error. */
@@ -58,11 +58,11 @@ extern char *crm_text_copy(MemoryContext context, Datum value);
  */
 typedef struct CrmColumn
 {
-	Oid			type;
-	int			n;
-	int			size;
-	Datum	   *values;
-	bool	   *nulls;
+	Oid type;
+	int n;
+	int size;
+	Datum *values;
+	bool *nulls;
 } CrmColumn;
 
 extern void crm_column_init(CrmColumn *column, Oid type);
@@ -70,4 +70,4 @@ extern void crm_column_add(CrmColumn *column, Datum value, bool isnull);
 extern Datum crm_column_array(CrmColumn *column);
 extern Datum crm_int64_array(const int64 *values, int n);
 
-#endif							/* CRM_DB_H */
+#endif /* CRM_DB_H */

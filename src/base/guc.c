@@ -15,9 +15,9 @@
 #include "base/clock.h"
 #include "base/guc.h"
 
-char	   *crm_guc_currency = NULL;
-char	   *crm_guc_time_zone = NULL;
-bool		crm_guc_direct_access = true;
+char *crm_guc_currency = NULL;
+char *crm_guc_time_zone = NULL;
+bool crm_guc_direct_access = true;
 
 PG_FUNCTION_INFO_V1(crm_sql_default_currency);
 
@@ -48,44 +48,20 @@ crm_guc_init(void)
 {
 	DefineCustomStringVariable("pg_crm.clock",
 							   "A fixed instant that replaces now in decisions and recorded times.",
-							   "Empty means the time of the statement.",
-							   &crm_guc_clock,
-							   "",
-							   PGC_SUSET,
-							   0,
-							   crm_clock_check,
-							   crm_clock_assign,
-							   NULL);
+							   "Empty means the time of the statement.", &crm_guc_clock, "",
+							   PGC_SUSET, 0, crm_clock_check, crm_clock_assign, NULL);
 	DefineCustomStringVariable("pg_crm.currency",
 							   "Currency in which amounts are summed; the default of new orders.",
-							   NULL,
-							   &crm_guc_currency,
-							   "CNY",
-							   PGC_SUSET,
-							   0,
-							   check_currency,
-							   NULL,
+							   NULL, &crm_guc_currency, "CNY", PGC_SUSET, 0, check_currency, NULL,
 							   NULL);
-	DefineCustomBoolVariable("pg_crm.direct_access",
-							 "Writes derived rows without the executor where that is safe.",
-							 "Off sends every batch down the general lane; both give the same rows.",
-							 &crm_guc_direct_access,
-							 true,
-							 PGC_SUSET,
-							 0,
-							 NULL,
-							 NULL,
-							 NULL);
+	DefineCustomBoolVariable(
+		"pg_crm.direct_access", "Writes derived rows without the executor where that is safe.",
+		"Off sends every batch down the general lane; both give the same rows.",
+		&crm_guc_direct_access, true, PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("pg_crm.time_zone",
-							   "Time zone of days and rules where no account names one.",
-							   NULL,
-							   &crm_guc_time_zone,
-							   "Asia/Shanghai",
-							   PGC_SUSET,
-							   0,
-							   check_time_zone,
-							   NULL,
-							   NULL);
+							   "Time zone of days and rules where no account names one.", NULL,
+							   &crm_guc_time_zone, "Asia/Shanghai", PGC_SUSET, 0, check_time_zone,
+							   NULL, NULL);
 }
 
 Datum

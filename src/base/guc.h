@@ -5,10 +5,10 @@
 #ifndef CRM_GUC_H
 #define CRM_GUC_H
 
-extern char *crm_guc_currency;		/* pg_crm.currency */
-extern char *crm_guc_time_zone;		/* pg_crm.time_zone */
-extern bool crm_guc_direct_access;	/* pg_crm.direct_access */
+extern char *crm_guc_currency;     /* pg_crm.currency */
+extern char *crm_guc_time_zone;    /* pg_crm.time_zone */
+extern bool crm_guc_direct_access; /* pg_crm.direct_access */
 
 extern void crm_guc_init(void);
 
-#endif							/* CRM_GUC_H */
+#endif /* CRM_GUC_H */

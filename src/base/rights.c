@@ -18,7 +18,7 @@
 #define CRM_SEARCH_PATH "pg_catalog, pg_temp"
 
 /* caller of the outermost switch; valid while the session acts as the owner */
-static Oid	outer_caller = InvalidOid;
+static Oid outer_caller = InvalidOid;
 
 Oid
 crm_owner(void)
@@ -29,7 +29,7 @@ crm_owner(void)
 void
 crm_act_as_owner_unnamed(CrmActing *acting)
 {
-	Oid			owner = crm_owner();
+	Oid owner = crm_owner();
 
 	GetUserIdAndSecContext(&acting->userid, &acting->security_context);
 	acting->guc_nest_level = 0;
@@ -39,7 +39,7 @@ crm_act_as_owner_unnamed(CrmActing *acting)
 		outer_caller = acting->userid;
 	SetUserIdAndSecContext(owner,
 						   acting->security_context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_NOFORCE_RLS);
+							   SECURITY_NOFORCE_RLS);
 }
 
 void
@@ -49,8 +49,7 @@ crm_act_as_owner(CrmActing *acting)
 	if (strcmp(namespace_search_path, CRM_SEARCH_PATH) == 0)
 		return;
 	acting->guc_nest_level = NewGUCNestLevel();
-	(void) set_config_option("search_path", CRM_SEARCH_PATH,
-							 PGC_USERSET, PGC_S_SESSION,
+	(void) set_config_option("search_path", CRM_SEARCH_PATH, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 }
 
@@ -65,8 +64,8 @@ crm_act_end(CrmActing *acting)
 Oid
 crm_caller(void)
 {
-	Oid			userid;
-	int			security_context;
+	Oid userid;
+	int security_context;
 
 	GetUserIdAndSecContext(&userid, &security_context);
 	if ((security_context & SECURITY_LOCAL_USERID_CHANGE) != 0 && OidIsValid(outer_caller))

@@ -9,9 +9,9 @@
 
 typedef struct CrmActing
 {
-	Oid			userid;
-	int			security_context;
-	int			guc_nest_level;
+	Oid userid;
+	int security_context;
+	int guc_nest_level;
 } CrmActing;
 
 /*
@@ -26,9 +26,9 @@ extern void crm_act_as_owner_unnamed(CrmActing *acting);
 extern void crm_act_end(CrmActing *acting);
 
 /* The role that called before any switch; for the log of definitions. */
-extern Oid	crm_caller(void);
+extern Oid crm_caller(void);
 
 /* Owner of crm.contact; an error with a hint where nothing is installed. */
-extern Oid	crm_owner(void);
+extern Oid crm_owner(void);
 
-#endif							/* CRM_RIGHTS_H */
+#endif /* CRM_RIGHTS_H */

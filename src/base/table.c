@@ -36,24 +36,24 @@
  */
 typedef struct KnownTable
 {
-	char		name[NAMEDATALEN];
-	Oid			relid;
-	Oid			owner;
+	char name[NAMEDATALEN];
+	Oid relid;
+	Oid owner;
 } KnownTable;
 
 typedef struct KnownShape
 {
 	const char *const *columns; /* the caller's list tells shapes apart */
-	Oid			relid;
-	bool		for_update;
-	bool		direct;			/* may be written without the executor */
-	Oid			primary_key;
-	AttrNumber	attno[CRM_MAX_COLUMNS];
+	Oid relid;
+	bool for_update;
+	bool direct; /* may be written without the executor */
+	Oid primary_key;
+	AttrNumber attno[CRM_MAX_COLUMNS];
 } KnownShape;
 
-static int	nknown_tables = 0;
+static int nknown_tables = 0;
 static KnownTable known_tables[32];
-static int	nknown_shapes = 0;
+static int nknown_shapes = 0;
 static KnownShape known_shapes[32];
 
 static void
@@ -88,9 +88,9 @@ crm_schema_oid(void)
 static KnownTable
 know_table(const char *name)
 {
-	KnownTable	table = {0};
-	Oid			schema;
-	HeapTuple	tuple;
+	KnownTable table = { 0 };
+	Oid schema;
+	HeapTuple tuple;
 
 	for (int i = 0; i < nknown_tables; i++)
 		if (strcmp(known_tables[i].name, name) == 0)
@@ -121,12 +121,11 @@ crm_table_oid_if_any(const char *name)
 static KnownTable
 require_table(const char *name)
 {
-	KnownTable	table = know_table(name);
+	KnownTable table = know_table(name);
 
 	if (!OidIsValid(table.relid))
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table crm.%s does not exist", name),
+				(errcode(ERRCODE_UNDEFINED_TABLE), errmsg("table crm.%s does not exist", name),
 				 errhint("Run SELECT crm.install() in this database.")));
 	return table;
 }
@@ -147,10 +146,13 @@ void
 crm_require_table(Relation rel, const char *name)
 {
 	if (RelationGetRelid(rel) != crm_table_oid_if_any(name))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("trigger on table \"%s\" belongs to crm.%s", RelationGetRelationName(rel), name),
-				 errhint("The triggers of pg_crm are made by crm.install(); use them on no other table.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+			 errmsg("trigger on table \"%s\" belongs to crm.%s", RelationGetRelationName(rel),
+					name),
+			 errhint(
+				 "The triggers of pg_crm are made by crm.install(); use them on no other table.")));
 }
 
 /* Would a direct write pass over a trigger that is not the extension's? */
@@ -163,7 +165,8 @@ has_foreign_triggers(Relation rel, bool for_update)
 
 		if (trigger->tgenabled == TRIGGER_DISABLED)
 			continue;
-		if (!(for_update ? TRIGGER_FOR_UPDATE(trigger->tgtype) : TRIGGER_FOR_INSERT(trigger->tgtype)))
+		if (!(for_update ? TRIGGER_FOR_UPDATE(trigger->tgtype)
+						 : TRIGGER_FOR_INSERT(trigger->tgtype)))
 			continue;
 		if (get_func_namespace(trigger->tgfoid) != crm_schema_oid())
 			return true;
@@ -174,11 +177,8 @@ has_foreign_triggers(Relation rel, bool for_update)
 static bool
 is_plain(Relation rel, bool for_update)
 {
-	return rel->rd_rel->relkind == RELKIND_RELATION &&
-		!rel->rd_rel->relispartition &&
-		!rel->rd_rel->relrowsecurity &&
-		!rel->rd_rel->relhassubclass &&
-		rel->rd_rules == NULL &&
+	return rel->rd_rel->relkind == RELKIND_RELATION && !rel->rd_rel->relispartition &&
+		!rel->rd_rel->relrowsecurity && !rel->rd_rel->relhassubclass && rel->rd_rules == NULL &&
 		rel->rd_rel->relpersistence == RELPERSISTENCE_PERMANENT &&
 		(rel->rd_att->constr == NULL ||
 		 (rel->rd_att->constr->num_check == 0 && !rel->rd_att->constr->has_generated_stored)) &&
@@ -208,7 +208,7 @@ has_unknown_columns(Relation rel, const KnownShape *shape, int ncolumns)
 	for (int att = 0; att < rel->rd_att->natts; att++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(rel->rd_att, att);
-		bool		known = false;
+		bool known = false;
 
 		for (int i = 0; i < ncolumns && !known; i++)
 			known = shape->attno[i] == att + 1;
@@ -222,13 +222,13 @@ has_unknown_columns(Relation rel, const KnownShape *shape, int ncolumns)
 static bool
 has_special_indexes(Relation rel)
 {
-	List	   *indexes = RelationGetIndexList(rel);
-	ListCell   *cell;
-	bool		special = false;
+	List *indexes = RelationGetIndexList(rel);
+	ListCell *cell;
+	bool special = false;
 
 	foreach(cell, indexes)
 	{
-		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+		Relation index = index_open(lfirst_oid(cell), AccessShareLock);
 
 		special = special || !index->rd_index->indimmediate || index->rd_index->indisexclusion ||
 			!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
@@ -242,7 +242,9 @@ has_special_indexes(Relation rel)
 static const KnownShape *
 know_shape(Relation rel, const char *const *columns, int ncolumns, bool for_update)
 {
-	KnownShape	shape = {.columns = columns,.relid = RelationGetRelid(rel),.for_update = for_update};
+	KnownShape shape = { .columns = columns,
+						 .relid = RelationGetRelid(rel),
+						 .for_update = for_update };
 
 	for (int i = 0; i < nknown_shapes; i++)
 		if (known_shapes[i].relid == shape.relid && known_shapes[i].columns == columns)
@@ -251,8 +253,7 @@ know_shape(Relation rel, const char *const *columns, int ncolumns, bool for_upda
 	crm_attributes(rel, columns, ncolumns, shape.attno);
 	shape.primary_key = RelationGetPrimaryKeyIndex(rel);
 	shape.direct = is_plain(rel, for_update) && OidIsValid(shape.primary_key) &&
-		!has_special_indexes(rel) &&
-		(for_update || !has_unknown_columns(rel, &shape, ncolumns));
+		!has_special_indexes(rel) && (for_update || !has_unknown_columns(rel, &shape, ncolumns));
 	for (int i = 0; i < ncolumns; i++)
 		shape.direct = shape.direct && shape.attno[i] > 0;
 	if (nknown_shapes == lengthof(known_shapes))
@@ -264,9 +265,9 @@ know_shape(Relation rel, const char *const *columns, int ncolumns, bool for_upda
 CrmTarget *
 crm_target_open(const char *table, const char *const *columns, int ncolumns, bool for_update)
 {
-	Relation	rel = table_open(crm_table_oid(table), RowExclusiveLock);
+	Relation rel = table_open(crm_table_oid(table), RowExclusiveLock);
 	const KnownShape *shape = know_shape(rel, columns, ncolumns, for_update);
-	CrmTarget  *target;
+	CrmTarget *target;
 
 	Assert(ncolumns <= CRM_MAX_COLUMNS);
 	if (!shape->direct)
@@ -341,7 +342,7 @@ crm_target_lock(CrmTarget *target)
 {
 	TM_FailureData failure;
 	ItemPointerData tid = target->found->tts_tid;
-	uint8		flags = TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS;
+	uint8 flags = TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS;
 
 	if (!IsolationUsesXactSnapshot())
 		flags |= TUPLE_LOCK_FLAG_FIND_LAST_VERSION;
@@ -403,7 +404,7 @@ bool
 crm_target_conflicts(CrmTarget *target, const Datum *values, const bool *nulls)
 {
 	ItemPointerData conflict;
-	bool		free_key;
+	bool free_key;
 
 	open_indexes(target);
 	fill_slot(target, target->slot, values, nulls);
@@ -426,8 +427,9 @@ crm_target_insert(CrmTarget *target, const Datum *values, const bool *nulls)
 			target->waiting = palloc_array(TupleTableSlot *, 4);
 		else if (target->nslots >= 4 && (target->nslots & (target->nslots - 1)) == 0)
 			target->waiting = repalloc_array(target->waiting, TupleTableSlot *, target->nslots * 2);
-		target->waiting[target->nslots++] =
-			MakeSingleTupleTableSlot(RelationGetDescr(target->rel), table_slot_callbacks(target->rel));
+		target->waiting[target->nslots++] = MakeSingleTupleTableSlot(RelationGetDescr(target->rel),
+																	 table_slot_callbacks(
+																		 target->rel));
 	}
 	fill_slot(target, target->waiting[target->nwaiting], values, nulls);
 	target->nwaiting++;
@@ -436,7 +438,7 @@ crm_target_insert(CrmTarget *target, const Datum *values, const bool *nulls)
 void
 crm_target_flush(CrmTarget *target)
 {
-	CommandId	command;
+	CommandId command;
 
 	if (target->nwaiting == 0)
 		return;
@@ -448,7 +450,8 @@ crm_target_flush(CrmTarget *target)
 	{
 		if (target->bulk == NULL)
 			target->bulk = GetBulkInsertState();
-		table_multi_insert(target->rel, target->waiting, target->nwaiting, command, 0, target->bulk);
+		table_multi_insert(target->rel, target->waiting, target->nwaiting, command, 0,
+						   target->bulk);
 	}
 	for (int i = 0; i < target->nwaiting; i++)
 	{

@@ -15,10 +15,10 @@
 #include "utils/rel.h"
 
 /* OID of a table of schema crm; an error with a hint where it is missing. */
-extern Oid	crm_table_oid(const char *name);
-extern Oid	crm_table_oid_if_any(const char *name);
-extern Oid	crm_table_owner(const char *name);
-extern Oid	crm_schema_oid(void);
+extern Oid crm_table_oid(const char *name);
+extern Oid crm_table_oid_if_any(const char *name);
+extern Oid crm_table_owner(const char *name);
+extern Oid crm_schema_oid(void);
 
 /* Registers the callback of what is known about the tables. */
 extern void crm_table_init(void);
@@ -39,22 +39,22 @@ extern void crm_attributes(Relation rel, const char *const *columns, int ncolumn
  */
 typedef struct CrmTarget
 {
-	Relation	rel;
-	ResultRelInfo *result;		/* its indexes, once needed */
-	EState	   *estate;
-	Oid			primary_key;	/* its index */
-	int			ncolumns;
-	AttrNumber	attno[CRM_MAX_COLUMNS]; /* of the columns named at opening */
+	Relation rel;
+	ResultRelInfo *result; /* its indexes, once needed */
+	EState *estate;
+	Oid primary_key; /* its index */
+	int ncolumns;
+	AttrNumber attno[CRM_MAX_COLUMNS]; /* of the columns named at opening */
 
 	/* finding and updating rows */
-	Relation	index;
+	Relation index;
 	IndexScanDesc scan;
-	TupleTableSlot *found;		/* the row that was found */
-	TupleTableSlot *slot;		/* its new version */
+	TupleTableSlot *found; /* the row that was found */
+	TupleTableSlot *slot;  /* its new version */
 
 	/* rows waiting to be inserted together */
-	int			nwaiting;
-	int			nslots;
+	int nwaiting;
+	int nslots;
 	TupleTableSlot **waiting;
 	struct BulkInsertStateData *bulk;
 } CrmTarget;
@@ -89,4 +89,4 @@ extern bool crm_target_conflicts(CrmTarget *target, const Datum *values, const b
 extern void crm_target_insert(CrmTarget *target, const Datum *values, const bool *nulls);
 extern void crm_target_flush(CrmTarget *target);
 
-#endif							/* CRM_TABLE_H */
+#endif /* CRM_TABLE_H */

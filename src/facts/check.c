@@ -18,8 +18,8 @@
 char *
 crm_mask(const char *value)
 {
-	int			length = pg_mbstrlen(value);
-	int			skip = pg_mbcharcliplen(value, strlen(value), Max(length - 4, 0));
+	int length = pg_mbstrlen(value);
+	int skip = pg_mbcharcliplen(value, strlen(value), Max(length - 4, 0));
 
 	return length <= 4 ? pstrdup("****") : psprintf("****%s", value + skip);
 }
@@ -27,7 +27,7 @@ crm_mask(const char *value)
 static char *
 shorten(const char *value)
 {
-	int			bytes = pg_mbcliplen(value, strlen(value), 40);
+	int bytes = pg_mbcliplen(value, strlen(value), 40);
 
 	return bytes == (int) strlen(value) ? pstrdup(value) : psprintf("%.*s…", bytes, value);
 }
@@ -43,8 +43,7 @@ crm_check_key(const char *what, const char *value)
 				 errhint("Keys and identifiers are short; hash what is longer.")));
 	if (*value == '\0')
 		ereport(ERROR,
-				(errcode(ERRCODE_CHECK_VIOLATION),
-				 errmsg("%s must not be empty: \"\"", what),
+				(errcode(ERRCODE_CHECK_VIOLATION), errmsg("%s must not be empty: \"\"", what),
 				 errhint("Give a value, or NULL where there is none.")));
 }
 
@@ -59,39 +58,40 @@ crm_check_kind(const char *value)
 				 errhint("A kind names a class of facts; put details into the properties.")));
 	if (*value == '\0')
 		ereport(ERROR,
-				(errcode(ERRCODE_CHECK_VIOLATION),
-				 errmsg("kind must not be empty: \"\""),
+				(errcode(ERRCODE_CHECK_VIOLATION), errmsg("kind must not be empty: \"\""),
 				 errhint("Name what happened, for example cart or form.")));
 }
 
 void
 crm_check_amount(Datum amount, bool above_zero)
 {
-	Numeric		number = DatumGetNumeric(amount);
-	char	   *text;
-	bool		bad = numeric_is_nan(number) || numeric_is_inf(number);
+	Numeric number = DatumGetNumeric(amount);
+	char *text;
+	bool bad = numeric_is_nan(number) || numeric_is_inf(number);
 
 	if (!bad)
 	{
-		int			order = DatumGetInt32(DirectFunctionCall2(numeric_cmp, amount,
-															  NumericGetDatum(int64_to_numeric(0))));
+		int order = DatumGetInt32(
+			DirectFunctionCall2(numeric_cmp, amount, NumericGetDatum(int64_to_numeric(0))));
 
 		bad = above_zero ? order <= 0 : order < 0;
 	}
 	if (!bad)
 		return;
 	text = shorten(DatumGetCString(DirectFunctionCall1(numeric_out, amount)));
-	ereport(ERROR,
-			(errcode(ERRCODE_CHECK_VIOLATION),
-			 above_zero ? errmsg("amount of a refund must be above 0, not %s", text) :
-			 errmsg("amount must be a number of 0 or more, not %s", text),
-			 errhint("Give money back with crm.refund(), which takes the amount as a positive number.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_CHECK_VIOLATION),
+		 above_zero ? errmsg("amount of a refund must be above 0, not %s", text)
+					: errmsg("amount must be a number of 0 or more, not %s", text),
+		 errhint(
+			 "Give money back with crm.refund(), which takes the amount as a positive number.")));
 }
 
 void
 crm_check_document(const char *what, Datum value)
 {
-	Size		bytes = toast_raw_datum_size(value);
+	Size bytes = toast_raw_datum_size(value);
 
 	if (bytes > CRM_MAX_DOCUMENT_BYTES)
 		ereport(ERROR,

@@ -31,16 +31,16 @@ extern int64 crm_contact_lock(int64 contact_id);
 /* account.c */
 typedef struct CrmAccount
 {
-	int64		account_id;		/* 0 for the global kinds */
-	char	   *kind;			/* of identifier: openid, external_userid, mobile, … */
+	int64 account_id; /* 0 for the global kinds */
+	char *kind;       /* of identifier: openid, external_userid, mobile, … */
 } CrmAccount;
 extern CrmAccount crm_account_find(const char *name, bool identifiers);
 
 /* key.c: a replay returns true with the first result */
 typedef struct CrmReplay
 {
-	int64		id;
-	bool		is_first;
+	int64 id;
+	bool is_first;
 } CrmReplay;
 extern bool crm_key_replayed(int64 contact_id, const char *source, const char *key,
 							 const char *digest, TimestampTz at, bool at_given, CrmReplay *replay);
@@ -48,8 +48,8 @@ extern void crm_key_record(int64 contact_id, const char *source, const char *key
 						   const char *digest, TimestampTz at, int64 id, const bool *is_first);
 
 /* event.c */
-extern int64 crm_event_record(int64 contact_id, const char *kind, TimestampTz at,
-							  int64 account_id, Datum properties);
+extern int64 crm_event_record(int64 contact_id, const char *kind, TimestampTz at, int64 account_id,
+							  Datum properties);
 
 /* scan.c */
 extern int64 crm_scan_record(int64 contact_id, int64 qr_code_id, TimestampTz at, bool *is_first);
@@ -60,6 +60,7 @@ extern void crm_scan_count(const int64 *contacts, int ncontacts);
 extern int64 crm_identify(const CrmAccount *account, const char *external_id, const char *unionid);
 
 /* merge.c */
-extern int64 crm_merge(int64 contact_id, int64 other, const char *reason, const char *shared_mobile);
+extern int64 crm_merge(int64 contact_id, int64 other, const char *reason,
+					   const char *shared_mobile);
 
-#endif							/* CRM_FACTS_H */
+#endif /* CRM_FACTS_H */

@@ -19,44 +19,42 @@
 #include "profile/profile.h"
 
 const char *const crm_profile_column_names[CRM_PROFILE_COLUMNS] = {
-	"contact_id", "orders", "spend", "first_order_at", "last_order_at", "refunds", "scans",
-	"raw_scans", "followed_at", "mobile_at", "events", "first_seen_at", "last_seen_at",
-	"stage", "stage_since", "stage_manual", "ranked_stage", "settled_at"
+	"contact_id",   "orders",    "spend",       "first_order_at", "last_order_at", "refunds",
+	"scans",        "raw_scans", "followed_at", "mobile_at",      "events",        "first_seen_at",
+	"last_seen_at", "stage",     "stage_since", "stage_manual",   "ranked_stage",  "settled_at"
 };
 
 /* what a stage rule may name; refunds and the stage itself are no facts */
 static const CrmRuleColumn stage_rule_columns[] = {
-	{"orders", INT8OID, false, CRM_P_ORDERS},
-	{"spend", NUMERICOID, false, CRM_P_SPEND},
-	{"first_order_at", TIMESTAMPTZOID, false, CRM_P_FIRST_ORDER_AT},
-	{"last_order_at", TIMESTAMPTZOID, false, CRM_P_LAST_ORDER_AT},
-	{"scans", INT8OID, false, CRM_P_SCANS},
-	{"raw_scans", INT8OID, false, CRM_P_RAW_SCANS},
-	{"followed_at", TIMESTAMPTZOID, false, CRM_P_FOLLOWED_AT},
-	{"mobile", INT8OID, true, CRM_P_MOBILE_AT},
-	{"mobile_at", TIMESTAMPTZOID, false, CRM_P_MOBILE_AT},
-	{"events", INT8OID, false, CRM_P_EVENTS},
-	{"first_seen_at", TIMESTAMPTZOID, false, CRM_P_FIRST_SEEN_AT},
-	{"last_seen_at", TIMESTAMPTZOID, false, CRM_P_LAST_SEEN_AT}
+	{ "orders", INT8OID, false, CRM_P_ORDERS },
+	{ "spend", NUMERICOID, false, CRM_P_SPEND },
+	{ "first_order_at", TIMESTAMPTZOID, false, CRM_P_FIRST_ORDER_AT },
+	{ "last_order_at", TIMESTAMPTZOID, false, CRM_P_LAST_ORDER_AT },
+	{ "scans", INT8OID, false, CRM_P_SCANS },
+	{ "raw_scans", INT8OID, false, CRM_P_RAW_SCANS },
+	{ "followed_at", TIMESTAMPTZOID, false, CRM_P_FOLLOWED_AT },
+	{ "mobile", INT8OID, true, CRM_P_MOBILE_AT },
+	{ "mobile_at", TIMESTAMPTZOID, false, CRM_P_MOBILE_AT },
+	{ "events", INT8OID, false, CRM_P_EVENTS },
+	{ "first_seen_at", TIMESTAMPTZOID, false, CRM_P_FIRST_SEEN_AT },
+	{ "last_seen_at", TIMESTAMPTZOID, false, CRM_P_LAST_SEEN_AT }
 };
 
-static const CrmRuleColumn achievement_rule_columns[] = {
-	{"fact.amount", NUMERICOID, false, 0}
-};
+static const CrmRuleColumn achievement_rule_columns[] = { { "fact.amount", NUMERICOID, false, 0 } };
 
 static MemoryContext definition_context = NULL;
 static CrmDefinitions *definitions = NULL;
 static bool definitions_valid = false;
-static Oid	definition_tables[3];
+static Oid definition_tables[3];
 
-static CrmPlan select_achievements = {
-	"SELECT name, on_kind, measure, thresholds, rule, revocable"
-	" FROM crm.achievement ORDER BY name COLLATE \"C\"", 0
-};
+static CrmPlan select_achievements = { "SELECT name, on_kind, measure, thresholds, rule, revocable"
+									   " FROM crm.achievement ORDER BY name COLLATE \"C\"",
+									   0 };
 static CrmPlan select_stages = {
 	"SELECT s.stage, s.rank, r.rule, r.allow_regress, r.position"
 	" FROM crm.stage s LEFT JOIN crm.stage_rule r ON r.stage = s.stage"
-	" ORDER BY s.rank DESC NULLS FIRST, r.position, s.stage COLLATE \"C\"", 0
+	" ORDER BY s.rank DESC NULLS FIRST, r.position, s.stage COLLATE \"C\"",
+	0
 };
 
 static void
@@ -87,10 +85,10 @@ crm_achievement_rule_parse(const char *text)
 
 /* A stored rule that no longer reads counts as false and stops nobody. */
 static CrmRule *
-parse_stored(const char *what, const char *name, const char *text, CrmRule *(*parse) (const char *))
+parse_stored(const char *what, const char *name, const char *text, CrmRule *(*parse)(const char *) )
 {
 	MemoryContext context = CurrentMemoryContext;
-	CrmRule    *rule;
+	CrmRule *rule;
 
 	PG_TRY();
 	{
@@ -135,7 +133,7 @@ compare_numeric(const void *a, const void *b)
 static void
 read_thresholds(CrmAchievement *achievement, Datum array)
 {
-	bool	   *nulls;
+	bool *nulls;
 
 	deconstruct_array(DatumGetArrayTypePCopy(array), NUMERICOID, -1, false, TYPALIGN_INT,
 					  &achievement->thresholds, &nulls, &achievement->nthresholds);
@@ -143,7 +141,7 @@ read_thresholds(CrmAchievement *achievement, Datum array)
 	achievement->counts = palloc_array(int64, Max(achievement->nthresholds, 1));
 	for (int i = 0; i < achievement->nthresholds; i++)
 	{
-		Datum		up = DirectFunctionCall1(numeric_ceil, achievement->thresholds[i]);
+		Datum up = DirectFunctionCall1(numeric_ceil, achievement->thresholds[i]);
 
 		achievement->counts[i] = DatumGetInt64(DirectFunctionCall1(numeric_int8, up));
 	}
@@ -152,7 +150,7 @@ read_thresholds(CrmAchievement *achievement, Datum array)
 static void
 load_achievements(CrmDefinitions *build, MemoryContext context)
 {
-	uint64		n = crm_run(&select_achievements, NULL, NULL);
+	uint64 n = crm_run(&select_achievements, NULL, NULL);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	build->nachievements = n;
@@ -161,8 +159,8 @@ load_achievements(CrmDefinitions *build, MemoryContext context)
 	for (uint64 row = 0; row < n; row++)
 	{
 		CrmAchievement *achievement = &build->achievements[row];
-		char	   *rule = crm_result_text(row, 5);
-		bool		isnull;
+		char *rule = crm_result_text(row, 5);
+		bool isnull;
 
 		achievement->name = crm_result_text(row, 1);
 		achievement->name_text = CStringGetTextDatum(achievement->name);
@@ -182,17 +180,17 @@ load_achievements(CrmDefinitions *build, MemoryContext context)
 static void
 load_stages(CrmDefinitions *build, MemoryContext context)
 {
-	uint64		n = crm_run(&select_stages, NULL, NULL);
+	uint64 n = crm_run(&select_stages, NULL, NULL);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	build->nstages = n;
 	build->stages = palloc0_array(CrmStage, Max(n, 1));
 	for (uint64 row = 0; row < n; row++)
 	{
-		CrmStage   *stage = &build->stages[row];
-		char	   *rule = crm_result_text(row, 3);
-		bool		isnull;
-		Datum		rank = crm_result(row, 2, &isnull);
+		CrmStage *stage = &build->stages[row];
+		char *rule = crm_result_text(row, 3);
+		bool isnull;
+		Datum rank = crm_result(row, 2, &isnull);
 
 		stage->stage = crm_result_text(row, 1);
 		stage->stage_text = CStringGetTextDatum(stage->stage);
@@ -218,7 +216,7 @@ crm_definitions(void)
 {
 	MemoryContext context;
 	CrmDefinitions *build;
-	CrmActing	acting;
+	CrmActing acting;
 
 	if (definitions_valid)
 		return definitions;
@@ -233,7 +231,8 @@ crm_definitions(void)
 
 	crm_connect(&acting);
 	{
-		static const char *const built_in[] = {"purchase", "scan", "follow", "unfollow", "set_stage"};
+		static const char *const built_in[] = { "purchase", "scan", "follow", "unfollow",
+												"set_stage" };
 		MemoryContext old = MemoryContextSwitchTo(context);
 
 		StaticAssertStmt(lengthof(built_in) == CRM_KINDS_BUILT_IN, "kinds and their places");

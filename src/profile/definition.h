@@ -36,57 +36,57 @@ typedef enum CrmProfileColumn
 extern const char *const crm_profile_column_names[CRM_PROFILE_COLUMNS];
 
 /* kinds that every installation knows, by their place in CrmDefinitions.kinds */
-#define CRM_KIND_PURCHASE	0
-#define CRM_KIND_SCAN		1
-#define CRM_KIND_FOLLOW		2
-#define CRM_KIND_UNFOLLOW	3
-#define CRM_KIND_SET_STAGE	4
-#define CRM_KINDS_BUILT_IN	5
+#define CRM_KIND_PURCHASE  0
+#define CRM_KIND_SCAN      1
+#define CRM_KIND_FOLLOW    2
+#define CRM_KIND_UNFOLLOW  3
+#define CRM_KIND_SET_STAGE 4
+#define CRM_KINDS_BUILT_IN 5
 
 typedef struct CrmAchievement
 {
-	char	   *name;
-	Datum		name_text;
-	int			kind;
-	bool		by_amount;
-	bool		revocable;
-	int			nthresholds;
-	Datum	   *thresholds;		/* numeric, ascending */
-	int64	   *counts;			/* the same rounded up, for counting */
-	CrmRule    *rule;			/* over fact.amount; NULL = all facts */
+	char *name;
+	Datum name_text;
+	int kind;
+	bool by_amount;
+	bool revocable;
+	int nthresholds;
+	Datum *thresholds; /* numeric, ascending */
+	int64 *counts;     /* the same rounded up, for counting */
+	CrmRule *rule;     /* over fact.amount; NULL = all facts */
 } CrmAchievement;
 
 typedef struct CrmStage
 {
-	char	   *stage;
-	Datum		stage_text;
-	bool		ranked;
-	int			rank;
-	int			position;
-	bool		allow_regress;
-	CrmRule    *rule;			/* NULL: no rule gives this stage */
+	char *stage;
+	Datum stage_text;
+	bool ranked;
+	int rank;
+	int position;
+	bool allow_regress;
+	CrmRule *rule; /* NULL: no rule gives this stage */
 } CrmStage;
 
 typedef struct CrmDefinitions
 {
-	int			nkinds;
-	char	  **kinds;			/* built-in ones, then those of achievements */
-	int			nachievements;
+	int nkinds;
+	char **kinds; /* built-in ones, then those of achievements */
+	int nachievements;
 	CrmAchievement *achievements;
-	int			nstages;
-	CrmStage   *stages;			/* unranked by position, then ranked from the highest */
-	bool		may_regress;	/* some rule allows a fall */
-	bool		every_fact_matters; /* some stage rule reads what every fact changes */
-	bool		orders_continue;	/* no achievement on orders needs their history */
+	int nstages;
+	CrmStage *stages;        /* unranked by position, then ranked from the highest */
+	bool may_regress;        /* some rule allows a fall */
+	bool every_fact_matters; /* some stage rule reads what every fact changes */
+	bool orders_continue;    /* no achievement on orders needs their history */
 } CrmDefinitions;
 
 extern const CrmDefinitions *crm_definitions(void);
 
 /* Place of a kind, -1 where nothing depends on it. */
-extern int	crm_definition_kind(const CrmDefinitions *definitions, const char *kind, int len);
+extern int crm_definition_kind(const CrmDefinitions *definitions, const char *kind, int len);
 
 /* Rules as the definition tables take them; errors as of crm_rule_parse(). */
 extern CrmRule *crm_stage_rule_parse(const char *text);
 extern CrmRule *crm_achievement_rule_parse(const char *text);
 
-#endif							/* CRM_DEFINITION_H */
+#endif /* CRM_DEFINITION_H */

@@ -22,49 +22,61 @@ static CrmPlan select_profiles = {
 	" (SELECT min(i.bound_at) FROM crm.identity i"
 	"   WHERE i.contact_id = p.contact_id AND i.kind = 'mobile')"
 	" FROM crm.profile_counter p JOIN crm.contact c ON c.contact_id = p.contact_id"
-	" WHERE p.contact_id = ANY ($1) ORDER BY p.contact_id", 1, {INT8ARRAYOID}
+	" WHERE p.contact_id = ANY ($1) ORDER BY p.contact_id",
+	1,
+	{ INT8ARRAYOID }
 };
 static CrmPlan select_transactions = {
 	"SELECT t.contact_id, t.transaction_id, t.kind = 'refund', t.occurred_at, t.amount, t.currency,"
 	" t.external_ref, t.refund_of"
-	" FROM crm.transaction t WHERE t.contact_id = ANY ($1)", 1, {INT8ARRAYOID}
+	" FROM crm.transaction t WHERE t.contact_id = ANY ($1)",
+	1,
+	{ INT8ARRAYOID }
 };
 static CrmPlan select_events = {
 	"SELECT e.contact_id, e.event_id, e.kind, e.occurred_at, e.account_id,"
 	" CASE WHEN e.kind = 'set_stage' THEN e.properties ->> 'stage' END,"
 	" CASE WHEN e.kind = 'set_stage' THEN e.properties ->> 'reason' END"
 	" FROM crm.event e WHERE e.contact_id = ANY ($1) AND ($2 IS NULL OR e.kind = ANY ($2))",
-	2, {INT8ARRAYOID, TEXTARRAYOID}
+	2,
+	{ INT8ARRAYOID, TEXTARRAYOID }
 };
 static CrmPlan summarize_events = {
 	"SELECT e.contact_id, count(*), min(e.occurred_at), max(e.occurred_at)"
-	" FROM crm.event e WHERE e.contact_id = ANY ($1) GROUP BY e.contact_id", 1, {INT8ARRAYOID}
+	" FROM crm.event e WHERE e.contact_id = ANY ($1) GROUP BY e.contact_id",
+	1,
+	{ INT8ARRAYOID }
 };
 static CrmPlan select_scans = {
 	"SELECT s.contact_id, s.scan_id, s.occurred_at,"
 	" EXISTS (SELECT FROM crm.first_scan f"
 	"          WHERE f.contact_id = s.contact_id AND f.scan_id = s.scan_id)"
-	" FROM crm.scan s WHERE s.contact_id = ANY ($1)", 1, {INT8ARRAYOID}
+	" FROM crm.scan s WHERE s.contact_id = ANY ($1)",
+	1,
+	{ INT8ARRAYOID }
 };
 static CrmPlan select_awards = {
 	"SELECT a.contact_id, a.achievement, a.threshold, a.awarded_at, a.source_id, a.revoked_at"
-	" FROM crm.award a WHERE a.contact_id = ANY ($1) ORDER BY a.contact_id", 1, {INT8ARRAYOID}
+	" FROM crm.award a WHERE a.contact_id = ANY ($1) ORDER BY a.contact_id",
+	1,
+	{ INT8ARRAYOID }
 };
 static CrmPlan select_moves = {
 	"SELECT m.contact_id, m.since, m.stage, m.reason"
 	" FROM crm.stage_move m WHERE m.contact_id = ANY ($1) ORDER BY m.contact_id, m.since",
-	1, {INT8ARRAYOID}
+	1,
+	{ INT8ARRAYOID }
 };
 
 /* how the histories at hand are read: crm_run or crm_read */
-static uint64 (*run) (CrmPlan *plan, const Datum *values, const char *nulls);
+static uint64 (*run)(CrmPlan *plan, const Datum *values, const char *nulls);
 
 /* facts of all contacts of a chunk while they are gathered */
 typedef struct FactList
 {
-	int64		n;
-	int64		size;
-	CrmFact    *facts;
+	int64 n;
+	int64 size;
+	CrmFact *facts;
 } FactList;
 
 static CrmFact *
@@ -92,7 +104,7 @@ static void
 load_profiles(CrmHistory **histories, int *nhistories, Datum contacts, FactList *list,
 			  MemoryContext context)
 {
-	uint64		n = run(&select_profiles, &contacts, NULL);
+	uint64 n = run(&select_profiles, &contacts, NULL);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	*nhistories = n;
@@ -100,12 +112,12 @@ load_profiles(CrmHistory **histories, int *nhistories, Datum contacts, FactList 
 	for (uint64 row = 0; row < n; row++)
 	{
 		CrmHistory *history = &(*histories)[row];
-		bool		isnull;
+		bool isnull;
 		TimestampTz mobile_at;
 
 		for (int column = 0; column < CRM_PROFILE_COLUMNS; column++)
 		{
-			Datum		value = crm_result(row, column + 1, &history->nulls[column]);
+			Datum value = crm_result(row, column + 1, &history->nulls[column]);
 
 			if (!history->nulls[column] &&
 				(column == CRM_P_SPEND || column == CRM_P_STAGE || column == CRM_P_RANKED_STAGE))
@@ -118,7 +130,7 @@ load_profiles(CrmHistory **histories, int *nhistories, Datum contacts, FactList 
 		mobile_at = result_time(row, CRM_PROFILE_COLUMNS + 3, &isnull);
 		if (!isnull)
 		{
-			CrmFact    *fact = add_fact(list);
+			CrmFact *fact = add_fact(list);
 
 			fact->contact_id = history->contact_id;
 			fact->type = CRM_FACT_MOBILE;
@@ -131,18 +143,19 @@ load_profiles(CrmHistory **histories, int *nhistories, Datum contacts, FactList 
 static void
 load_transactions(Datum contacts, FactList *list, MemoryContext context)
 {
-	uint64		n = run(&select_transactions, &contacts, NULL);
+	uint64 n = run(&select_transactions, &contacts, NULL);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	for (uint64 row = 0; row < n; row++)
 	{
-		CrmFact    *fact = add_fact(list);
-		bool		isnull;
-		char	   *currency;
+		CrmFact *fact = add_fact(list);
+		bool isnull;
+		char *currency;
 
 		fact->contact_id = crm_result_int64(row, 1);
 		fact->id = crm_result_int64(row, 2);
-		fact->type = DatumGetBool(crm_result(row, 3, &isnull)) ? CRM_FACT_REFUND : CRM_FACT_PURCHASE;
+		fact->type = DatumGetBool(crm_result(row, 3, &isnull)) ? CRM_FACT_REFUND
+															   : CRM_FACT_PURCHASE;
 		fact->occurred_at = result_time(row, 4, &isnull);
 		fact->amount = datumCopy(crm_result(row, 5, &isnull), false, -1);
 		currency = crm_result_text(row, 6);
@@ -158,9 +171,9 @@ static void
 load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 			MemoryContext context)
 {
-	Datum		values[2] = {contacts};
-	CrmColumn	kinds;
-	uint64		n;
+	Datum values[2] = { contacts };
+	CrmColumn kinds;
+	uint64 n;
 	MemoryContext old;
 
 	/* kinds that move nothing are summarized, not read */
@@ -173,9 +186,9 @@ load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 	old = MemoryContextSwitchTo(context);
 	for (uint64 row = 0; row < n; row++)
 	{
-		CrmFact    *fact = add_fact(list);
-		bool		isnull;
-		char	   *kind = crm_result_text(row, 3);
+		CrmFact *fact = add_fact(list);
+		bool isnull;
+		char *kind = crm_result_text(row, 3);
 
 		fact->contact_id = crm_result_int64(row, 1);
 		fact->id = crm_result_int64(row, 2);
@@ -185,7 +198,7 @@ load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 		fact->account_id = crm_result_int64(row, 5);
 		if (fact->kind == CRM_KIND_SET_STAGE)
 		{
-			char	   *reason = crm_result_text(row, 7);
+			char *reason = crm_result_text(row, 7);
 
 			fact->type = CRM_FACT_MANUAL_STAGE;
 			fact->detail = crm_result_text(row, 6);
@@ -198,13 +211,13 @@ load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 static void
 load_scans(Datum contacts, FactList *list, MemoryContext context)
 {
-	uint64		n = run(&select_scans, &contacts, NULL);
+	uint64 n = run(&select_scans, &contacts, NULL);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	for (uint64 row = 0; row < n; row++)
 	{
-		CrmFact    *fact = add_fact(list);
-		bool		isnull;
+		CrmFact *fact = add_fact(list);
+		bool isnull;
 
 		fact->contact_id = crm_result_int64(row, 1);
 		fact->id = crm_result_int64(row, 2);
@@ -218,8 +231,8 @@ load_scans(Datum contacts, FactList *list, MemoryContext context)
 static int
 compare_contact(const void *a, const void *b)
 {
-	int64		left = *(const int64 *) a;
-	int64		right = ((const CrmHistory *) b)->contact_id;
+	int64 left = *(const int64 *) a;
+	int64 right = ((const CrmHistory *) b)->contact_id;
 
 	return (left > right) - (left < right);
 }
@@ -243,12 +256,12 @@ see(CrmHistory *history, TimestampTz first, TimestampTz last)
 static void
 load_event_summary(CrmHistory *histories, int nhistories, Datum contacts)
 {
-	uint64		n = run(&summarize_events, &contacts, NULL);
+	uint64 n = run(&summarize_events, &contacts, NULL);
 
 	for (uint64 row = 0; row < n; row++)
 	{
 		CrmHistory *history = find_history(histories, nhistories, crm_result_int64(row, 1));
-		bool		isnull;
+		bool isnull;
 
 		if (history == NULL)
 			continue;
@@ -260,23 +273,23 @@ load_event_summary(CrmHistory *histories, int nhistories, Datum contacts)
 static void
 load_awards(CrmHistory *histories, int nhistories, Datum contacts, MemoryContext context)
 {
-	uint64		n = run(&select_awards, &contacts, NULL);
+	uint64 n = run(&select_awards, &contacts, NULL);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	for (uint64 row = 0; row < n; row++)
 	{
 		CrmHistory *history = find_history(histories, nhistories, crm_result_int64(row, 1));
 		CrmStoredAward *award;
-		bool		isnull;
+		bool isnull;
 
 		if (history == NULL)
 			continue;
 		if (history->nawards == history->awards_size)
 		{
 			history->awards_size = history->awards_size == 0 ? 8 : history->awards_size * 2;
-			history->awards = history->awards == NULL ?
-				palloc_array(CrmStoredAward, history->awards_size) :
-				repalloc_array(history->awards, CrmStoredAward, history->awards_size);
+			history->awards = history->awards == NULL
+				? palloc_array(CrmStoredAward, history->awards_size)
+				: repalloc_array(history->awards, CrmStoredAward, history->awards_size);
 		}
 		award = &history->awards[history->nawards++];
 		memset(award, 0, sizeof(CrmStoredAward));
@@ -293,14 +306,14 @@ load_awards(CrmHistory *histories, int nhistories, Datum contacts, MemoryContext
 static void
 load_moves(CrmHistory *histories, int nhistories, Datum contacts, MemoryContext context)
 {
-	uint64		n = run(&select_moves, &contacts, NULL);
+	uint64 n = run(&select_moves, &contacts, NULL);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	CrmStoredMove *moves = palloc(sizeof(CrmStoredMove) * Max(n, 1));
 
 	for (uint64 row = 0; row < n; row++)
 	{
 		CrmHistory *history = find_history(histories, nhistories, crm_result_int64(row, 1));
-		bool		isnull;
+		bool isnull;
 
 		/* rows come contact by contact, so a contact's moves stand together */
 		moves[row].since = result_time(row, 2, &isnull);
@@ -324,9 +337,9 @@ crm_history_load(const CrmDefinitions *definitions, const int64 *contacts, int n
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(scratch);
 	CrmHistory *histories;
-	FactList	list = {0};
-	Datum		array = crm_int64_array(contacts, ncontacts);
-	int64		fact = 0;
+	FactList list = { 0 };
+	Datum array = crm_int64_array(contacts, ncontacts);
+	int64 fact = 0;
 
 	run = read_only ? crm_read : crm_run;
 	load_profiles(&histories, nhistories, array, &list, context);
@@ -368,8 +381,8 @@ crm_history_load(const CrmDefinitions *definitions, const int64 *contacts, int n
 static int
 compare_id(const void *a, const void *b)
 {
-	int64		left = *(const int64 *) a;
-	int64		right = *(const int64 *) b;
+	int64 left = *(const int64 *) a;
+	int64 right = *(const int64 *) b;
 
 	return (left > right) - (left < right);
 }
@@ -377,8 +390,8 @@ compare_id(const void *a, const void *b)
 static int
 compare_order_id(const void *a, const void *b)
 {
-	int64		left = (*(CrmFact *const *) a)->id;
-	int64		right = (*(CrmFact *const *) b)->id;
+	int64 left = (*(CrmFact *const *) a)->id;
+	int64 right = (*(CrmFact *const *) b)->id;
 
 	return (left > right) - (left < right);
 }
@@ -387,9 +400,9 @@ compare_order_id(const void *a, const void *b)
 static CrmFact *
 net_orders(CrmHistory *history, const int64 *left_out, int nleft_out)
 {
-	CrmFact    *facts = palloc(sizeof(CrmFact) * Max(history->nfacts, 1));
-	CrmFact   **orders = palloc(sizeof(CrmFact *) * Max(history->nfacts, 1));
-	int			norders = 0;
+	CrmFact *facts = palloc(sizeof(CrmFact) * Max(history->nfacts, 1));
+	CrmFact **orders = palloc(sizeof(CrmFact *) * Max(history->nfacts, 1));
+	int norders = 0;
 
 	memcpy(facts, history->facts, sizeof(CrmFact) * history->nfacts);
 	for (int i = 0; i < history->nfacts; i++)
@@ -399,12 +412,13 @@ net_orders(CrmHistory *history, const int64 *left_out, int nleft_out)
 
 	for (int i = 0; i < history->nfacts; i++)
 	{
-		CrmFact		key = {.id = facts[i].refund_of};
-		CrmFact    *sought = &key;
-		CrmFact   **order;
+		CrmFact key = { .id = facts[i].refund_of };
+		CrmFact *sought = &key;
+		CrmFact **order;
 
 		if (facts[i].type != CRM_FACT_REFUND ||
-			(nleft_out > 0 && bsearch(&facts[i].id, left_out, nleft_out, sizeof(int64), compare_id)))
+			(nleft_out > 0 &&
+			 bsearch(&facts[i].id, left_out, nleft_out, sizeof(int64), compare_id)))
 			continue;
 		order = bsearch(&sought, orders, norders, sizeof(CrmFact *), compare_order_id);
 		if (order == NULL)
@@ -420,9 +434,9 @@ net_orders(CrmHistory *history, const int64 *left_out, int nleft_out)
 void
 crm_history_walk(CrmHistory *history, CrmWalk *walk, const int64 *left_out, int nleft_out)
 {
-	CrmFact    *facts = history->facts;
+	CrmFact *facts = history->facts;
 	TimestampTz begin = history->created_at;
-	bool		refunds = false;
+	bool refunds = false;
 
 	for (int i = 0; i < history->nfacts && !refunds; i++)
 		refunds = facts[i].type == CRM_FACT_REFUND;
@@ -431,7 +445,7 @@ crm_history_walk(CrmHistory *history, CrmWalk *walk, const int64 *left_out, int 
 	if (history->seen && history->first_seen_at < begin)
 		begin = history->first_seen_at;
 	if (history->nfacts > 0 && facts[0].occurred_at < begin)
-		begin = facts[0].occurred_at;	/* an identifier known before */
+		begin = facts[0].occurred_at; /* an identifier known before */
 
 	crm_walk_begin(walk, history->contact_id, begin);
 	walk->counts_seen = walk->definitions->every_fact_matters;
@@ -466,5 +480,5 @@ crm_award_is_revocable(const CrmDefinitions *definitions, const CrmStoredAward *
 	for (int i = 0; i < definitions->nachievements; i++)
 		if (strcmp(definitions->achievements[i].name, award->achievement) == 0)
 			return definitions->achievements[i].revocable;
-	return true;				/* the definition is gone */
+	return true; /* the definition is gone */
 }

@@ -16,14 +16,14 @@
 typedef struct CrmStoredAward
 {
 	const char *achievement;
-	Datum		threshold;		/* numeric */
+	Datum threshold; /* numeric */
 	TimestampTz awarded_at;
-	int64		source_id;
-	bool		revoked;
+	int64 source_id;
+	bool revoked;
 	TimestampTz revoked_at;
-	bool		found;			/* by the walk at hand */
-	bool		is_new;			/* not in the table yet */
-	bool		changed;
+	bool found;  /* by the walk at hand */
+	bool is_new; /* not in the table yet */
+	bool changed;
 } CrmStoredAward;
 
 typedef struct CrmStoredMove
@@ -35,23 +35,23 @@ typedef struct CrmStoredMove
 
 typedef struct CrmHistory
 {
-	int64		contact_id;
+	int64 contact_id;
 	TimestampTz created_at;
-	const char *contact_stage;	/* the kept copy, NULL if none */
-	Datum		values[CRM_PROFILE_COLUMNS];	/* the stored counters */
-	bool		nulls[CRM_PROFILE_COLUMNS];
+	const char *contact_stage;         /* the kept copy, NULL if none */
+	Datum values[CRM_PROFILE_COLUMNS]; /* the stored counters */
+	bool nulls[CRM_PROFILE_COLUMNS];
 
-	int64		events;			/* all of them, walked or not */
-	bool		seen;
+	int64 events; /* all of them, walked or not */
+	bool seen;
 	TimestampTz first_seen_at;
 	TimestampTz last_seen_at;
 
-	int			nfacts;
-	CrmFact    *facts;			/* in walking order */
-	int			nawards;
-	int			awards_size;
+	int nfacts;
+	CrmFact *facts; /* in walking order */
+	int nawards;
+	int awards_size;
 	CrmStoredAward *awards;
-	int			nmoves;
+	int nmoves;
 	CrmStoredMove *moves;
 } CrmHistory;
 
@@ -75,4 +75,4 @@ extern CrmStoredAward *crm_history_award(CrmHistory *history, const CrmAchieveme
 /* May the award be taken back? Also when its definition is gone. */
 extern bool crm_award_is_revocable(const CrmDefinitions *definitions, const CrmStoredAward *award);
 
-#endif							/* CRM_HISTORY_H */
+#endif /* CRM_HISTORY_H */

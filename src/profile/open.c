@@ -15,34 +15,36 @@ static CrmPlan insert_profiles = {
 	"INSERT INTO crm.profile_counter (contact_id, stage, stage_since, ranked_stage, settled_at)"
 	" SELECT n.contact_id, $3, n.created_at, $4, n.created_at"
 	" FROM unnest($1, $2) AS n(contact_id, created_at)",
-	4, {INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTOID, TEXTOID}
+	4,
+	{ INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTOID, TEXTOID }
 };
-static CrmPlan insert_openings = {
-	"INSERT INTO crm.stage_move (contact_id, since, stage, reason)"
-	" SELECT n.contact_id, n.created_at, $3, 'opening'"
-	" FROM unnest($1, $2) AS n(contact_id, created_at)",
-	3, {INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTOID}
-};
-static CrmPlan update_stages = {
-	"UPDATE crm.contact c SET stage = $2"
-	" WHERE c.contact_id = ANY ($1) AND c.stage IS DISTINCT FROM $2", 2, {INT8ARRAYOID, TEXTOID}
-};
+static CrmPlan insert_openings = { "INSERT INTO crm.stage_move (contact_id, since, stage, reason)"
+								   " SELECT n.contact_id, n.created_at, $3, 'opening'"
+								   " FROM unnest($1, $2) AS n(contact_id, created_at)",
+								   3,
+								   { INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTOID } };
+static CrmPlan update_stages = { "UPDATE crm.contact c SET stage = $2"
+								 " WHERE c.contact_id = ANY ($1) AND c.stage IS DISTINCT FROM $2",
+								 2,
+								 { INT8ARRAYOID, TEXTOID } };
 static CrmPlan select_known = {
 	"SELECT DISTINCT i.contact_id FROM crm.identity i"
-	" WHERE i.contact_id = ANY ($1) AND i.kind = 'mobile' ORDER BY i.contact_id", 1, {INT8ARRAYOID}
+	" WHERE i.contact_id = ANY ($1) AND i.kind = 'mobile' ORDER BY i.contact_id",
+	1,
+	{ INT8ARRAYOID }
 };
 
 void
 crm_profile_open(const int64 *contacts, const TimestampTz *created_at, int ncontacts)
 {
 	const CrmDefinitions *definitions = crm_definitions();
-	CrmWalk    *walk = crm_walk_create(definitions);
-	CrmActing	acting;
-	CrmColumn	times;
-	Datum		values[4];
-	char		nulls[5] = "    ";
-	uint64		nknown;
-	int64	   *known;
+	CrmWalk *walk = crm_walk_create(definitions);
+	CrmActing acting;
+	CrmColumn times;
+	Datum values[4];
+	char nulls[5] = "    ";
+	uint64 nknown;
+	int64 *known;
 
 	crm_walk_begin(walk, 0, 0);
 	crm_connect(&acting);

@@ -18,7 +18,7 @@
  */
 typedef enum CrmFactType
 {
-	CRM_FACT_MOBILE,			/* a mobile number became known */
+	CRM_FACT_MOBILE, /* a mobile number became known */
 	CRM_FACT_EVENT,
 	CRM_FACT_SCAN,
 	CRM_FACT_PURCHASE,
@@ -28,19 +28,19 @@ typedef enum CrmFactType
 
 typedef struct CrmFact
 {
-	int64		contact_id;
+	int64 contact_id;
 	TimestampTz occurred_at;
-	int64		id;
+	int64 id;
 	CrmFactType type;
-	bool		own_currency;	/* orders: adds to amounts */
-	bool		counted;		/* scans: the one that counts; orders: not refunded in full */
-	int			kind;			/* events: place in the definitions' kinds, -1 = none */
-	Datum		amount;			/* orders and refunds: numeric */
-	const char *reference;		/* orders: external_ref or NULL */
-	int64		refund_of;		/* refunds */
-	int64		account_id;		/* events */
-	const char *detail;			/* events: the kind; manual stage: the stage or NULL */
-	const char *reason;			/* manual stage */
+	bool own_currency;     /* orders: adds to amounts */
+	bool counted;          /* scans: the one that counts; orders: not refunded in full */
+	int kind;              /* events: place in the definitions' kinds, -1 = none */
+	Datum amount;          /* orders and refunds: numeric */
+	const char *reference; /* orders: external_ref or NULL */
+	int64 refund_of;       /* refunds */
+	int64 account_id;      /* events */
+	const char *detail;    /* events: the kind; manual stage: the stage or NULL */
+	const char *reason;    /* manual stage */
 } CrmFact;
 
 /* Sorts into the order in which facts are walked, contact by contact. */
@@ -70,4 +70,4 @@ extern void crm_profile_open(const int64 *contacts, const TimestampTz *created_a
 /* Registers the callbacks of the cache of definitions. */
 extern void crm_definition_init(void);
 
-#endif							/* CRM_PROFILE_H */
+#endif /* CRM_PROFILE_H */

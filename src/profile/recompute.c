@@ -24,11 +24,15 @@
 
 static CrmPlan lock_profiles = {
 	"SELECT contact_id FROM crm.profile_counter WHERE contact_id = ANY ($1)"
-	" ORDER BY contact_id FOR NO KEY UPDATE", 1, {INT8ARRAYOID}
+	" ORDER BY contact_id FOR NO KEY UPDATE",
+	1,
+	{ INT8ARRAYOID }
 };
 static CrmPlan find_survivor = {
 	"SELECT contact_id FROM crm.merge_ledger WHERE other = $1 AND unmerged_at IS NULL"
-	" ORDER BY merge_id DESC LIMIT 1", 1, {INT8OID}
+	" ORDER BY merge_id DESC LIMIT 1",
+	1,
+	{ INT8OID }
 };
 static CrmPlan update_profiles = {
 	"UPDATE crm.profile_counter p SET orders = n.orders, spend = n.spend,"
@@ -42,24 +46,25 @@ static CrmPlan update_profiles = {
 	" followed_at, mobile_at, events, first_seen_at, last_seen_at, stage, stage_since, stage_manual,"
 	" ranked_stage, settled_at) WHERE p.contact_id = n.contact_id",
 	CRM_PROFILE_COLUMNS,
-	{
-		INT8ARRAYOID, INT8ARRAYOID, NUMERICARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
-		INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
-		INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID,
-		BOOLARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID
-	}
+	{ INT8ARRAYOID, INT8ARRAYOID, NUMERICARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
+	  INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
+	  INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID,
+	  BOOLARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID }
 };
 static CrmPlan update_stages = {
 	"UPDATE crm.contact c SET stage = n.stage FROM unnest($1, $2) AS n(contact_id, stage)"
-	" WHERE c.contact_id = n.contact_id", 2, {INT8ARRAYOID, TEXTARRAYOID}
+	" WHERE c.contact_id = n.contact_id",
+	2,
+	{ INT8ARRAYOID, TEXTARRAYOID }
 };
 static CrmPlan insert_awards = {
 	"INSERT INTO crm.award (contact_id, achievement, threshold, awarded_at, source_id, revoked_at,"
 	" recorded_at)"
 	" SELECT n.*, $7 FROM unnest($1, $2, $3, $4, $5, $6)"
 	" AS n(contact_id, achievement, threshold, awarded_at, source_id, revoked_at)",
-	7, {INT8ARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID,
-	TIMESTAMPTZARRAYOID, TIMESTAMPTZOID}
+	7,
+	{ INT8ARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID,
+	  TIMESTAMPTZARRAYOID, TIMESTAMPTZOID }
 };
 static CrmPlan update_awards = {
 	"UPDATE crm.award a SET awarded_at = n.awarded_at, source_id = n.source_id,"
@@ -68,40 +73,44 @@ static CrmPlan update_awards = {
 	" AS n(contact_id, achievement, threshold, awarded_at, source_id, revoked_at)"
 	" WHERE a.contact_id = n.contact_id AND a.achievement = n.achievement"
 	" AND a.threshold = n.threshold",
-	6, {INT8ARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID,
-	TIMESTAMPTZARRAYOID}
+	6,
+	{ INT8ARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID,
+	  TIMESTAMPTZARRAYOID }
 };
 static CrmPlan insert_award_changes = {
 	"INSERT INTO crm.award_change (contact_id, achievement, threshold, change, old_awarded_at,"
 	" new_awarded_at, occurred_at, recorded_at)"
 	" SELECT n.*, $8 FROM unnest($1, $2, $3, $4, $5, $6, $7)"
 	" AS n(contact_id, achievement, threshold, change, old_awarded_at, new_awarded_at, occurred_at)",
-	8, {INT8ARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID,
-	TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZOID}
+	8,
+	{ INT8ARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID,
+	  TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZOID }
 };
 static CrmPlan delete_moves = {
 	"DELETE FROM crm.stage_move m USING unnest($1, $2) AS n(contact_id, since)"
 	" WHERE m.contact_id = n.contact_id AND m.since = n.since",
-	2, {INT8ARRAYOID, TIMESTAMPTZARRAYOID}
+	2,
+	{ INT8ARRAYOID, TIMESTAMPTZARRAYOID }
 };
 static CrmPlan upsert_moves = {
 	"INSERT INTO crm.stage_move (contact_id, since, stage, reason)"
 	" SELECT n.* FROM unnest($1, $2, $3, $4) AS n(contact_id, since, stage, reason)"
 	" ON CONFLICT (contact_id, since) DO UPDATE SET stage = excluded.stage,"
 	" reason = excluded.reason",
-	4, {INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, TEXTARRAYOID}
+	4,
+	{ INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, TEXTARRAYOID }
 };
 
 /* rows to write, column by column */
 typedef struct Writes
 {
-	CrmColumn	profiles[CRM_PROFILE_COLUMNS];
-	CrmColumn	stages[2];
-	CrmColumn	new_awards[6];
-	CrmColumn	awards[6];
-	CrmColumn	changes[7];
-	CrmColumn	old_moves[2];
-	CrmColumn	moves[4];
+	CrmColumn profiles[CRM_PROFILE_COLUMNS];
+	CrmColumn stages[2];
+	CrmColumn new_awards[6];
+	CrmColumn awards[6];
+	CrmColumn changes[7];
+	CrmColumn old_moves[2];
+	CrmColumn moves[4];
 } Writes;
 
 static void
@@ -109,7 +118,7 @@ init_columns(CrmColumn *columns, const Oid *array_types, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
-		Oid			type = InvalidOid;
+		Oid type = InvalidOid;
 
 		switch (array_types[i])
 		{
@@ -150,7 +159,7 @@ init_writes(Writes *writes)
 static void
 write_columns(CrmPlan *plan, CrmColumn *columns, int n, bool with_time)
 {
-	Datum		values[CRM_MAX_PLAN_ARGS];
+	Datum values[CRM_MAX_PLAN_ARGS];
 
 	if (columns[0].n == 0)
 		return;
@@ -206,9 +215,9 @@ compare_awards(CrmHistory *history, const CrmWalk *walk, TimestampTz cause, Writ
 			if (history->nawards == history->awards_size)
 			{
 				history->awards_size = history->awards_size == 0 ? 8 : history->awards_size * 2;
-				history->awards = history->awards == NULL ?
-					palloc_array(CrmStoredAward, history->awards_size) :
-					repalloc_array(history->awards, CrmStoredAward, history->awards_size);
+				history->awards = history->awards == NULL
+					? palloc_array(CrmStoredAward, history->awards_size)
+					: repalloc_array(history->awards, CrmStoredAward, history->awards_size);
 			}
 			award = &history->awards[history->nawards++];
 			memset(award, 0, sizeof(CrmStoredAward));
@@ -269,7 +278,7 @@ add_award(CrmColumn *columns, const CrmHistory *history, const CrmStoredAward *a
 static void
 compare_moves(const CrmHistory *history, const CrmWalk *walk, Writes *writes)
 {
-	int			stored = 0;
+	int stored = 0;
 
 	for (int i = 0; i < walk->nmoves || stored < history->nmoves;)
 	{
@@ -289,7 +298,8 @@ compare_moves(const CrmHistory *history, const CrmWalk *walk, Writes *writes)
 		{
 			crm_column_add(&writes->moves[0], Int64GetDatum(history->contact_id), false);
 			crm_column_add(&writes->moves[1], TimestampTzGetDatum(step->since), false);
-			crm_column_add(&writes->moves[2], walk->definitions->stages[step->stage].stage_text, false);
+			crm_column_add(&writes->moves[2], walk->definitions->stages[step->stage].stage_text,
+						   false);
 			crm_column_add(&writes->moves[3], CStringGetTextDatum(step->reason), false);
 		}
 		if (move != NULL && move->since == step->since)
@@ -320,14 +330,14 @@ static void
 compare_profile(const CrmHistory *history, const CrmWalk *walk, Writes *writes)
 {
 	const char *stage = walk->stage < 0 ? NULL : walk->definitions->stages[walk->stage].stage;
-	bool		differs = false;
+	bool differs = false;
 
 	for (int column = 0; column < CRM_PROFILE_COLUMNS && !differs; column++)
 		differs = crm_profile_differs(history, walk, column);
 	if (differs)
 		for (int column = 0; column < CRM_PROFILE_COLUMNS; column++)
 		{
-			Datum		value = walk->values[column];
+			Datum value = walk->values[column];
 
 			/* the walk goes on to the next contact, the row waits */
 			if (column == CRM_P_SPEND && !walk->nulls[column])
@@ -362,9 +372,9 @@ cause_of(const CrmNews *news, int64 contact_id)
 static void
 mend(CrmHistory *history, CrmWalk *walk, const CrmNews *news, Writes *writes)
 {
-	int64	   *left_out = palloc(sizeof(int64) * Max(news->nrefunds, 1));
-	int			nleft_out = 0;
-	CrmFact   **fresh = palloc(sizeof(CrmFact *) * Max(news->nrefunds, 1));
+	int64 *left_out = palloc(sizeof(int64) * Max(news->nrefunds, 1));
+	int nleft_out = 0;
+	CrmFact **fresh = palloc(sizeof(CrmFact *) * Max(news->nrefunds, 1));
 
 	if (news->nrefunds > 0)
 		for (int i = 0; i < history->nfacts; i++)
@@ -377,7 +387,7 @@ mend(CrmHistory *history, CrmWalk *walk, const CrmNews *news, Writes *writes)
 	for (int done = 0;; done++)
 	{
 		TimestampTz cause = cause_of(news, history->contact_id);
-		int			n = 0;
+		int n = 0;
 
 		for (int i = done; i < nleft_out; i++)
 			left_out[n++] = fresh[i]->id;
@@ -411,9 +421,9 @@ recompute_chunk(const int64 *contacts, int ncontacts, const CrmNews *news)
 	MemoryContext old = MemoryContextSwitchTo(context);
 	const CrmDefinitions *definitions;
 	CrmHistory *histories;
-	CrmWalk    *walk;
-	Writes		writes;
-	int			nhistories;
+	CrmWalk *walk;
+	Writes writes;
+	int nhistories;
 
 	crm_profile_lock(contacts, ncontacts);
 	/* who waited for the lock may have waited for new definitions */
@@ -434,7 +444,7 @@ recompute_chunk(const int64 *contacts, int ncontacts, const CrmNews *news)
 void
 crm_recompute(const int64 *contacts, int ncontacts, const CrmNews *news)
 {
-	CrmActing	acting;
+	CrmActing acting;
 
 	crm_connect(&acting);
 	for (int start = 0; start < ncontacts; start += CRM_HISTORY_CHUNK)
@@ -445,7 +455,7 @@ crm_recompute(const int64 *contacts, int ncontacts, const CrmNews *news)
 void
 crm_profile_recompute(const int64 *contacts, int ncontacts, TimestampTz cause)
 {
-	CrmNews		news = {.cause = cause};
+	CrmNews news = { .cause = cause };
 
 	crm_recompute(contacts, ncontacts, &news);
 }
@@ -453,8 +463,8 @@ crm_profile_recompute(const int64 *contacts, int ncontacts, TimestampTz cause)
 int
 crm_compare_int64(const void *a, const void *b)
 {
-	int64		left = *(const int64 *) a;
-	int64		right = *(const int64 *) b;
+	int64 left = *(const int64 *) a;
+	int64 right = *(const int64 *) b;
 
 	return (left > right) - (left < right);
 }
@@ -462,9 +472,9 @@ crm_compare_int64(const void *a, const void *b)
 int64
 crm_profile_survivor(int64 contact_id)
 {
-	int64		survivor = 0;
-	Datum		value = Int64GetDatum(contact_id);
-	CrmActing	acting;
+	int64 survivor = 0;
+	Datum value = Int64GetDatum(contact_id);
+	CrmActing acting;
 
 	crm_connect(&acting);
 	if (crm_run(&find_survivor, &value, NULL) > 0)
@@ -476,30 +486,30 @@ crm_profile_survivor(int64 contact_id)
 void
 crm_unknown_contact(int64 contact_id)
 {
-	int64		survivor = crm_profile_survivor(contact_id);
+	int64 survivor = crm_profile_survivor(contact_id);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
 			 errmsg("contact %lld does not exist", (long long) contact_id),
-			 survivor != 0 ?
-			 errhint("It was merged into contact %lld; record the fact for that one.",
-					 (long long) survivor) :
-			 errhint("Create the contact first, for example with crm.identify().")));
+			 survivor != 0
+				 ? errhint("It was merged into contact %lld; record the fact for that one.",
+						   (long long) survivor)
+				 : errhint("Create the contact first, for example with crm.identify().")));
 }
 
 void
 crm_profile_lock(const int64 *contacts, int ncontacts)
 {
-	Datum		array;
-	uint64		n;
-	CrmActing	acting;
+	Datum array;
+	uint64 n;
+	CrmActing acting;
 
 	crm_connect(&acting);
 	array = crm_int64_array(contacts, ncontacts);
 	n = crm_run(&lock_profiles, &array, NULL);
 	if (n != ncontacts)
 	{
-		uint64		row = 0;
+		uint64 row = 0;
 
 		while (row < n && crm_result_int64(row, 1) == contacts[row])
 			row++;

@@ -12,12 +12,12 @@
 /* What is new in a batch: it dates and orders the changes. */
 typedef struct CrmNews
 {
-	TimestampTz cause;			/* of all contacts, unless each has its own: */
-	int			ncontacts;
-	const int64 *contacts;		/* ascending */
-	const TimestampTz *causes;	/* time of the contact's latest new fact */
-	int			nrefunds;
-	int64	   *refunds;		/* ids of new refunds, ascending */
+	TimestampTz cause; /* of all contacts, unless each has its own: */
+	int ncontacts;
+	const int64 *contacts;     /* ascending */
+	const TimestampTz *causes; /* time of the contact's latest new fact */
+	int nrefunds;
+	int64 *refunds; /* ids of new refunds, ascending */
 } CrmNews;
 
 extern void crm_recompute(const int64 *contacts, int ncontacts, const CrmNews *news);
@@ -26,6 +26,6 @@ extern void crm_recompute(const int64 *contacts, int ncontacts, const CrmNews *n
 extern bool crm_profile_differs(const CrmHistory *history, const CrmWalk *walk,
 								CrmProfileColumn column);
 
-extern int	crm_compare_int64(const void *a, const void *b);
+extern int crm_compare_int64(const void *a, const void *b);
 
-#endif							/* CRM_RECOMPUTE_H */
+#endif /* CRM_RECOMPUTE_H */

@@ -25,31 +25,31 @@
 #include "profile/recompute.h"
 #include "profile/walk.h"
 
-static const char *const award_columns[] = {
-	"contact_id", "achievement", "threshold", "awarded_at", "recorded_at", "source_id", "revoked_at"
-};
-static const char *const move_columns[] = {"contact_id", "since", "stage", "reason"};
+static const char *const award_columns[] = { "contact_id", "achievement", "threshold",
+											 "awarded_at", "recorded_at", "source_id",
+											 "revoked_at" };
+static const char *const move_columns[] = { "contact_id", "since", "stage", "reason" };
 
 typedef struct Settling
 {
 	const CrmDefinitions *definitions;
-	CrmWalk    *walk;
-	CrmTarget  *profile;
-	CrmTarget  *award;
-	CrmTarget  *move;
-	CrmTarget  *contact;		/* NULL: by the executor */
-	Datum		rule_text;		/* reason of the moves */
-	MemoryContext row_context;	/* reset for each contact */
+	CrmWalk *walk;
+	CrmTarget *profile;
+	CrmTarget *award;
+	CrmTarget *move;
+	CrmTarget *contact;        /* NULL: by the executor */
+	Datum rule_text;           /* reason of the moves */
+	MemoryContext row_context; /* reset for each contact */
 
 	/* contacts for the general lane, and when each was last heard of */
-	int			ngeneral;
-	int64	   *general;
+	int ngeneral;
+	int64 *general;
 	TimestampTz *general_causes;
 
 	/* contacts that moved, for the kept copy in crm.contact */
-	int			nmoved;
-	int64	   *moved;
-	int		   *moved_to;
+	int nmoved;
+	int64 *moved;
+	int *moved_to;
 } Settling;
 
 static int
@@ -66,7 +66,7 @@ compare_facts(const void *a, const void *b)
 		return (int) left->type - (int) right->type;
 	if (left->reference != NULL && right->reference != NULL)
 	{
-		int			order = strcmp(left->reference, right->reference);
+		int order = strcmp(left->reference, right->reference);
 
 		if (order != 0)
 			return order;
@@ -122,8 +122,9 @@ can_continue(const Settling *settling, const CrmWalk *walk, const CrmFact *facts
 {
 	const CrmDefinitions *definitions = settling->definitions;
 	TimestampTz settled_at = DatumGetTimestampTz(walk->values[CRM_P_SETTLED_AT]);
-	TimestampTz begin = walk->nulls[CRM_P_FIRST_SEEN_AT] ? settled_at :
-		DatumGetTimestampTz(walk->values[CRM_P_FIRST_SEEN_AT]);
+	TimestampTz begin = walk->nulls[CRM_P_FIRST_SEEN_AT]
+		? settled_at
+		: DatumGetTimestampTz(walk->values[CRM_P_FIRST_SEEN_AT]);
 
 	for (int i = 0; i < nfacts; i++)
 	{
@@ -134,8 +135,9 @@ can_continue(const Settling *settling, const CrmWalk *walk, const CrmFact *facts
 			if (fact->occurred_at < begin)
 				return false;
 		}
-		else if (fact->type == CRM_FACT_PURCHASE ? !definitions->orders_continue :
-				 (fact->type != CRM_FACT_EVENT || fact->kind >= 0))
+		else if (fact->type == CRM_FACT_PURCHASE
+					 ? !definitions->orders_continue
+					 : (fact->type != CRM_FACT_EVENT || fact->kind >= 0))
 			return false;
 		else if (fact->occurred_at <= settled_at)
 			return false;
@@ -147,13 +149,13 @@ can_continue(const Settling *settling, const CrmWalk *walk, const CrmFact *facts
 static void
 read_profile(const Settling *settling)
 {
-	CrmWalk    *walk = settling->walk;
+	CrmWalk *walk = settling->walk;
 	TupleTableSlot *slot = settling->profile->found;
 
 	slot_getallattrs(slot);
 	for (int i = 0; i < CRM_PROFILE_COLUMNS; i++)
 	{
-		AttrNumber	attno = settling->profile->attno[i];
+		AttrNumber attno = settling->profile->attno[i];
 
 		walk->values[i] = slot->tts_values[attno - 1];
 		walk->nulls[i] = slot->tts_isnull[attno - 1];
@@ -163,7 +165,7 @@ read_profile(const Settling *settling)
 static void
 lock_row(CrmTarget *target, int64 contact_id)
 {
-	TM_Result	result = crm_target_lock(target);
+	TM_Result result = crm_target_lock(target);
 
 	if (result == TM_Ok)
 		return;
@@ -205,15 +207,17 @@ walk_new_facts(Settling *settling, const CrmFact *facts, int nfacts)
 static bool
 queue_awards(Settling *settling)
 {
-	CrmWalk    *walk = settling->walk;
-	static const bool nulls[lengthof(award_columns)] = {false, false, false, false, false, false, true};
-	Datum		values[lengthof(award_columns)] = {walk->values[CRM_P_CONTACT_ID]};
+	CrmWalk *walk = settling->walk;
+	static const bool nulls[lengthof(award_columns)] = { false, false, false, false,
+														 false, false, true };
+	Datum values[lengthof(award_columns)] = { walk->values[CRM_P_CONTACT_ID] };
 
 	for (int pass = 0; pass < 2; pass++)
 		for (int i = 0; i < walk->nawards; i++)
 		{
 			const CrmAwardStep *step = &walk->awards[i];
-			const CrmAchievement *achievement = &settling->definitions->achievements[step->achievement];
+			const CrmAchievement *achievement =
+				&settling->definitions->achievements[step->achievement];
 
 			values[1] = achievement->name_text;
 			values[2] = achievement->thresholds[step->threshold];
@@ -231,17 +235,15 @@ queue_awards(Settling *settling)
 static void
 queue_moves(Settling *settling)
 {
-	CrmWalk    *walk = settling->walk;
+	CrmWalk *walk = settling->walk;
 
 	for (int i = 0; i < walk->nmoves; i++)
 	{
 		const CrmStageStep *step = &walk->moves[i];
-		static const bool nulls[lengthof(move_columns)] = {false, false, false, false};
-		Datum		values[lengthof(move_columns)] = {
-			walk->values[CRM_P_CONTACT_ID],
-			TimestampTzGetDatum(step->since),
-			settling->definitions->stages[step->stage].stage_text,
-			settling->rule_text
+		static const bool nulls[lengthof(move_columns)] = { false, false, false, false };
+		Datum values[lengthof(move_columns)] = {
+			walk->values[CRM_P_CONTACT_ID], TimestampTzGetDatum(step->since),
+			settling->definitions->stages[step->stage].stage_text, settling->rule_text
 		};
 
 		crm_target_insert(settling->move, values, nulls);
@@ -257,10 +259,10 @@ queue_moves(Settling *settling)
 static void
 settle_contact(Settling *settling, const CrmFact *facts, int nfacts)
 {
-	int64		contact_id = facts[0].contact_id;
+	int64 contact_id = facts[0].contact_id;
 	TimestampTz cause = facts[nfacts - 1].occurred_at;
 	MemoryContext batch = CurrentMemoryContext;
-	bool		locked = false;
+	bool locked = false;
 
 	if (!crm_target_find(settling->profile, contact_id))
 		crm_unknown_contact(contact_id);
@@ -305,16 +307,19 @@ update_contact_stages(Settling *settling)
 {
 	static CrmPlan update_stages = {
 		"UPDATE crm.contact c SET stage = n.stage FROM unnest($1, $2) AS n(contact_id, stage)"
-		" WHERE c.contact_id = n.contact_id", 2, {INT8ARRAYOID, TEXTARRAYOID}
+		" WHERE c.contact_id = n.contact_id",
+		2,
+		{ INT8ARRAYOID, TEXTARRAYOID }
 	};
-	CrmActing	acting;
-	CrmColumn	stages;
-	Datum		values[2];
+	CrmActing acting;
+	CrmColumn stages;
+	Datum values[2];
 
 	crm_connect(&acting);
 	crm_column_init(&stages, TEXTOID);
 	for (int i = 0; i < settling->nmoved; i++)
-		crm_column_add(&stages, settling->definitions->stages[settling->moved_to[i]].stage_text, false);
+		crm_column_add(&stages, settling->definitions->stages[settling->moved_to[i]].stage_text,
+					   false);
 	values[0] = crm_int64_array(settling->moved, settling->nmoved);
 	values[1] = crm_column_array(&stages);
 	crm_run_protected(&update_stages, values, NULL);
@@ -325,7 +330,7 @@ update_contact_stages(Settling *settling)
 static void
 write_contact_stages(Settling *settling)
 {
-	static const char *const columns[] = {"contact_id", "stage"};
+	static const char *const columns[] = { "contact_id", "stage" };
 
 	if (settling->nmoved == 0)
 		return;
@@ -337,9 +342,9 @@ write_contact_stages(Settling *settling)
 	}
 	for (int i = 0; i < settling->nmoved; i++)
 	{
-		static const bool nulls[lengthof(columns)] = {false, false};
-		int64		contact_id = settling->moved[i];
-		Datum		values[lengthof(columns)] = {
+		static const bool nulls[lengthof(columns)] = { false, false };
+		int64 contact_id = settling->moved[i];
+		Datum values[lengthof(columns)] = {
 			Int64GetDatum(contact_id),
 			settling->definitions->stages[settling->moved_to[i]].stage_text
 		};
@@ -387,9 +392,9 @@ crm_profile_settle(CrmFact *facts, int64 nfacts)
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm settle",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	Settling	settling = {0};
-	int64		ncontacts = 1;
-	int64		nrefunds = 0;
+	Settling settling = { 0 };
+	int64 ncontacts = 1;
+	int64 nrefunds = 0;
 
 	for (int64 i = 1; i < nfacts; i++)
 		ncontacts += facts[i].contact_id != facts[i - 1].contact_id;
@@ -412,10 +417,9 @@ crm_profile_settle(CrmFact *facts, int64 nfacts)
 
 	if (settling.ngeneral > 0)
 	{
-		CrmNews		news = {
-			.ncontacts = settling.ngeneral,.contacts = settling.general,
-			.causes = settling.general_causes
-		};
+		CrmNews news = { .ncontacts = settling.ngeneral,
+						 .contacts = settling.general,
+						 .causes = settling.general_causes };
 
 		for (int64 i = 0; i < nfacts; i++)
 			nrefunds += facts[i].type == CRM_FACT_REFUND;

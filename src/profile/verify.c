@@ -22,7 +22,9 @@ PG_FUNCTION_INFO_V1(crm_sql_verify);
 
 static CrmPlan next_contacts = {
 	"SELECT p.contact_id FROM crm.profile_counter p WHERE $1 IS NULL OR p.contact_id > $1"
-	" ORDER BY p.contact_id LIMIT $2", 2, {INT8OID, INT8OID}
+	" ORDER BY p.contact_id LIMIT $2",
+	2,
+	{ INT8OID, INT8OID }
 };
 
 /* What needs no walk: one statement, one row a difference. */
@@ -73,18 +75,16 @@ static CrmPlan find_differences = {
 typedef struct Report
 {
 	ReturnSetInfo *result;
-	int64		contact_id;
+	int64 contact_id;
 } Report;
 
 static void
 add_difference(Report *report, const char *check, const char *expected, const char *found)
 {
-	Datum		values[4] = {
-		CStringGetTextDatum(check), Int64GetDatum(report->contact_id),
-		expected == NULL ? (Datum) 0 : CStringGetTextDatum(expected),
-		found == NULL ? (Datum) 0 : CStringGetTextDatum(found)
-	};
-	bool		nulls[4] = {false, false, expected == NULL, found == NULL};
+	Datum values[4] = { CStringGetTextDatum(check), Int64GetDatum(report->contact_id),
+						expected == NULL ? (Datum) 0 : CStringGetTextDatum(expected),
+						found == NULL ? (Datum) 0 : CStringGetTextDatum(found) };
+	bool nulls[4] = { false, false, expected == NULL, found == NULL };
 
 	tuplestore_putvalues(report->result->setResult, report->result->setDesc, values, nulls);
 }
@@ -128,8 +128,7 @@ verify_profile(Report *report, const CrmHistory *history, const CrmWalk *walk)
 
 	for (int column = 0; column < CRM_PROFILE_COLUMNS; column++)
 		if (crm_profile_differs(history, walk, column))
-			add_difference(report,
-						   psprintf("profile_counter.%s", crm_profile_column_names[column]),
+			add_difference(report, psprintf("profile_counter.%s", crm_profile_column_names[column]),
 						   column_text(column, walk->values[column], walk->nulls[column]),
 						   column_text(column, history->values[column], history->nulls[column]));
 	if ((stage == NULL) != (history->contact_stage == NULL) ||
@@ -154,8 +153,8 @@ verify_awards(Report *report, CrmHistory *history, const CrmWalk *walk)
 		const CrmAwardStep *step = &walk->awards[i];
 		const CrmAchievement *achievement = &definitions->achievements[step->achievement];
 		CrmStoredAward *award = crm_history_award(history, achievement, step->threshold);
-		char	   *expected = psprintf("%s by %lld", time_text(step->awarded_at),
-										(long long) step->source_id);
+		char *expected = psprintf("%s by %lld", time_text(step->awarded_at),
+								  (long long) step->source_id);
 
 		if (award == NULL || award->revoked)
 			add_difference(report,
@@ -182,14 +181,14 @@ verify_awards(Report *report, CrmHistory *history, const CrmWalk *walk)
 static void
 verify_moves(Report *report, const CrmHistory *history, const CrmWalk *walk)
 {
-	int			stored = 0;
+	int stored = 0;
 
 	for (int i = 0; i < walk->nmoves || stored < history->nmoves;)
 	{
 		const CrmStageStep *step = i < walk->nmoves ? &walk->moves[i] : NULL;
 		const CrmStoredMove *move = stored < history->nmoves ? &history->moves[stored] : NULL;
-		char	   *expected = NULL;
-		char	   *found = NULL;
+		char *expected = NULL;
+		char *found = NULL;
 		TimestampTz since;
 
 		if (step != NULL && (move == NULL || step->since <= move->since))
@@ -198,7 +197,8 @@ verify_moves(Report *report, const CrmHistory *history, const CrmWalk *walk)
 			since = move->since;
 		if (step != NULL && step->since == since)
 		{
-			expected = psprintf("%s (%s)", walk->definitions->stages[step->stage].stage, step->reason);
+			expected = psprintf("%s (%s)", walk->definitions->stages[step->stage].stage,
+								step->reason);
 			i++;
 		}
 		if (move != NULL && move->since == since)
@@ -217,18 +217,18 @@ verify_histories(Report *report)
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm verify",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	int64		contacts[CRM_HISTORY_CHUNK];
-	int64		last = 0;
-	bool		first = true;
+	int64 contacts[CRM_HISTORY_CHUNK];
+	int64 last = 0;
+	bool first = true;
 
 	for (;;)
 	{
-		Datum		values[2] = {Int64GetDatum(last), Int64GetDatum(CRM_HISTORY_CHUNK)};
-		uint64		n = crm_read(&next_contacts, values, first ? "n " : NULL);
+		Datum values[2] = { Int64GetDatum(last), Int64GetDatum(CRM_HISTORY_CHUNK) };
+		uint64 n = crm_read(&next_contacts, values, first ? "n " : NULL);
 		const CrmDefinitions *definitions;
 		CrmHistory *histories;
-		CrmWalk    *walk;
-		int			nhistories;
+		CrmWalk *walk;
+		int nhistories;
 
 		if (n == 0)
 			break;
@@ -259,9 +259,9 @@ verify_histories(Report *report)
 Datum
 crm_sql_verify(PG_FUNCTION_ARGS)
 {
-	Report		report = {0};
-	CrmActing	acting;
-	uint64		n;
+	Report report = { 0 };
+	CrmActing acting;
+	uint64 n;
 
 	InitMaterializedSRF(fcinfo, 0);
 	report.result = (ReturnSetInfo *) fcinfo->resultinfo;

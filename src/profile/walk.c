@@ -14,8 +14,8 @@
 CrmWalk *
 crm_walk_create(const CrmDefinitions *definitions)
 {
-	CrmWalk    *walk = palloc0(sizeof(CrmWalk));
-	int			n = Max(definitions->nachievements, 1);
+	CrmWalk *walk = palloc0(sizeof(CrmWalk));
+	int n = Max(definitions->nachievements, 1);
 
 	walk->definitions = definitions;
 	walk->counts = palloc_array(int64, n);
@@ -118,7 +118,7 @@ outranks(CrmWalk *walk, int by_rules, int by_hand)
 static void
 move_to(CrmWalk *walk, int stage, TimestampTz at, const char *reason)
 {
-	int			before;
+	int before;
 
 	if (stage < 0)
 		return;
@@ -166,8 +166,8 @@ note_stage(CrmWalk *walk)
 static void
 decide_stage(CrmWalk *walk, TimestampTz at, const char *reason)
 {
-	int			unranked = unranked_by_rules(walk);
-	int			by_rules;
+	int unranked = unranked_by_rules(walk);
+	int by_rules;
 
 	walk->floor = ranked_by_rules(walk);
 	by_rules = unranked >= 0 ? unranked : walk->floor;
@@ -185,7 +185,7 @@ void
 crm_walk_begin(CrmWalk *walk, int64 contact_id, TimestampTz begin)
 {
 	const CrmDefinitions *definitions = walk->definitions;
-	Datum		zero = NumericGetDatum(int64_to_numeric(0));
+	Datum zero = NumericGetDatum(int64_to_numeric(0));
 
 	for (int i = 0; i < CRM_PROFILE_COLUMNS; i++)
 	{
@@ -217,7 +217,7 @@ crm_walk_begin(CrmWalk *walk, int64 contact_id, TimestampTz begin)
 static int
 stored_stage(CrmWalk *walk, CrmProfileColumn column)
 {
-	text	   *stage;
+	text *stage;
 
 	if (walk->nulls[column])
 		return -1;
@@ -233,7 +233,7 @@ crm_walk_continue(CrmWalk *walk)
 	for (int i = 0; i < definitions->nachievements; i++)
 	{
 		const CrmAchievement *achievement = &definitions->achievements[i];
-		int			reached = 0;
+		int reached = 0;
 
 		if (achievement->kind != CRM_KIND_PURCHASE)
 			continue;
@@ -291,7 +291,7 @@ step_achievements(CrmWalk *walk, const CrmFact *fact, int kind)
 			continue;
 		if (achievement->rule != NULL)
 		{
-			bool		no_amount = fact->type != CRM_FACT_PURCHASE;
+			bool no_amount = fact->type != CRM_FACT_PURCHASE;
 
 			if (!crm_rule_holds(achievement->rule, &fact->amount, &no_amount))
 				continue;
@@ -334,7 +334,7 @@ step_purchase(CrmWalk *walk, const CrmFact *fact)
 static void
 step_follow(CrmWalk *walk, const CrmFact *fact)
 {
-	int			place = 0;
+	int place = 0;
 
 	while (place < walk->nfollowed && walk->followed_accounts[place] != fact->account_id)
 		place++;
@@ -362,7 +362,8 @@ step_follow(CrmWalk *walk, const CrmFact *fact)
 	walk->nulls[CRM_P_FOLLOWED_AT] = walk->nfollowed == 0;
 	walk->values[CRM_P_FOLLOWED_AT] = (Datum) 0;
 	for (int i = 0; i < walk->nfollowed; i++)
-		if (i == 0 || walk->followed_since[i] < DatumGetTimestampTz(walk->values[CRM_P_FOLLOWED_AT]))
+		if (i == 0 ||
+			walk->followed_since[i] < DatumGetTimestampTz(walk->values[CRM_P_FOLLOWED_AT]))
 			walk->values[CRM_P_FOLLOWED_AT] = TimestampTzGetDatum(walk->followed_since[i]);
 }
 
@@ -427,8 +428,9 @@ crm_walk_step(CrmWalk *walk, const CrmFact *fact)
 
 	if (fact->type == CRM_FACT_MANUAL_STAGE)
 	{
-		int			stage = fact->detail == NULL ? -1 :
-			find_stage(walk->definitions, fact->detail, strlen(fact->detail));
+		int stage = fact->detail == NULL
+			? -1
+			: find_stage(walk->definitions, fact->detail, strlen(fact->detail));
 
 		walk->floor = ranked_by_rules(walk);
 		walk->manual = stage >= 0;

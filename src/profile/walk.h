@@ -14,16 +14,16 @@
 
 typedef struct CrmAwardStep
 {
-	int			achievement;	/* place in the definitions */
-	int			threshold;
+	int achievement; /* place in the definitions */
+	int threshold;
 	TimestampTz awarded_at;
-	int64		source_id;
+	int64 source_id;
 } CrmAwardStep;
 
 typedef struct CrmStageStep
 {
 	TimestampTz since;
-	int			stage;			/* place in the definitions */
+	int stage; /* place in the definitions */
 	const char *reason;
 } CrmStageStep;
 
@@ -32,32 +32,32 @@ typedef struct CrmWalk
 	const CrmDefinitions *definitions;
 
 	/* the state, in the columns of crm.profile_counter */
-	Datum		values[CRM_PROFILE_COLUMNS];
-	bool		nulls[CRM_PROFILE_COLUMNS];
-	bool		counts_seen;	/* events, first and last seen grow with the walk */
+	Datum values[CRM_PROFILE_COLUMNS];
+	bool nulls[CRM_PROFILE_COLUMNS];
+	bool counts_seen; /* events, first and last seen grow with the walk */
 
 	/* running count or amount of each achievement */
-	int64	   *counts;
-	Datum	   *amounts;		/* numeric */
-	int		   *reached;		/* thresholds reached so far */
+	int64 *counts;
+	Datum *amounts; /* numeric */
+	int *reached;   /* thresholds reached so far */
 
-	int			stage;			/* -1 = none yet */
-	int			opening_stage;	/* stage before the first step of this walk */
-	int			floor;			/* highest ranked stage that rules gave */
-	bool		manual;
+	int stage;         /* -1 = none yet */
+	int opening_stage; /* stage before the first step of this walk */
+	int floor;         /* highest ranked stage that rules gave */
+	bool manual;
 
 	/* accounts followed, for followed_at */
-	int			nfollowed;
-	int			followed_size;
-	int64	   *followed_accounts;
+	int nfollowed;
+	int followed_size;
+	int64 *followed_accounts;
 	TimestampTz *followed_since;
 
 	/* what the walk found */
-	int			nawards;
-	int			awards_size;
+	int nawards;
+	int awards_size;
 	CrmAwardStep *awards;
-	int			nmoves;
-	int			moves_size;
+	int nmoves;
+	int moves_size;
 	CrmStageStep *moves;
 } CrmWalk;
 
@@ -75,4 +75,4 @@ extern void crm_walk_step(CrmWalk *walk, const CrmFact *fact);
 /* A fact that changes nothing but how often and when the contact was seen. */
 extern void crm_walk_seen(CrmWalk *walk, TimestampTz at);
 
-#endif							/* CRM_WALK_H */
+#endif /* CRM_WALK_H */

@@ -18,34 +18,36 @@
 #include "pg_crm.h"
 #include "rules/compare.h"
 
-#define MAX_TERMS 32
+#define MAX_TERMS      32
 #define MAX_RULE_BYTES 8192
 
 typedef struct RuleReader
 {
 	const char *text;
 	const CrmRuleColumn *columns;
-	int			ncolumns;
-	bool		never;
-	int			nterms;
-	CrmTerm		terms[MAX_TERMS];
+	int ncolumns;
+	bool never;
+	int nterms;
+	CrmTerm terms[MAX_TERMS];
 } RuleReader;
 
 static void
 refuse(RuleReader *reader, const char *what)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("rule \"%s\" holds %s", pnstrdup(reader->text, 100), what),
-			 errhint("A rule compares columns with constants, joined by AND, for example: orders >= 5 AND mobile IS NOT NULL.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		 errmsg("rule \"%s\" holds %s", pnstrdup(reader->text, 100), what),
+		 errhint(
+			 "A rule compares columns with constants, joined by AND, for example: orders >= 5 AND mobile IS NOT NULL.")));
 }
 
 static const CrmRuleColumn *
 find_column(RuleReader *reader, Node *node)
 {
-	ColumnRef  *reference;
+	ColumnRef *reference;
 	StringInfoData name;
-	ListCell   *cell;
+	ListCell *cell;
 	StringInfoData known;
 
 	if (!IsA(node, ColumnRef))
@@ -71,14 +73,14 @@ find_column(RuleReader *reader, Node *node)
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
 			 errmsg("rule names unknown column \"%s\"", pnstrdup(name.data, 63)),
 			 errhint("Known here are: %s.", known.data)));
-	return NULL;				/* keep the compiler quiet */
+	return NULL; /* keep the compiler quiet */
 }
 
 static char *
 constant_text(RuleReader *reader, Node *node, bool *negative)
 {
 	*negative = false;
-	if (IsA(node, TypeCast))	/* '2026-01-01'::timestamptz, DATE '…' */
+	if (IsA(node, TypeCast)) /* '2026-01-01'::timestamptz, DATE '…' */
 		node = ((TypeCast *) node)->arg;
 	if (IsA(node, A_Expr) && ((A_Expr *) node)->kind == AEXPR_OP &&
 		((A_Expr *) node)->lexpr == NULL &&
@@ -106,11 +108,10 @@ constant_text(RuleReader *reader, Node *node, bool *negative)
 }
 
 static Datum
-read_constant(RuleReader *reader, const CrmRuleColumn *column, Node *node,
-			  bool *widened)
+read_constant(RuleReader *reader, const CrmRuleColumn *column, Node *node, bool *widened)
 {
-	bool		negative;
-	char	   *text = constant_text(reader, node, &negative);
+	bool negative;
+	char *text = constant_text(reader, node, &negative);
 
 	*widened = false;
 
@@ -119,15 +120,15 @@ read_constant(RuleReader *reader, const CrmRuleColumn *column, Node *node,
 	switch (column->type)
 	{
 		case INT8OID:
-			{
-				char	   *end;
-				int64		integer;
+		{
+			char *end;
+			int64 integer;
 
-				errno = 0;
-				integer = strtoll(text, &end, 10);
-				if (errno == 0 && *text != '\0' && *end == '\0')
-					return Int64GetDatum(integer);
-			}
+			errno = 0;
+			integer = strtoll(text, &end, 10);
+			if (errno == 0 && *text != '\0' && *end == '\0')
+				return Int64GetDatum(integer);
+		}
 			/* as numeric, so that orders >= 2.5 means what it says */
 			*widened = true;
 			/* FALLTHROUGH */
@@ -145,10 +146,10 @@ read_constant(RuleReader *reader, const CrmRuleColumn *column, Node *node,
 }
 
 static void
-add_term(RuleReader *reader, const CrmRuleColumn *column, CrmComparison comparison,
-		 Datum constant, bool widened)
+add_term(RuleReader *reader, const CrmRuleColumn *column, CrmComparison comparison, Datum constant,
+		 bool widened)
 {
-	CrmTerm    *term;
+	CrmTerm *term;
 
 	if (reader->nterms == MAX_TERMS)
 		ereport(ERROR,
@@ -170,10 +171,8 @@ comparison_of(RuleReader *reader, const char *operator)
 	{
 		const char *operator;
 		CrmComparison comparison;
-	}			comparisons[] = {
-		{"<", CRM_LT}, {"<=", CRM_LE}, {"=", CRM_EQ}, {"<>", CRM_NE},
-		{"!=", CRM_NE}, {">=", CRM_GE}, {">", CRM_GT}
-	};
+	} comparisons[] = { { "<", CRM_LT },  { "<=", CRM_LE }, { "=", CRM_EQ }, { "<>", CRM_NE },
+						{ "!=", CRM_NE }, { ">=", CRM_GE }, { ">", CRM_GT } };
 
 	for (int i = 0; i < lengthof(comparisons); i++)
 		if (strcmp(operator, comparisons[i].operator) == 0)
@@ -187,7 +186,7 @@ read_condition(RuleReader *reader, Node *node)
 {
 	if (IsA(node, BoolExpr))
 	{
-		ListCell   *cell;
+		ListCell *cell;
 
 		if (((BoolExpr *) node)->boolop != AND_EXPR)
 			refuse(reader, "OR or NOT");
@@ -196,15 +195,14 @@ read_condition(RuleReader *reader, Node *node)
 	}
 	else if (IsA(node, NullTest))
 	{
-		NullTest   *test = (NullTest *) node;
+		NullTest *test = (NullTest *) node;
 
 		add_term(reader, find_column(reader, (Node *) test->arg),
-				 test->nulltesttype == IS_NULL ? CRM_IS_NULL : CRM_IS_NOT_NULL,
-				 (Datum) 0, false);
+				 test->nulltesttype == IS_NULL ? CRM_IS_NULL : CRM_IS_NOT_NULL, (Datum) 0, false);
 	}
 	else if (IsA(node, A_Const))
 	{
-		A_Const    *constant = (A_Const *) node;
+		A_Const *constant = (A_Const *) node;
 
 		if (constant->isnull || nodeTag(&constant->val) != T_Boolean)
 			refuse(reader, "a constant that is neither true nor false");
@@ -214,14 +212,15 @@ read_condition(RuleReader *reader, Node *node)
 	else if (IsA(node, A_Expr) && ((A_Expr *) node)->kind == AEXPR_OP &&
 			 ((A_Expr *) node)->lexpr != NULL && list_length(((A_Expr *) node)->name) == 1)
 	{
-		A_Expr	   *expression = (A_Expr *) node;
+		A_Expr *expression = (A_Expr *) node;
 		const CrmRuleColumn *column = find_column(reader, expression->lexpr);
 		CrmComparison comparison = comparison_of(reader, strVal(linitial(expression->name)));
-		Datum		constant;
-		bool		widened;
+		Datum constant;
+		bool widened;
 
 		if (column->null_test_only)
-			refuse(reader, "a comparison of a column that can only be tested with IS NULL or IS NOT NULL");
+			refuse(reader,
+				   "a comparison of a column that can only be tested with IS NULL or IS NOT NULL");
 		constant = read_constant(reader, column, expression->rexpr, &widened);
 		add_term(reader, column, comparison, constant, widened);
 	}
@@ -232,11 +231,11 @@ read_condition(RuleReader *reader, Node *node)
 CrmRule *
 crm_rule_parse(const char *text, const CrmRuleColumn *columns, int ncolumns)
 {
-	RuleReader	reader = {.text = text,.columns = columns,.ncolumns = ncolumns};
-	List	   *trees;
+	RuleReader reader = { .text = text, .columns = columns, .ncolumns = ncolumns };
+	List *trees;
 	SelectStmt *select;
-	ResTarget  *target;
-	CrmRule    *rule;
+	ResTarget *target;
+	CrmRule *rule;
 
 	if (strlen(text) > MAX_RULE_BYTES)
 		ereport(ERROR,
@@ -271,8 +270,8 @@ compare(const CrmTerm *term, Datum value)
 		case INT8OID:
 			if (!term->widened)
 			{
-				int64		left = DatumGetInt64(value);
-				int64		right = DatumGetInt64(term->constant);
+				int64 left = DatumGetInt64(value);
+				int64 right = DatumGetInt64(term->constant);
 
 				return (left > right) - (left < right);
 			}
@@ -286,16 +285,16 @@ compare(const CrmTerm *term, Datum value)
 		case BOOLOID:
 			return (int) DatumGetBool(value) - (int) DatumGetBool(term->constant);
 		default:
-			{
-				text	   *left = DatumGetTextPP(value);
-				text	   *right = DatumGetTextPP(term->constant);
-				int			bytes = Min(VARSIZE_ANY_EXHDR(left), VARSIZE_ANY_EXHDR(right));
-				int			order = memcmp(VARDATA_ANY(left), VARDATA_ANY(right), bytes);
+		{
+			text *left = DatumGetTextPP(value);
+			text *right = DatumGetTextPP(term->constant);
+			int bytes = Min(VARSIZE_ANY_EXHDR(left), VARSIZE_ANY_EXHDR(right));
+			int order = memcmp(VARDATA_ANY(left), VARDATA_ANY(right), bytes);
 
-				if (order != 0)
-					return order;
-				return (int) VARSIZE_ANY_EXHDR(left) - (int) VARSIZE_ANY_EXHDR(right);
-			}
+			if (order != 0)
+				return order;
+			return (int) VARSIZE_ANY_EXHDR(left) - (int) VARSIZE_ANY_EXHDR(right);
+		}
 	}
 }
 
@@ -307,8 +306,8 @@ crm_rule_holds(const CrmRule *rule, const Datum *values, const bool *nulls)
 	for (int i = 0; i < rule->nterms; i++)
 	{
 		const CrmTerm *term = &rule->terms[i];
-		bool		isnull = nulls[term->position];
-		int			order;
+		bool isnull = nulls[term->position];
+		int order;
 
 		if (term->comparison == CRM_IS_NULL || term->comparison == CRM_IS_NOT_NULL)
 		{

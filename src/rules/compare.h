@@ -10,10 +10,10 @@
 /* What a rule may name: the caller's columns, values are found by position. */
 typedef struct CrmRuleColumn
 {
-	const char *name;			/* "orders", or "fact.amount" */
-	Oid			type;			/* INT8OID, NUMERICOID, TIMESTAMPTZOID, TEXTOID, BOOLOID */
-	bool		null_test_only; /* only IS [NOT] NULL makes sense */
-	int			position;		/* of the value in what the caller evaluates on */
+	const char *name;    /* "orders", or "fact.amount" */
+	Oid type;            /* INT8OID, NUMERICOID, TIMESTAMPTZOID, TEXTOID, BOOLOID */
+	bool null_test_only; /* only IS [NOT] NULL makes sense */
+	int position;        /* of the value in what the caller evaluates on */
 } CrmRuleColumn;
 
 typedef enum CrmComparison
@@ -30,18 +30,18 @@ typedef enum CrmComparison
 
 typedef struct CrmTerm
 {
-	int			position;
+	int position;
 	CrmComparison comparison;
-	Oid			type;
-	Datum		constant;
-	bool		widened;		/* the constant is numeric, the column int8 */
+	Oid type;
+	Datum constant;
+	bool widened; /* the constant is numeric, the column int8 */
 } CrmTerm;
 
 typedef struct CrmRule
 {
-	bool		never;			/* the constant false */
-	int			nterms;			/* none: the constant true */
-	CrmTerm		terms[FLEXIBLE_ARRAY_MEMBER];
+	bool never; /* the constant false */
+	int nterms; /* none: the constant true */
+	CrmTerm terms[FLEXIBLE_ARRAY_MEMBER];
 } CrmRule;
 
 /*
@@ -55,4 +55,4 @@ extern bool crm_rule_holds(const CrmRule *rule, const Datum *values, const bool 
 
 extern bool crm_rule_names(const CrmRule *rule, int position);
 
-#endif							/* CRM_COMPARE_H */
+#endif /* CRM_COMPARE_H */

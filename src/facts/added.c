@@ -1,0 +1,209 @@
+/*
+ * added.c
+ *		The triggers of contacts and identities: a new contact gets its profile,
+ *		a new mobile number is told to the walk.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "base/db.h"
+#include "base/table.h"
+#include "facts/facts.h"
+#include "facts/rows.h"
+#include "profile/profile.h"
+
+PG_FUNCTION_INFO_V1(crm_contact_added);
+PG_FUNCTION_INFO_V1(crm_identity_added);
+
+static CrmPlan insert_mobiles = {
+	"INSERT INTO crm.identity AS i (kind, account_id, external_id, contact_id, bound_at)"
+	" SELECT 'mobile', 0, n.mobile, n.contact_id, n.created_at"
+	" FROM unnest($1, $2, $3) AS n(contact_id, mobile, created_at) ORDER BY n.mobile"
+	" ON CONFLICT (kind, account_id, external_id) DO NOTHING",
+	3,
+	{ INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID }
+};
+static CrmPlan find_foreign_mobile = {
+	"SELECT n.contact_id, i.contact_id, n.mobile FROM unnest($1, $2) AS n(contact_id, mobile)"
+	" JOIN crm.identity i ON i.kind = 'mobile' AND i.account_id = 0 AND i.external_id = n.mobile"
+	" WHERE i.contact_id <> n.contact_id LIMIT 1",
+	2,
+	{ INT8ARRAYOID, TEXTARRAYOID }
+};
+static CrmPlan advance_ids = {
+	"SELECT setval(s.id, $1) FROM (SELECT pg_get_serial_sequence('crm.contact', 'contact_id')::regclass) AS s(id)"
+	" WHERE coalesce(pg_sequence_last_value(s.id), 0) < $1",
+	1,
+	{ INT8OID }
+};
+static CrmPlan last_id = {
+	"SELECT coalesce(pg_sequence_last_value(s.id), 0), s.id::oid"
+	" FROM (SELECT pg_get_serial_sequence('crm.contact', 'contact_id')::regclass) AS s(id)",
+	0
+};
+
+/* Ids given by who inserts: the sequence must not come upon them later. */
+static void
+move_sequence_past(int64 contact_id)
+{
+	Datum value = Int64GetDatum(contact_id);
+	bool isnull;
+
+	crm_run(&last_id, NULL, NULL);
+	if (crm_result_int64(0, 1) >= contact_id)
+		return;
+	/* nobody takes an id between the look and the move */
+	LockRelationOid(DatumGetObjectId(crm_result(0, 2, &isnull)), ShareRowExclusiveLock);
+	crm_run(&advance_ids, &value, NULL);
+}
+
+static void
+record_mobiles(CrmColumn *contacts, CrmColumn *mobiles, CrmColumn *times)
+{
+	Datum values[3] = { crm_column_array(contacts), crm_column_array(mobiles),
+						crm_column_array(times) };
+
+	crm_run(&insert_mobiles, values, NULL);
+	if (crm_run(&find_foreign_mobile, values, NULL) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("mobile %s belongs to contact %lld", crm_mask(crm_result_text(0, 3)),
+						(long long) crm_result_int64(0, 2)),
+				 errhint("Use that contact, or bind the number with crm.bind_mobile().")));
+}
+
+Datum
+crm_contact_added(PG_FUNCTION_ARGS)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm contacts",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	CrmActing acting;
+	CrmRows rows;
+	AttrNumber contact_id;
+	AttrNumber created_at;
+	AttrNumber mobile;
+	FmgrInfo mobile_out;
+	Oid out_function;
+	bool is_varlena;
+	bool isnull;
+	CrmColumn contacts;
+	CrmColumn mobiles;
+	CrmColumn times;
+	int64 *ids = NULL;
+	TimestampTz *created = NULL;
+	int size = 0;
+	int n = 0;
+	int64 largest = 0;
+
+	crm_rows_open(&rows, fcinfo, "contact_added");
+	crm_require_table(rows.trigger->tg_relation, "contact");
+	contact_id = crm_rows_attribute(&rows, "contact_id");
+	created_at = crm_rows_attribute(&rows, "created_at");
+	mobile = crm_rows_attribute(&rows, "mobile");
+	getTypeOutputInfo(TupleDescAttr(rows.slot->tts_tupleDescriptor, mobile - 1)->atttypid,
+					  &out_function, &is_varlena);
+	fmgr_info(out_function, &mobile_out);
+	crm_column_init(&contacts, INT8OID);
+	crm_column_init(&mobiles, TEXTOID);
+	crm_column_init(&times, TIMESTAMPTZOID);
+
+	while (crm_rows_next(&rows))
+	{
+		Datum value;
+
+		if (n == size)
+		{
+			size = size == 0 ? 8 : size * 2;
+			ids = ids == NULL ? palloc(sizeof(int64) * size)
+							  : repalloc_huge(ids, sizeof(int64) * size);
+			created = created == NULL ? palloc(sizeof(TimestampTz) * size)
+									  : repalloc_huge(created, sizeof(TimestampTz) * size);
+		}
+		ids[n] = DatumGetInt64(crm_rows_value(&rows, contact_id, &isnull));
+		created[n] = DatumGetTimestampTz(crm_rows_value(&rows, created_at, &isnull));
+		crm_check_time("created_at", created[n]);
+		largest = Max(largest, ids[n]);
+		value = crm_rows_value(&rows, mobile, &isnull);
+		if (!isnull)
+		{
+			crm_column_add(&contacts, Int64GetDatum(ids[n]), false);
+			crm_column_add(&mobiles, CStringGetTextDatum(OutputFunctionCall(&mobile_out, value)),
+						   false);
+			crm_column_add(&times, TimestampTzGetDatum(created[n]), false);
+		}
+		n++;
+	}
+	if (n > 0)
+	{
+		crm_connect(&acting);
+		MemoryContextSwitchTo(context);
+		move_sequence_past(largest);
+		if (contacts.n > 0)
+			record_mobiles(&contacts, &mobiles, &times);
+		crm_profile_open(ids, created, n);
+		crm_disconnect(&acting);
+	}
+	crm_rows_close(&rows);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return PointerGetDatum(NULL);
+}
+
+static CrmPlan find_walked = {
+	"SELECT DISTINCT p.contact_id FROM crm.profile_counter p WHERE p.contact_id = ANY ($1)"
+	" ORDER BY p.contact_id",
+	1,
+	{ INT8ARRAYOID }
+};
+
+/* A mobile that becomes known is something the walk must hear of. */
+Datum
+crm_identity_added(PG_FUNCTION_ARGS)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm identities",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	CrmActing acting;
+	CrmRows rows;
+	AttrNumber kind;
+	AttrNumber contact_id;
+	CrmColumn contacts;
+	bool isnull;
+
+	crm_rows_open(&rows, fcinfo, "identity_added");
+	crm_require_table(rows.trigger->tg_relation, "identity");
+	kind = crm_rows_attribute(&rows, "kind");
+	contact_id = crm_rows_attribute(&rows, "contact_id");
+	crm_column_init(&contacts, INT8OID);
+	while (crm_rows_next(&rows))
+		if (crm_text_equals(crm_rows_value(&rows, kind, &isnull), "mobile", 6))
+			crm_column_add(&contacts, crm_rows_value(&rows, contact_id, &isnull), false);
+	if (contacts.n > 0)
+	{
+		Datum value = crm_column_array(&contacts);
+		uint64 n;
+		int64 *ids;
+
+		crm_connect(&acting);
+		/* contacts still to be inserted get theirs when they are */
+		n = crm_run(&find_walked, &value, NULL);
+		ids = palloc(sizeof(int64) * Max(n, 1));
+		for (uint64 row = 0; row < n; row++)
+			ids[row] = crm_result_int64(row, 1);
+		if (n > 0)
+			crm_profile_recompute(ids, n, crm_now());
+		crm_disconnect(&acting);
+	}
+	crm_rows_close(&rows);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return PointerGetDatum(NULL);
+}
