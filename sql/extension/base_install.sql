@@ -47,3 +47,12 @@ CREATE FUNCTION crm.dispatch_allowed() RETURNS boolean
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'crm_sql_dispatch_allowed';
 COMMENT ON FUNCTION crm.dispatch_allowed() IS 'Whether the installation is that of this server and database; if not, resume_dispatch() makes it so.';
 REVOKE ALL ON FUNCTION crm.dispatch_allowed() FROM PUBLIC;
+
+CREATE FUNCTION crm.uninstall() RETURNS void
+LANGUAGE c AS 'MODULE_PATHNAME', 'crm_uninstall';
+COMMENT ON FUNCTION crm.uninstall() IS 'Frees the tables from the extension, so that DROP EXTENSION leaves them with all their rows.';
+
+CREATE FUNCTION crm.grant_access(role_name name, level text) RETURNS void
+LANGUAGE c AS 'MODULE_PATHNAME', 'crm_grant_access';
+COMMENT ON FUNCTION crm.grant_access(name, text) IS 'Grants a role what a level needs: app, marketer, analyst, associate, dispatcher, or owner for the role that installs.';
+REVOKE ALL ON FUNCTION crm.grant_access(name, text) FROM PUBLIC;

@@ -41,8 +41,8 @@ crm_require_installed(void)
 static void
 set_option(const char *name, const char *value)
 {
-	(void)
-		set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+							 false);
 }
 
 void
@@ -50,7 +50,7 @@ crm_ddl_begin(CrmDdl *ddl, const char *function)
 {
 	Oid caller = GetUserId();
 
-	ddl->switched = crm_is_installed();
+	ddl->switched = function != NULL && crm_is_installed();
 	if (ddl->switched)
 	{
 		Oid owner = crm_owner();
@@ -61,8 +61,7 @@ crm_ddl_begin(CrmDdl *ddl, const char *function)
 			ereport(
 				ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("role \"%s\" may not call crm.%s()",
-						GetUserNameFromId(caller, false),
+				 errmsg("role \"%s\" may not call crm.%s()", GetUserNameFromId(caller, false),
 						function),
 				 errhint("Call it as role \"%s\", which owns crm.contact, or as a member of it.",
 						 GetUserNameFromId(owner, false))));

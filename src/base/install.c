@@ -6,6 +6,7 @@
 
 #include "access/xlog.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -108,13 +109,77 @@ refuse_planted_relations(void)
 			ereport(
 				ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("crm.%s belongs to role \"%s\"",
-						(char *) lfirst(cell),
+				 errmsg("crm.%s belongs to role \"%s\"", (char *) lfirst(cell),
 						GetUserNameFromId(owner, true)),
 				 errhint(
 					 "All tables of pg_crm belong to one role; drop or rename this one, or give it to role \"%s\".",
 					 GetUserNameFromId(GetUserId(), false))));
 	}
+}
+
+/* The name of an object of schema crm, NULL for any other. */
+static const char *
+own_name(List *names)
+{
+	if (list_length(names) != 2 || strcmp(strVal(linitial(names)), CRM_SCHEMA) != 0)
+		return NULL;
+	return strVal(lsecond(names));
+}
+
+/*
+ * Tables that crm.uninstall() freed are taken back: columns of the extension's
+ * types, and defaults that call its functions, as the install script has them.
+ */
+static void
+take_back(void)
+{
+	ListCell *statement_cell;
+
+	foreach(statement_cell, raw_parser(install_script(), RAW_PARSE_DEFAULT))
+	{
+		CreateStmt *create = (CreateStmt *) lfirst_node(RawStmt, statement_cell)->stmt;
+		Oid relid;
+		ListCell *element_cell;
+
+		if (!IsA(create, CreateStmt))
+			continue;
+		relid = crm_table_oid_if_any(create->relation->relname);
+		foreach(element_cell, OidIsValid(relid) ? create->tableElts : NIL)
+		{
+			ColumnDef *column = lfirst(element_cell);
+			const char *table = quote_identifier(create->relation->relname);
+			const char *type;
+			ListCell *constraint_cell;
+
+			if (!IsA(column, ColumnDef) || get_attnum(relid, column->colname) <= 0)
+				continue;
+			type = own_name(column->typeName->names);
+			if (type != NULL)
+				crm_ddl("ALTER TABLE crm.%s ALTER COLUMN %s TYPE crm.%s USING %s::crm.%s", table,
+						quote_identifier(column->colname), quote_identifier(type),
+						quote_identifier(column->colname), quote_identifier(type));
+			foreach(constraint_cell, column->constraints)
+			{
+				Constraint *constraint = lfirst_node(Constraint, constraint_cell);
+				FuncCall *call = (FuncCall *) constraint->raw_expr;
+
+				if (constraint->contype == CONSTR_DEFAULT && IsA(call, FuncCall) &&
+					own_name(call->funcname) != NULL && call->args == NIL)
+					crm_ddl("ALTER TABLE crm.%s ALTER COLUMN %s SET DEFAULT crm.%s()", table,
+							quote_identifier(column->colname),
+							quote_identifier(own_name(call->funcname)));
+			}
+		}
+	}
+}
+
+static bool
+is_freed(void)
+{
+	Oid relid = crm_table_oid("contact");
+	AttrNumber mobile = get_attnum(relid, "mobile");
+
+	return mobile > 0 && get_atttype(relid, mobile) == TEXTOID;
 }
 
 static void
@@ -125,9 +190,7 @@ run_script(const char *version)
 	(void) crm_make_partitions();
 	crm_ddl("INSERT INTO crm.installation (version, system_identifier, database_oid, database_name)"
 			" SELECT %s, " INT64_FORMAT ", %u, %s WHERE NOT EXISTS (SELECT FROM crm.installation)",
-			quote_literal_cstr(version),
-			(int64) GetSystemIdentifier(),
-			MyDatabaseId,
+			quote_literal_cstr(version), (int64) GetSystemIdentifier(), MyDatabaseId,
 			quote_literal_cstr(get_database_name(MyDatabaseId)));
 }
 
@@ -145,13 +208,16 @@ crm_install(PG_FUNCTION_ARGS)
 	if (found != NULL && strcmp(found, version) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("tables of pg_crm are of version %s, the extension is of version %s",
-						found,
+				 errmsg("tables of pg_crm are of version %s, the extension is of version %s", found,
 						version),
 				 errhint(
 					 "Run SELECT crm.migrate() to bring the tables to the extension's version.")));
 	if (ddl.switched)
+	{
 		crm_lock_schema();
+		if (is_freed())
+			take_back();
+	}
 	run_script(version);
 	crm_ddl_end(&ddl);
 
@@ -181,8 +247,7 @@ crm_migrate(PG_FUNCTION_ARGS)
 			ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("the library of pg_crm is of version %s, the extension is of version %s",
-					PG_CRM_VERSION,
-					version),
+					PG_CRM_VERSION, version),
 			 errhint(
 				 "Run ALTER EXTENSION pg_crm UPDATE, then SELECT crm.migrate() in a new session.")));
 	crm_lock_schema();
@@ -198,8 +263,7 @@ crm_migrate(PG_FUNCTION_ARGS)
 	run_script(version);
 	crm_ddl("UPDATE crm.installation SET version = %s, migrated_at = pg_catalog.now()"
 			" WHERE version <> %s",
-			quote_literal_cstr(version),
-			quote_literal_cstr(version));
+			quote_literal_cstr(version), quote_literal_cstr(version));
 	crm_ddl_end(&ddl);
 	PG_RETURN_TEXT_P(cstring_to_text(PG_CRM_VERSION));
 }

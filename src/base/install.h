@@ -32,8 +32,9 @@ typedef struct CrmDdl
 
 /*
  * Between these two the session runs DDL without notices and with a fixed
- * search_path: as the owner of crm.contact, of whose privileges the caller
- * must be, or as the caller where nothing is installed. SPI is open.
+ * search_path: as the owner of crm.contact, whose privileges the caller must
+ * have to call this function; or as the caller where nothing is installed or
+ * no function is named. SPI is open.
  */
 extern void crm_ddl_begin(CrmDdl *ddl, const char *function);
 extern void crm_ddl_end(CrmDdl *ddl);
@@ -58,5 +59,13 @@ extern void crm_make_profile_view(void);
 
 /* install.c: names of the relations that the install script makes */
 extern List *crm_script_relations(bool views_only);
+
+/* every trigger that calls a function of the extension, as t; goes on with AND */
+#define CRM_EXTENSION_TRIGGERS                                                    \
+	" FROM pg_trigger t"                                                          \
+	" JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = t.tgfoid" \
+	"  AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'"           \
+	" JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pg_crm'"         \
+	" WHERE NOT t.tgisinternal"
 
 #endif /* CRM_INSTALL_H */

@@ -23,19 +23,11 @@ PG_FUNCTION_INFO_V1(crm_restoring);
 PG_FUNCTION_INFO_V1(crm_resume_dispatch);
 PG_FUNCTION_INFO_V1(crm_sql_dispatch_allowed);
 
-/* every trigger that calls a function of the extension, once */
-#define EXTENSION_TRIGGERS                                                        \
-	" FROM pg_trigger t"                                                          \
-	" JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = t.tgfoid" \
-	"  AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'"           \
-	" JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pg_crm'"         \
-	" WHERE NOT t.tgisinternal"
-
 static void
 begin_restoring(void)
 {
 	crm_ddl_each(
-		"SELECT format('ALTER TABLE %s DISABLE TRIGGER %I', t.tgrelid::regclass, t.tgname)" EXTENSION_TRIGGERS
+		"SELECT format('ALTER TABLE %s DISABLE TRIGGER %I', t.tgrelid::regclass, t.tgname)" CRM_EXTENSION_TRIGGERS
 		" AND t.tgenabled <> 'D' ORDER BY t.oid");
 	if (crm_ddl_text("SELECT contact_id FROM crm.contact LIMIT 1") == NULL)
 	{
@@ -62,12 +54,10 @@ end_restoring(void)
 				 " AND a.attidentity <> '' AND s.name IS NOT NULL");
 	crm_ddl("INSERT INTO crm.installation (version, system_identifier, database_oid, database_name)"
 			" SELECT %s, " INT64_FORMAT ", %u, %s WHERE NOT EXISTS (SELECT FROM crm.installation)",
-			quote_literal_cstr(PG_CRM_VERSION),
-			(int64) GetSystemIdentifier(),
-			MyDatabaseId,
+			quote_literal_cstr(PG_CRM_VERSION), (int64) GetSystemIdentifier(), MyDatabaseId,
 			quote_literal_cstr(get_database_name(MyDatabaseId)));
 	crm_ddl_each(
-		"SELECT format('ALTER TABLE %s ENABLE TRIGGER %I', t.tgrelid::regclass, t.tgname)" EXTENSION_TRIGGERS
+		"SELECT format('ALTER TABLE %s ENABLE TRIGGER %I', t.tgrelid::regclass, t.tgname)" CRM_EXTENSION_TRIGGERS
 		" AND t.tgenabled = 'D' ORDER BY t.oid");
 	for (int i = 0; i < lengthof(definitions); i++)
 		CacheInvalidateRelcacheByRelid(crm_table_oid(definitions[i]));
@@ -103,8 +93,7 @@ crm_resume_dispatch(PG_FUNCTION_ARGS)
 	crm_ddl_begin(&ddl, "resume_dispatch");
 	crm_ddl("UPDATE crm.installation SET system_identifier = " INT64_FORMAT ", database_oid = %u,"
 			" database_name = %s, resumed_at = pg_catalog.now()",
-			(int64) GetSystemIdentifier(),
-			MyDatabaseId,
+			(int64) GetSystemIdentifier(), MyDatabaseId,
 			quote_literal_cstr(get_database_name(MyDatabaseId)));
 	if (SPI_processed == 0)
 		ereport(ERROR,

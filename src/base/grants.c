@@ -1,0 +1,255 @@
+/*
+ * grants.c
+ *		What each kind of user may do, by plain GRANTs: functions in the name of
+ *		the caller, tables in that of their owner.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#include "base/install.h"
+#include "base/table.h"
+
+PG_FUNCTION_INFO_V1(crm_grant_access);
+
+#define APP        (1 << 0)
+#define MARKETER   (1 << 1)
+#define ANALYST    (1 << 2)
+#define ASSOCIATE  (1 << 3)
+#define DISPATCHER (1 << 4)
+#define OWNER      (1 << 5)
+
+static const struct
+{
+	const char *name;
+	int level;
+} levels[] = {
+	{ "app", APP },
+	{ "marketer", MARKETER },
+	{ "analyst", ANALYST },
+	{ "associate", ASSOCIATE },
+	{ "dispatcher", DISPATCHER },
+	{ "owner", OWNER },
+};
+
+static const struct
+{
+	const char *name;
+	int levels;
+} functions[] = {
+	{ "identify", APP },
+	{ "identify_many", APP },
+	{ "follow", APP },
+	{ "unfollow", APP },
+	{ "scan", APP },
+	{ "bind_mobile", APP },
+	{ "track", APP },
+	{ "purchase", APP },
+	{ "refund", APP },
+	{ "join_loyalty", APP },
+	{ "merge", APP },
+	{ "unmerge", APP },
+	{ "set_stage", APP },
+	{ "dispatch_allowed", APP | MARKETER | DISPATCHER },
+	{ "timeline_svg", APP | MARKETER | ASSOCIATE },
+	{ "define_achievement", MARKETER },
+	{ "define_stage_rule", MARKETER },
+	{ "define_qr_code", MARKETER },
+};
+
+/* what says nothing of who the contact is, and no free text */
+#define OPEN_CONTACT "contact_id, created_at, gender, language, time_zone, city, tags, stage"
+#define COUNTERS                                                                               \
+	"orders, spend, first_order_at, last_order_at, refunds, scans, raw_scans,"                 \
+	" followed_at, mobile_at, events, first_seen_at, last_seen_at, stage_since, stage_manual," \
+	" ranked_stage, settled_at"
+/* every column but those that the extension keeps */
+#define CHANGEABLE "*"
+
+static const struct
+{
+	const char *privilege;
+	const char *table;
+	const char *columns; /* NULL for all */
+	int levels;
+} tables[] = {
+	{ "INSERT", "transaction", NULL, APP },
+	{ "INSERT", "event", NULL, APP },
+	{ "INSERT", "scan", NULL, APP },
+	{ "INSERT", "contact", NULL, APP },
+	{ "UPDATE", "contact", CHANGEABLE, APP },
+	{ "SELECT", "contact", NULL, APP },
+	{ "SELECT", "profile", NULL, APP | ASSOCIATE },
+	{ "SELECT", "contact_timeline", NULL, APP | ASSOCIATE },
+	{ "SELECT", "achievement_timeline", NULL, APP | ASSOCIATE | ANALYST | MARKETER },
+	{ "SELECT", "account", NULL, APP },
+	{ "SELECT", "store", NULL, APP | ASSOCIATE | ANALYST | MARKETER },
+	{ "SELECT", "qr_code", NULL, APP | ANALYST | MARKETER },
+	{ "SELECT", "loyalty_program", NULL, APP | ANALYST | MARKETER },
+	{ "SELECT", "achievement", NULL, APP | ASSOCIATE | ANALYST | MARKETER },
+	{ "SELECT", "stage", NULL, APP | ASSOCIATE | ANALYST | MARKETER },
+	{ "SELECT", "stage_rule", NULL, APP | ANALYST | MARKETER },
+	{ "SELECT", "account", "account_id, kind, name, time_zone", ANALYST | MARKETER },
+	{ "SELECT", "contact", OPEN_CONTACT, ANALYST | MARKETER },
+	{ "SELECT", "profile", OPEN_CONTACT ", " COUNTERS, ANALYST | MARKETER },
+	{ "SELECT", "profile_counter", NULL, ANALYST | MARKETER },
+	{ "SELECT", "transaction",
+	  "contact_id, transaction_id, kind, amount, currency, occurred_at,"
+	  " recorded_at, store_id, refund_of",
+	  ANALYST | MARKETER },
+	{ "SELECT", "event", "contact_id, event_id, kind, occurred_at, recorded_at, account_id",
+	  ANALYST | MARKETER },
+	{ "SELECT", "scan", NULL, ANALYST | MARKETER },
+	{ "SELECT", "first_scan", NULL, ANALYST | MARKETER },
+	{ "SELECT", "membership", NULL, ANALYST | MARKETER },
+	{ "SELECT", "award", NULL, ANALYST | MARKETER },
+	{ "SELECT", "award_change", NULL, ANALYST | MARKETER },
+	{ "SELECT", "stage_move", "contact_id, since, stage", ANALYST | MARKETER },
+	{ "SELECT", "stage_history", "contact_id, since, until, stage", ANALYST | MARKETER },
+	{ "SELECT", "refusal", NULL, ANALYST | MARKETER },
+	{ "SELECT", "lifecycle_funnel", NULL, ANALYST | MARKETER },
+	{ "SELECT", "stage_daily", NULL, ANALYST | MARKETER },
+	{ "SELECT", "scan_count", NULL, ANALYST | MARKETER },
+	{ "SELECT", "definition_log", NULL, MARKETER },
+};
+
+static int
+level_of(const char *name)
+{
+	StringInfoData known;
+
+	initStringInfo(&known);
+	for (int i = 0; i < lengthof(levels); i++)
+	{
+		if (strcmp(levels[i].name, name) == 0)
+			return levels[i].level;
+		appendStringInfo(&known, "%s%s", i > 0 ? ", " : "", levels[i].name);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("level \"%s\" is not known", name),
+			 errhint("Levels are: %s.", known.data)));
+	return 0;
+}
+
+/* Runs a query that yields what a role still lacks. */
+static void
+require_nothing(const char *query, const char *role)
+{
+	char *lacking = crm_ddl_text(query);
+
+	if (lacking != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" may not grant %s to role \"%s\"",
+						GetUserNameFromId(GetUserId(), false), lacking, role),
+				 errhint("Call crm.grant_access() as a superuser, or as a role of level owner.")));
+}
+
+static void
+grant_functions(const char *role, int level)
+{
+	const char *grantee = quote_identifier(role);
+	const char *literal = quote_literal_cstr(role);
+	StringInfoData names;
+	StringInfoData which;
+
+	if (level == OWNER)
+	{
+		crm_ddl("GRANT CREATE ON SCHEMA crm TO %s", grantee);
+		crm_ddl("GRANT USAGE ON SCHEMA crm TO %s WITH GRANT OPTION", grantee);
+	}
+	else
+		crm_ddl("GRANT USAGE ON SCHEMA crm TO %s", grantee);
+	require_nothing(
+		psprintf("SELECT 'the use of schema crm' WHERE NOT has_schema_privilege(%s, 'crm', %s)",
+				 literal, level == OWNER ? "'CREATE'" : "'USAGE'"),
+		role);
+
+	initStringInfo(&names);
+	for (int i = 0; i < lengthof(functions); i++)
+		if ((functions[i].levels & level) != 0)
+			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "",
+							 quote_literal_cstr(functions[i].name));
+	initStringInfo(&which);
+	appendStringInfo(
+		&which,
+		" FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid"
+		"  AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'"
+		" JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pg_crm'"
+		" WHERE %s",
+		level == OWNER ? "true" : psprintf("p.proname = ANY (ARRAY[%s]::name[])", names.data));
+	crm_ddl_each(psprintf(
+		"SELECT format('GRANT EXECUTE ON ROUTINE %%s TO %%I%s', p.oid::regprocedure, %s)%s",
+		level == OWNER ? " WITH GRANT OPTION" : "", literal, which.data));
+	require_nothing(psprintf("SELECT format('execution of %%s', p.oid::regprocedure)%s"
+							 " AND NOT has_function_privilege(%s, p.oid, 'EXECUTE%s') LIMIT 1",
+							 which.data, literal, level == OWNER ? " WITH GRANT OPTION" : ""),
+					role);
+}
+
+static char *
+changeable_columns(const char *table)
+{
+	return crm_ddl_text(
+		psprintf("SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)"
+				 " FROM pg_attribute WHERE attrelid = 'crm.%s'::regclass AND attnum > 0"
+				 " AND NOT attisdropped AND attgenerated = '' AND attname"
+				 " NOT IN ('contact_id', 'created_at', 'mobile', 'stage')",
+				 table));
+}
+
+static void
+grant_tables(const char *role, int level)
+{
+	for (int i = 0; i < lengthof(tables); i++)
+	{
+		const char *columns = tables[i].columns;
+
+		if ((tables[i].levels & level) == 0 || !OidIsValid(crm_table_oid_if_any(tables[i].table)))
+			continue;
+		if (columns != NULL && strcmp(columns, CHANGEABLE) == 0)
+			columns = changeable_columns(tables[i].table);
+		if (columns == NULL)
+			crm_ddl("GRANT %s ON crm.%s TO %s", tables[i].privilege, tables[i].table,
+					quote_identifier(role));
+		else
+			crm_ddl("GRANT %s (%s) ON crm.%s TO %s", tables[i].privilege, columns, tables[i].table,
+					quote_identifier(role));
+	}
+}
+
+Datum
+crm_grant_access(PG_FUNCTION_ARGS)
+{
+	char *role;
+	int level;
+	CrmDdl ddl;
+
+	for (int i = 0; i < 2; i++)
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("argument %s of crm.grant_access() must not be NULL",
+							i == 0 ? "role_name" : "level"),
+					 errhint("Name a role and a level.")));
+	role = NameStr(*PG_GETARG_NAME(0));
+	level = level_of(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	(void) get_role_oid(role, false);
+	if (level != OWNER)
+		crm_require_installed();
+
+	crm_ddl_begin(&ddl, NULL);
+	grant_functions(role, level);
+	crm_ddl_end(&ddl);
+	if (level != OWNER)
+	{
+		crm_ddl_begin(&ddl, "grant_access");
+		grant_tables(role, level);
+		crm_ddl_end(&ddl);
+	}
+	PG_RETURN_VOID();
+}
