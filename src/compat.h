@@ -8,7 +8,6 @@
 
 #include "access/genam.h"
 #include "access/tableam.h"
-#include "executor/executor.h"
 
 #if PG_VERSION_NUM < 150000
 #error "pg_crm needs PostgreSQL 15 or newer"
@@ -39,32 +38,28 @@
 /* 16: which indexes an update touches became an enum with summarizing ones */
 #if PG_VERSION_NUM >= 160000
 typedef TU_UpdateIndexes CrmUpdateIndexes;
-#define CRM_UPDATES_INDEXES(update) ((update) != TU_None)
-#define crm_exec_insert_index_tuples(result, slot, estate, only_summarizing) \
-	list_free(                                                               \
-		ExecInsertIndexTuples(result, slot, estate, false, false, NULL, NIL, only_summarizing))
+#define CRM_UPDATES_INDEXES(update)  ((update) != TU_None)
 #define CRM_ONLY_SUMMARIZING(update) ((update) == TU_Summarizing)
+#define CRM_IS_SUMMARIZING(info)     ((info)->ii_Summarizing)
 #else
 typedef bool CrmUpdateIndexes;
-#define CRM_UPDATES_INDEXES(update) (update)
-#define crm_exec_insert_index_tuples(result, slot, estate, only_summarizing) \
-	list_free(ExecInsertIndexTuples(result, slot, estate, false, false, NULL, NIL))
+#define CRM_UPDATES_INDEXES(update)  (update)
 #define CRM_ONLY_SUMMARIZING(update) false
+#define CRM_IS_SUMMARIZING(info)     false
 #endif
 
-/* 18: the check learnt to leave out one tuple, the scan to count itself */
+/* 17: indexes may clean up after the last insert */
+#if PG_VERSION_NUM >= 170000
+#define crm_index_insert_cleanup(index, info) index_insert_cleanup(index, info)
+#else
+#define crm_index_insert_cleanup(index, info) ((void) (info))
+#endif
+
+/* 18: scans count themselves */
 #if PG_VERSION_NUM >= 180000
-#define crm_exec_check_index_constraints(result, slot, estate, conflict, arbiters)   \
-	({                                                                               \
-		ItemPointerData none_;                                                       \
-		ItemPointerSetInvalid(&none_);                                               \
-		ExecCheckIndexConstraints(result, slot, estate, conflict, &none_, arbiters); \
-	})
 #define crm_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
 #else
-#define crm_exec_check_index_constraints(result, slot, estate, conflict, arbiters) \
-	ExecCheckIndexConstraints(result, slot, estate, conflict, arbiters)
 #define crm_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif

@@ -11,12 +11,12 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
-#include "executor/executor.h"
 #include "rewrite/prs2lock.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -48,6 +48,8 @@ typedef struct KnownShape
 	bool for_update;
 	bool direct; /* may be written without the executor */
 	Oid primary_key;
+	int nindexes;
+	Oid indexes[CRM_MAX_INDEXES];
 	AttrNumber attno[CRM_MAX_COLUMNS];
 } KnownShape;
 
@@ -219,24 +221,28 @@ has_unknown_columns(Relation rel, const KnownShape *shape, int ncolumns)
 	return false;
 }
 
+/* Lists the indexes; false if one of them needs the executor. */
 static bool
-has_special_indexes(Relation rel)
+know_indexes(Relation rel, KnownShape *shape)
 {
 	List *indexes = RelationGetIndexList(rel);
 	ListCell *cell;
-	bool special = false;
+	bool plain = list_length(indexes) <= CRM_MAX_INDEXES;
 
+	shape->primary_key = RelationGetPrimaryKeyIndex(rel);
 	foreach(cell, indexes)
 	{
 		Relation index = index_open(lfirst_oid(cell), AccessShareLock);
 
-		special = special || !index->rd_index->indimmediate || index->rd_index->indisexclusion ||
-			!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
-			!heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
+		plain = plain && index->rd_index->indimmediate && !index->rd_index->indisexclusion &&
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) &&
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
+		if (plain)
+			shape->indexes[shape->nindexes++] = lfirst_oid(cell);
 		index_close(index, AccessShareLock);
 	}
 	list_free(indexes);
-	return special;
+	return plain && OidIsValid(shape->primary_key);
 }
 
 static const KnownShape *
@@ -251,9 +257,8 @@ know_shape(Relation rel, const char *const *columns, int ncolumns, bool for_upda
 			return &known_shapes[i];
 
 	crm_attributes(rel, columns, ncolumns, shape.attno);
-	shape.primary_key = RelationGetPrimaryKeyIndex(rel);
-	shape.direct = is_plain(rel, for_update) && OidIsValid(shape.primary_key) &&
-		!has_special_indexes(rel) && (for_update || !has_unknown_columns(rel, &shape, ncolumns));
+	shape.direct = is_plain(rel, for_update) && know_indexes(rel, &shape) &&
+		(for_update || !has_unknown_columns(rel, &shape, ncolumns));
 	for (int i = 0; i < ncolumns; i++)
 		shape.direct = shape.direct && shape.attno[i] > 0;
 	if (nknown_shapes == lengthof(known_shapes))
@@ -279,26 +284,46 @@ crm_target_open(const char *table, const char *const *columns, int ncolumns, boo
 	target->rel = rel;
 	target->ncolumns = ncolumns;
 	target->primary_key = shape->primary_key;
+	target->nindexes = shape->nindexes;
+	memcpy(target->index_oids, shape->indexes, sizeof(target->index_oids));
 	memcpy(target->attno, shape->attno, sizeof(target->attno));
-	target->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
-	if (for_update)
-	{
-		target->found = table_slot_create(rel, NULL);
-		target->index = index_open(target->primary_key, AccessShareLock);
-	}
+	/* not counted, so that slots are cheap; with the defaults of columns added later */
+	target->descriptor = CreateTupleDescCopyConstr(RelationGetDescr(rel));
+	target->slot = MakeSingleTupleTableSlot(target->descriptor, &TTSOpsVirtual);
+	target->found = MakeSingleTupleTableSlot(target->descriptor, table_slot_callbacks(rel));
 	return target;
 }
 
 /* The indexes are opened for the first row that goes into them. */
 static void
-open_indexes(CrmTarget *target)
+insert_index_entries(CrmTarget *target, TupleTableSlot *slot, bool only_summarizing)
 {
-	if (target->result != NULL)
-		return;
-	target->estate = CreateExecutorState();
-	target->result = makeNode(ResultRelInfo);
-	InitResultRelInfo(target->result, target->rel, 0, NULL, 0);
-	ExecOpenIndices(target->result, target->index == NULL);
+	Datum values[INDEX_MAX_KEYS];
+	bool nulls[INDEX_MAX_KEYS];
+
+	if (target->indexes == NULL)
+	{
+		target->indexes = palloc_array(Relation, target->nindexes);
+		target->index_infos = palloc_array(IndexInfo *, target->nindexes);
+		for (int i = 0; i < target->nindexes; i++)
+		{
+			target->indexes[i] = index_open(target->index_oids[i], RowExclusiveLock);
+			target->index_infos[i] = BuildIndexInfo(target->indexes[i]);
+		}
+	}
+	for (int i = 0; i < target->nindexes; i++)
+	{
+		Relation index = target->indexes[i];
+		IndexInfo *info = target->index_infos[i];
+
+		if (!info->ii_ReadyForInserts || (only_summarizing && !CRM_IS_SUMMARIZING(info)))
+			continue;
+		/* no expressions, so nothing to evaluate them with */
+		FormIndexDatum(info, slot, NULL, values, nulls);
+		index_insert(index, values, nulls, &slot->tts_tid, target->rel,
+					 index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, false,
+					 info);
+	}
 }
 
 void
@@ -308,32 +333,52 @@ crm_target_close(CrmTarget *target)
 		index_endscan(target->scan);
 	if (target->index != NULL)
 		index_close(target->index, AccessShareLock);
-	if (target->found != NULL)
-		ExecDropSingleTupleTableSlot(target->found);
-	if (target->slot != NULL)
-		ExecDropSingleTupleTableSlot(target->slot);
+	for (int i = 0; target->indexes != NULL && i < target->nindexes; i++)
+	{
+		crm_index_insert_cleanup(target->indexes[i], target->index_infos[i]);
+		index_close(target->indexes[i], RowExclusiveLock);
+	}
+	ExecDropSingleTupleTableSlot(target->found);
+	ExecDropSingleTupleTableSlot(target->slot);
 	for (int i = 0; i < target->nslots; i++)
 		ExecDropSingleTupleTableSlot(target->waiting[i]);
 	if (target->bulk != NULL)
 		FreeBulkInsertState(target->bulk);
-	if (target->result != NULL)
-	{
-		ExecCloseIndices(target->result);
-		FreeExecutorState(target->estate);
-	}
 	table_close(target->rel, NoLock);
 	pfree(target);
 }
 
-bool
-crm_target_find(CrmTarget *target, int64 key)
+static void
+rescan(CrmTarget *target, Snapshot snapshot, int64 key)
 {
 	ScanKeyData scan_key;
 
 	ScanKeyInit(&scan_key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(key));
 	if (target->scan == NULL)
-		target->scan = crm_index_beginscan(target->rel, target->index, GetActiveSnapshot(), 1);
+	{
+		target->index = index_open(target->primary_key, AccessShareLock);
+		target->scan = crm_index_beginscan(target->rel, target->index, snapshot, 1);
+	}
 	index_rescan(target->scan, &scan_key, 1, NULL, 0);
+}
+
+bool
+crm_target_find(CrmTarget *target, int64 key)
+{
+	rescan(target, GetActiveSnapshot(), key);
+	return index_getnext_slot(target->scan, ForwardScanDirection, target->found);
+}
+
+void
+crm_target_look(CrmTarget *target, int64 key)
+{
+	InitDirtySnapshot(target->dirty);
+	rescan(target, &target->dirty, key);
+}
+
+bool
+crm_target_next(CrmTarget *target)
+{
 	return index_getnext_slot(target->scan, ForwardScanDirection, target->found);
 }
 
@@ -377,12 +422,7 @@ crm_target_update(CrmTarget *target, const Datum *values, const bool *nulls)
 						   InvalidSnapshot, true, &failure, &lock_mode, &update_indexes) != TM_Ok)
 		return false;
 	if (CRM_UPDATES_INDEXES(update_indexes))
-	{
-		open_indexes(target);
-		crm_exec_insert_index_tuples(target->result, slot, target->estate,
-									 CRM_ONLY_SUMMARIZING(update_indexes));
-		ResetPerTupleExprContext(target->estate);
-	}
+		insert_index_entries(target, slot, CRM_ONLY_SUMMARIZING(update_indexes));
 	return true;
 }
 
@@ -398,21 +438,6 @@ fill_slot(CrmTarget *target, TupleTableSlot *slot, const Datum *values, const bo
 			slot->tts_isnull[target->attno[i] - 1] = nulls[i];
 		}
 	ExecStoreVirtualTuple(slot);
-}
-
-bool
-crm_target_conflicts(CrmTarget *target, const Datum *values, const bool *nulls)
-{
-	ItemPointerData conflict;
-	bool free_key;
-
-	open_indexes(target);
-	fill_slot(target, target->slot, values, nulls);
-	ItemPointerSetInvalid(&target->slot->tts_tid);
-	free_key = crm_exec_check_index_constraints(target->result, target->slot, target->estate,
-												&conflict, list_make1_oid(target->primary_key));
-	ResetPerTupleExprContext(target->estate);
-	return !free_key;
 }
 
 void
@@ -443,7 +468,6 @@ crm_target_flush(CrmTarget *target)
 	if (target->nwaiting == 0)
 		return;
 	command = GetCurrentCommandId(true);
-	open_indexes(target);
 	if (target->nwaiting == 1 && target->bulk == NULL)
 		table_tuple_insert(target->rel, target->waiting[0], command, 0, NULL);
 	else
@@ -454,9 +478,6 @@ crm_target_flush(CrmTarget *target)
 						   target->bulk);
 	}
 	for (int i = 0; i < target->nwaiting; i++)
-	{
-		crm_exec_insert_index_tuples(target->result, target->waiting[i], target->estate, false);
-		ResetPerTupleExprContext(target->estate);
-	}
+		insert_index_entries(target, target->waiting[i], false);
 	target->nwaiting = 0;
 }

@@ -11,8 +11,8 @@
 #include "access/genam.h"
 #include "access/tableam.h"
 #include "executor/tuptable.h"
-#include "nodes/execnodes.h"
 #include "utils/rel.h"
+#include "utils/snapshot.h"
 
 /* OID of a table of schema crm; an error with a hint where it is missing. */
 extern Oid crm_table_oid(const char *name);
@@ -27,6 +27,7 @@ extern void crm_table_init(void);
 extern void crm_require_table(Relation rel, const char *name);
 
 #define CRM_MAX_COLUMNS 24
+#define CRM_MAX_INDEXES 8
 
 /* Numbers of the columns with these names, 0 where missing. */
 extern void crm_attributes(Relation rel, const char *const *columns, int ncolumns,
@@ -40,17 +41,23 @@ extern void crm_attributes(Relation rel, const char *const *columns, int ncolumn
 typedef struct CrmTarget
 {
 	Relation rel;
-	ResultRelInfo *result; /* its indexes, once needed */
-	EState *estate;
+	TupleDesc descriptor;
 	Oid primary_key; /* its index */
 	int ncolumns;
 	AttrNumber attno[CRM_MAX_COLUMNS]; /* of the columns named at opening */
 
-	/* finding and updating rows */
+	/* finding rows by the first column of the primary key */
 	Relation index;
 	IndexScanDesc scan;
+	SnapshotData dirty;
 	TupleTableSlot *found; /* the row that was found */
 	TupleTableSlot *slot;  /* its new version */
+
+	/* all indexes, opened once a row goes into them */
+	int nindexes;
+	Oid index_oids[CRM_MAX_INDEXES];
+	Relation *indexes;
+	struct IndexInfo **index_infos;
 
 	/* rows waiting to be inserted together */
 	int nwaiting;
@@ -82,10 +89,13 @@ extern TM_Result crm_target_lock(CrmTarget *target);
 extern bool crm_target_update(CrmTarget *target, const Datum *values, const bool *nulls);
 
 /*
- * For insert: does a row with this primary key stand in the table? And queues
- * a row; by-reference values must live until it is written.
+ * For insert: goes through the rows of a key as they stand in the table now,
+ * whoever wrote them.
  */
-extern bool crm_target_conflicts(CrmTarget *target, const Datum *values, const bool *nulls);
+extern void crm_target_look(CrmTarget *target, int64 key);
+extern bool crm_target_next(CrmTarget *target);
+
+/* Queues a row; by-reference values must live until it is written. */
 extern void crm_target_insert(CrmTarget *target, const Datum *values, const bool *nulls);
 extern void crm_target_flush(CrmTarget *target);
 

@@ -10,10 +10,12 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/numeric.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -203,6 +205,36 @@ walk_new_facts(Settling *settling, const CrmFact *facts, int nfacts)
 	}
 }
 
+/* Does the contact already have one of the awards that the walk found? */
+static bool
+has_award(Settling *settling)
+{
+	CrmWalk *walk = settling->walk;
+	CrmTarget *target = settling->award;
+
+	crm_target_look(target, DatumGetInt64(walk->values[CRM_P_CONTACT_ID]));
+	while (crm_target_next(target))
+	{
+		TupleTableSlot *slot = target->found;
+
+		slot_getallattrs(slot);
+		for (int i = 0; i < walk->nawards; i++)
+		{
+			const CrmAwardStep *step = &walk->awards[i];
+			const CrmAchievement *achievement =
+				&settling->definitions->achievements[step->achievement];
+
+			if (DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID,
+													 slot->tts_values[target->attno[1] - 1],
+													 achievement->name_text)) &&
+				DatumGetBool(DirectFunctionCall2(numeric_eq, slot->tts_values[target->attno[2] - 1],
+												 achievement->thresholds[step->threshold])))
+				return true;
+		}
+	}
+	return false;
+}
+
 /* False if an award already stands in the way: then history must decide. */
 static bool
 queue_awards(Settling *settling)
@@ -210,25 +242,25 @@ queue_awards(Settling *settling)
 	CrmWalk *walk = settling->walk;
 	static const bool nulls[lengthof(award_columns)] = { false, false, false, false,
 														 false, false, true };
-	Datum values[lengthof(award_columns)] = { walk->values[CRM_P_CONTACT_ID] };
 
-	for (int pass = 0; pass < 2; pass++)
-		for (int i = 0; i < walk->nawards; i++)
-		{
-			const CrmAwardStep *step = &walk->awards[i];
-			const CrmAchievement *achievement =
-				&settling->definitions->achievements[step->achievement];
+	if (has_award(settling))
+		return false;
+	for (int i = 0; i < walk->nawards; i++)
+	{
+		const CrmAwardStep *step = &walk->awards[i];
+		const CrmAchievement *achievement = &settling->definitions->achievements[step->achievement];
+		Datum values[lengthof(award_columns)] = {
+			walk->values[CRM_P_CONTACT_ID],
+			achievement->name_text,
+			achievement->thresholds[step->threshold],
+			TimestampTzGetDatum(step->awarded_at),
+			TimestampTzGetDatum(crm_now()),
+			Int64GetDatum(step->source_id),
+			(Datum) 0,
+		};
 
-			values[1] = achievement->name_text;
-			values[2] = achievement->thresholds[step->threshold];
-			values[3] = TimestampTzGetDatum(step->awarded_at);
-			values[4] = TimestampTzGetDatum(crm_now());
-			values[5] = Int64GetDatum(step->source_id);
-			if (pass == 1)
-				crm_target_insert(settling->award, values, nulls);
-			else if (crm_target_conflicts(settling->award, values, nulls))
-				return false;
-		}
+		crm_target_insert(settling->award, values, nulls);
+	}
 	return true;
 }
 
