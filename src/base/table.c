@@ -287,10 +287,8 @@ crm_target_open(const char *table, const char *const *columns, int ncolumns, boo
 	target->nindexes = shape->nindexes;
 	memcpy(target->index_oids, shape->indexes, sizeof(target->index_oids));
 	memcpy(target->attno, shape->attno, sizeof(target->attno));
-	/* not counted, so that slots are cheap; with the defaults of columns added later */
-	target->descriptor = CreateTupleDescCopyConstr(RelationGetDescr(rel));
-	target->slot = MakeSingleTupleTableSlot(target->descriptor, &TTSOpsVirtual);
-	target->found = MakeSingleTupleTableSlot(target->descriptor, table_slot_callbacks(rel));
+	target->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
+	target->found = table_slot_create(rel, NULL);
 	return target;
 }
 
@@ -449,7 +447,11 @@ crm_target_insert(CrmTarget *target, const Datum *values, const bool *nulls)
 	{
 		/* few rows are the rule: the list grows with them */
 		if (target->waiting == NULL)
+		{
 			target->waiting = palloc_array(TupleTableSlot *, 4);
+			/* not counted: hundreds of slots that pin one descriptor are slow */
+			target->descriptor = CreateTupleDescCopy(RelationGetDescr(target->rel));
+		}
 		else if (target->nslots >= 4 && (target->nslots & (target->nslots - 1)) == 0)
 			target->waiting = repalloc_array(target->waiting, TupleTableSlot *, target->nslots * 2);
 		target->waiting[target->nslots++] = MakeSingleTupleTableSlot(RelationGetDescr(target->rel),

@@ -41,7 +41,6 @@ extern void crm_attributes(Relation rel, const char *const *columns, int ncolumn
 typedef struct CrmTarget
 {
 	Relation rel;
-	TupleDesc descriptor;
 	Oid primary_key; /* its index */
 	int ncolumns;
 	AttrNumber attno[CRM_MAX_COLUMNS]; /* of the columns named at opening */
@@ -63,6 +62,7 @@ typedef struct CrmTarget
 	int nwaiting;
 	int nslots;
 	TupleTableSlot **waiting;
+	TupleDesc descriptor; /* of theirs */
 	struct BulkInsertStateData *bulk;
 } CrmTarget;
 
