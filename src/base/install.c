@@ -183,15 +183,21 @@ is_freed(void)
 }
 
 static void
+add_installation(const char *version)
+{
+	crm_ddl("INSERT INTO crm.installation (version, system_identifier, database_oid, database_name)"
+			" SELECT %s, " INT64_FORMAT ", %u, %s WHERE NOT EXISTS (SELECT FROM crm.installation)",
+			quote_literal_cstr(version), (int64) GetSystemIdentifier(), MyDatabaseId,
+			quote_literal_cstr(get_database_name(MyDatabaseId)));
+}
+
+static void
 run_script(const char *version)
 {
 	crm_ddl("%s", install_script());
 	crm_make_profile_view();
 	(void) crm_make_partitions();
-	crm_ddl("INSERT INTO crm.installation (version, system_identifier, database_oid, database_name)"
-			" SELECT %s, " INT64_FORMAT ", %u, %s WHERE NOT EXISTS (SELECT FROM crm.installation)",
-			quote_literal_cstr(version), (int64) GetSystemIdentifier(), MyDatabaseId,
-			quote_literal_cstr(get_database_name(MyDatabaseId)));
+	add_installation(version);
 }
 
 Datum
@@ -217,6 +223,9 @@ crm_install(PG_FUNCTION_ARGS)
 		crm_lock_schema();
 		if (is_freed())
 			take_back();
+		/* the script adds what ships only where there is no row yet */
+		if (OidIsValid(crm_table_oid_if_any("installation")))
+			add_installation(version);
 	}
 	run_script(version);
 	crm_ddl_end(&ddl);
@@ -257,7 +266,8 @@ crm_migrate(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("crm.installation does not say of which version the tables are"),
 				 errhint("End a restore with SELECT crm.restoring(false).")));
-	steps = crm_ddl_text(psprintf("SELECT crm.migration_script(%s)", quote_literal_cstr(found)));
+	steps = crm_ddl_text(
+		psprintf("SELECT crm.migration_script(%s::text)", quote_literal_cstr(found)));
 	if (steps != NULL && *steps != '\0')
 		crm_ddl("%s", steps);
 	run_script(version);
