@@ -454,9 +454,8 @@ crm_target_insert(CrmTarget *target, const Datum *values, const bool *nulls)
 		}
 		else if (target->nslots >= 4 && (target->nslots & (target->nslots - 1)) == 0)
 			target->waiting = repalloc_array(target->waiting, TupleTableSlot *, target->nslots * 2);
-		target->waiting[target->nslots++] = MakeSingleTupleTableSlot(RelationGetDescr(target->rel),
-																	 table_slot_callbacks(
-																		 target->rel));
+		target->waiting[target->nslots++] =
+			MakeSingleTupleTableSlot(target->descriptor, table_slot_callbacks(target->rel));
 	}
 	fill_slot(target, target->waiting[target->nwaiting], values, nulls);
 	target->nwaiting++;
