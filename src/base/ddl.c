@@ -74,7 +74,8 @@ crm_ddl_begin(CrmDdl *ddl, const char *function)
 	}
 	ddl->guc_nest_level = NewGUCNestLevel();
 	set_option("search_path", "pg_catalog, pg_temp");
-	set_option("client_min_messages", "warning");
+	/* a GRANT that grants nothing warns; the caller looks for itself */
+	set_option("client_min_messages", function != NULL ? "warning" : "error");
 	set_option("standard_conforming_strings", "on");
 	set_option("check_function_bodies", "on");
 	SPI_connect();

@@ -242,14 +242,15 @@ crm_grant_access(PG_FUNCTION_ARGS)
 	if (level != OWNER)
 		crm_require_installed();
 
-	crm_ddl_begin(&ddl, NULL);
-	grant_functions(role, level);
-	crm_ddl_end(&ddl);
+	/* the tables first: only their owner gets further */
 	if (level != OWNER)
 	{
 		crm_ddl_begin(&ddl, "grant_access");
 		grant_tables(role, level);
 		crm_ddl_end(&ddl);
 	}
+	crm_ddl_begin(&ddl, NULL);
+	grant_functions(role, level);
+	crm_ddl_end(&ddl);
 	PG_RETURN_VOID();
 }

@@ -1,0 +1,242 @@
+-- who may do what: levels, owners who plant things, hijacked search paths
+BEGIN;
+SET client_min_messages = warning;
+CREATE EXTENSION pg_crm;
+SET search_path = public, pg_catalog;
+SELECT no_plan();
+-- tests run as other roles too
+GRANT ALL ON SCHEMA public TO PUBLIC;
+GRANT ALL ON ALL TABLES IN SCHEMA pg_temp TO PUBLIC;
+GRANT ALL ON ALL SEQUENCES IN SCHEMA pg_temp TO PUBLIC;
+SET ROLE NONE;
+
+CREATE ROLE brand;
+CREATE ROLE stranger;
+CREATE ROLE planter;
+CREATE ROLE backend;
+CREATE ROLE bi;
+CREATE ROLE marketing;
+CREATE ROLE shop_staff;
+CREATE ROLE sender;
+CREATE ROLE bare;
+
+-- before anything is granted
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p
+    WHERE p.pronamespace = 'crm'::regnamespace AND p.prosecdef$$, 'no function is SECURITY DEFINER');
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+    WHERE p.pronamespace = 'crm'::regnamespace AND l.lanname NOT IN ('c', 'internal', 'sql')$$, 'none is PL/pgSQL');
+SELECT set_eq($$SELECT p.proname::text FROM pg_proc p
+    WHERE p.pronamespace = 'crm'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')
+      AND p.proname NOT LIKE 'mobile\_%'$$,
+    ARRAY['now', 'default_currency', 'default_time_zone', 'version', 'install', 'migrate', 'uninstall', 'restoring'],
+    'PUBLIC may execute what works with the caller''s rights, and nothing else');
+SET ROLE stranger;
+SELECT throws_ok('SELECT crm.install()', '42501', NULL, 'a role without rights installs nothing');
+RESET ROLE;
+
+-- level owner: a superuser makes the extension, a plain role the tables
+SELECT lives_ok($$SELECT crm.grant_access('brand', 'owner')$$, 'level owner before anything is installed');
+SET ROLE stranger;
+SELECT throws_ok($$SELECT crm.grant_access('stranger', 'owner')$$, '42501', NULL, 'nobody makes himself an owner');
+RESET ROLE;
+
+-- nobody plants a table
+GRANT CREATE, USAGE ON SCHEMA crm TO planter;
+SET ROLE planter;
+CREATE TABLE crm.stage (stage text PRIMARY KEY, rank integer, label text);
+SET ROLE brand;
+SELECT throws_ok('SELECT crm.install()', '42501', 'crm.stage belongs to role "planter"', 'a planted table is not taken over');
+RESET ROLE;
+SELECT throws_ok('SELECT crm.install()', '42501', NULL, 'by a superuser neither');
+DROP TABLE crm.stage;
+SET ROLE planter;
+CREATE VIEW crm.profile AS SELECT 1 AS contact_id;
+SET ROLE brand;
+SELECT throws_ok('SELECT crm.install()', '42501', NULL, 'nor a planted view');
+RESET ROLE;
+DROP VIEW crm.profile;
+
+SET ROLE brand;
+SELECT lives_ok('SELECT crm.install()', 'a plain role installs');
+RESET ROLE;
+SELECT is_empty($$SELECT c.oid::regclass FROM pg_class c WHERE c.relnamespace = 'crm'::regnamespace
+    AND c.relowner <> 'brand'::regrole AND c.relkind <> 'c'$$, 'and owns all of it');
+SET ROLE planter;
+CREATE TABLE crm.event_2040_01 (note text);
+SET ROLE stranger;
+SELECT throws_ok('SELECT crm.install()', '42501', NULL, 'a stranger may not install over it');
+SELECT throws_ok('SELECT crm.migrate()', '42501', NULL, 'migrate');
+SELECT throws_ok('SELECT crm.uninstall()', '42501', NULL, 'uninstall');
+SELECT throws_ok('SELECT crm.restoring(true)', '42501', NULL, 'restore');
+SELECT throws_ok('SELECT crm.resume_dispatch()', '42501', NULL, 'resume');
+SELECT throws_ok('SELECT crm.maintain_partitions()', '42501', NULL, 'make partitions');
+RESET ROLE;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA crm TO stranger;
+GRANT USAGE ON SCHEMA crm TO stranger;
+SET ROLE stranger;
+SELECT throws_ok('SELECT crm.resume_dispatch()', '42501', NULL, 'also with the right to execute it');
+SELECT throws_ok('SELECT crm.maintain_partitions()', '42501', NULL, 'and this');
+SELECT throws_ok('SELECT crm.build_profile_view()', '42501', NULL, 'and this');
+SELECT throws_ok($$SELECT crm.grant_access('stranger', 'app')$$, '42501', NULL, 'and this');
+RESET ROLE;
+SELECT lives_ok('SELECT crm.install()', 'a superuser may install again');
+SELECT is((SELECT relowner::regrole::text FROM pg_class WHERE oid = 'crm.contact'::regclass), 'brand', 'in the owner''s name');
+SET pg_crm.clock = '2039-12-05 00:00Z';
+SELECT is(crm.maintain_partitions(), 7, 'a planted partition is passed over');
+RESET pg_crm.clock;
+DROP TABLE crm.event_2040_01;
+
+-- the owner hands out levels, in his own name
+SET ROLE brand;
+SELECT lives_ok($$SELECT crm.grant_access('backend', 'app')$$, 'app');
+SELECT lives_ok($$SELECT crm.grant_access('bi', 'analyst')$$, 'analyst');
+SELECT lives_ok($$SELECT crm.grant_access('marketing', 'marketer')$$, 'marketer');
+SELECT lives_ok($$SELECT crm.grant_access('shop_staff', 'associate')$$, 'associate');
+SELECT lives_ok($$SELECT crm.grant_access('sender', 'dispatcher')$$, 'dispatcher');
+SELECT lives_ok($$SELECT crm.grant_access('bi', 'analyst')$$, 'once more');
+SELECT throws_ok($$SELECT crm.grant_access('bi', 'Analyst')$$, '22023', NULL, 'an unknown level');
+SELECT throws_ok($$SELECT crm.grant_access('nobody at all', 'app')$$, '42704', NULL, 'an unknown role');
+INSERT INTO crm.account (kind, name) VALUES ('official_account', 'shop');
+INSERT INTO crm.loyalty_program (name) VALUES ('club');
+SELECT lives_ok($$SELECT crm.define_qr_code('{"account": "shop", "scene": "door"}')$$, 'the owner defines');
+
+-- a role that may only execute, without any right on a table
+RESET ROLE;
+GRANT USAGE ON SCHEMA crm TO bare;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA crm TO bare;
+SET ROLE bare;
+SELECT is(crm.identify('customer', 'c1'), 1::bigint, 'without table rights: identify');
+SELECT lives_ok($$SELECT crm.follow('shop', 'o1', scene => 'door')$$, 'follow');
+SELECT lives_ok($$SELECT crm.scan('door', 'shop', 'o1')$$, 'scan');
+SELECT lives_ok($$SELECT crm.bind_mobile(crm.identify('shop', 'o1'), '13800138000')$$, 'bind_mobile');
+SELECT lives_ok($$SELECT crm.purchase(1, 30, external_ref => 'r')$$, 'purchase');
+SELECT lives_ok($$SELECT crm.refund(1, 'r', 10, key => 'k')$$, 'refund');
+SELECT lives_ok($$SELECT crm.track(1, 'cart', '{"sku": 1}')$$, 'track');
+SELECT lives_ok($$SELECT crm.join_loyalty(1, 'club')$$, 'join_loyalty');
+SELECT lives_ok($$SELECT crm.set_stage(1, 'intent', 'asked')$$, 'set_stage');
+SELECT lives_ok($$SELECT crm.unfollow('shop', 'o1')$$, 'unfollow');
+SELECT is_empty('SELECT * FROM crm.verify()', 'verify');
+SELECT lives_ok($$SELECT crm.define_achievement('{"name": "bare", "on_kind": "cart"}')$$, 'define');
+SELECT throws_ok('SELECT 1 FROM crm.contact', '42501', NULL, 'but sees no table');
+SELECT throws_ok('INSERT INTO crm.transaction (contact_id, amount) VALUES (1, 1)', '42501', NULL, 'and writes none');
+RESET ROLE;
+SELECT is((SELECT changed_by FROM crm.definition_log WHERE name = 'bare'), 'bare', 'the log names who called');
+
+-- app
+SET ROLE backend;
+SELECT lives_ok($$SELECT crm.purchase(1, 5)$$, 'the app buys by function');
+SELECT lives_ok($$INSERT INTO crm.transaction (contact_id, amount) VALUES (1, 5)$$, 'and by INSERT');
+SELECT lives_ok($$INSERT INTO crm.contact (name) VALUES ('Li')$$, 'adds contacts');
+SELECT lives_ok($$UPDATE crm.contact SET name = 'Wang', attributes = '{"x": 1}' WHERE contact_id = 1$$, 'changes them');
+SELECT throws_ok($$UPDATE crm.contact SET stage = 'loyal'$$, '42501', NULL, 'but not what the extension keeps');
+SELECT throws_ok($$DELETE FROM crm.transaction$$, '42501', NULL, 'deletes no facts');
+SELECT throws_ok($$INSERT INTO crm.award VALUES (1, 'x', 1, now(), now())$$, '42501', NULL, 'awards nothing');
+SELECT throws_ok($$UPDATE crm.achievement SET on_kind = 'cart'$$, '42501', NULL, 'defines nothing');
+SELECT throws_ok($$SELECT crm.define_achievement('{}')$$, '42501', NULL, 'by function neither');
+SELECT throws_ok($$SELECT 1 FROM crm.merge_ledger$$, '42501', NULL, 'and reads no ledger');
+SELECT lives_ok($$SELECT * FROM crm.profile, crm.stage_rule, crm.store$$, 'it reads profiles and definitions');
+
+-- analyst, and who is an analyst and more
+SET ROLE bi;
+SELECT lives_ok('SELECT * FROM crm.' || v, 'an analyst reads ' || v)
+  FROM unnest(ARRAY['lifecycle_funnel', 'stage_daily', 'achievement_timeline', 'scan_count', 'award', 'profile_counter', 'stage']) AS v;
+SELECT lives_ok('SELECT contact_id, stage, orders, spend, city FROM crm.profile', 'and profiles');
+SELECT lives_ok('SELECT contact_id, amount FROM crm.transaction', 'and orders');
+SELECT throws_ok('SELECT ' || c, '42501', NULL, 'but no ' || c)
+  FROM unnest(ARRAY['mobile FROM crm.profile', 'name FROM crm.profile', 'birthday FROM crm.profile', 'attributes FROM crm.profile',
+      'mobile FROM crm.contact', 'name FROM crm.contact', 'attributes FROM crm.contact', '* FROM crm.contact_timeline',
+      'external_id FROM crm.identity', 'properties FROM crm.event', 'items FROM crm.transaction', 'external_ref FROM crm.transaction',
+      'reason FROM crm.stage_move', 'reason FROM crm.stage_history', 'key FROM crm.fact_key', '* FROM crm.merge_ledger',
+      'settings FROM crm.account', '* FROM crm.definition_log']) AS c;
+SELECT throws_ok('SELECT crm.purchase(1, 5)', '42501', NULL, 'and buys nothing');
+SET ROLE marketing;
+SELECT lives_ok($$SELECT crm.define_achievement('{"name": "m", "on_kind": "cart", "thresholds": [7]}')$$, 'a marketer defines');
+SELECT lives_ok('SELECT crm.timeline_svg(1)', 'sees a timeline');
+SELECT lives_ok('SELECT * FROM crm.lifecycle_funnel', 'and the views');
+SELECT throws_ok('SELECT mobile FROM crm.profile', '42501', NULL, 'but no mobile');
+SELECT throws_ok('UPDATE crm.stage SET rank = NULL', '42501', NULL, 'and changes no table');
+SET ROLE shop_staff;
+SELECT lives_ok('SELECT name, mobile FROM crm.profile', 'an associate knows the customer');
+SELECT lives_ok('SELECT crm.timeline_svg(1), count(*) FROM crm.contact_timeline', 'and the history');
+SELECT throws_ok('SELECT 1 FROM crm.contact', '42501', NULL, 'not the tables');
+SELECT throws_ok('SELECT crm.purchase(1, 5)', '42501', NULL, 'and records nothing');
+SET ROLE sender;
+SELECT ok(crm.dispatch_allowed(), 'the dispatcher asks whether it may');
+SELECT throws_ok('SELECT 1 FROM crm.contact', '42501', NULL, 'and as yet no more');
+RESET ROLE;
+SELECT is_empty($$SELECT c.oid::regclass, r FROM pg_class c, unnest(ARRAY['backend', 'bi', 'marketing', 'shop_staff', 'sender', 'bare']) AS r
+    WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind IN ('r', 'p') AND has_table_privilege(r, c.oid, 'TRIGGER, TRUNCATE, DELETE, REFERENCES')$$,
+    'no level may plant triggers or delete');
+
+-- an owner who plants triggers, operators, functions and defaults
+SET ROLE brand;
+CREATE TABLE public.spied (what text, as_role text);
+GRANT ALL ON public.spied TO PUBLIC;
+CREATE FUNCTION public.spy() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN INSERT INTO public.spied VALUES (tg_name, current_user); RETURN NEW; END$$;
+CREATE FUNCTION public.spy_default() RETURNS text LANGUAGE plpgsql AS
+$$BEGIN INSERT INTO public.spied VALUES ('default', current_user); RETURN 'x'; END$$;
+CREATE FUNCTION public.spy_equal(bigint, bigint) RETURNS boolean LANGUAGE plpgsql AS
+$$BEGIN INSERT INTO public.spied VALUES ('operator', current_user); RETURN $1 OPERATOR(pg_catalog.=) $2; END$$;
+CREATE OPERATOR public.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = public.spy_equal);
+CREATE OPERATOR crm.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = public.spy_equal);
+CREATE FUNCTION crm.unnest(bigint[]) RETURNS SETOF bigint LANGUAGE sql AS
+$$INSERT INTO public.spied VALUES ('function', current_user); SELECT NULL::bigint WHERE false$$;
+CREATE TRIGGER planted BEFORE INSERT OR UPDATE ON crm.profile_counter FOR EACH ROW EXECUTE FUNCTION public.spy();
+CREATE TRIGGER planted_award AFTER INSERT OR UPDATE ON crm.award FOR EACH ROW EXECUTE FUNCTION public.spy();
+CREATE TRIGGER planted_log AFTER INSERT ON crm.definition_log FOR EACH ROW EXECUTE FUNCTION public.spy();
+ALTER TABLE crm.definition_log ADD COLUMN planted text DEFAULT public.spy_default();
+ALTER TABLE crm.identity ADD COLUMN planted text DEFAULT public.spy_default();
+DELETE FROM public.spied;
+RESET ROLE;
+SET search_path = public, crm, pg_catalog;
+SELECT lives_ok($$SELECT crm.purchase(crm.identify('customer', 'c9'), 200)$$, 'a superuser buys at an owner''s who planted things');
+SELECT lives_ok($$SELECT crm.define_achievement('{"name": "planted", "on_kind": "purchase"}')$$, 'defines');
+SELECT lives_ok('SELECT crm.install()', 'installs');
+SELECT lives_ok('SELECT * FROM crm.verify()', 'verifies');
+SELECT lives_ok($$SELECT crm.bind_mobile(1, '13900139000')$$, 'binds');
+SELECT lives_ok('SELECT crm.restoring(true)', 'restores');
+SELECT lives_ok('SELECT crm.restoring(false)', 'to the end');
+SELECT lives_ok($$SELECT crm.grant_access('bi', 'analyst')$$, 'grants');
+SELECT ok((SELECT pg_catalog.count(*) > 0 FROM public.spied), 'what was planted did run');
+SELECT is_empty($$SELECT DISTINCT what, as_role FROM public.spied WHERE as_role <> 'brand'$$, 'only ever as its owner');
+SET search_path = public, pg_catalog;
+
+-- a caller with a hijacked search path gains nothing from the owner
+SET ROLE backend;
+RESET ROLE;
+DELETE FROM public.spied;
+CREATE SCHEMA trap;
+GRANT ALL ON SCHEMA trap TO backend;
+SET ROLE backend;
+CREATE FUNCTION trap.spy_equal(bigint, bigint) RETURNS boolean LANGUAGE plpgsql AS
+$$BEGIN INSERT INTO public.spied VALUES ('trap', current_user); RETURN true; END$$;
+CREATE OPERATOR trap.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = trap.spy_equal);
+CREATE FUNCTION trap.count(anyelement) RETURNS bigint LANGUAGE sql AS 'SELECT 0::bigint';
+CREATE FUNCTION trap.now() RETURNS timestamptz LANGUAGE plpgsql AS
+$$BEGIN INSERT INTO public.spied VALUES ('trap now', current_user); RETURN '2000-01-01'; END$$;
+CREATE FUNCTION trap.coalesce(bigint, bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 0::bigint';
+CREATE TEMP TABLE contact (contact_id bigint);
+CREATE TEMP TABLE pg_class (oid oid);
+SET search_path = trap, pg_temp, crm, pg_catalog, public;
+SELECT lives_ok($$SELECT crm.purchase(crm.identify('customer', 'c10'), 10)$$, 'with a hijacked search_path: purchase');
+SELECT lives_ok($$SELECT crm.bind_mobile(crm.identify('customer', 'c10'), '13700137000')$$, 'bind_mobile');
+SELECT lives_ok($$SELECT crm.follow('shop', 'o10', scene => 'door')$$, 'follow');
+INSERT INTO crm.transaction (contact_id, amount) VALUES (1, 2);
+SET search_path = public, pg_catalog;
+RESET ROLE;
+SELECT is_empty('SELECT * FROM public.spied WHERE as_role NOT IN (''backend'', ''brand'')', 'nothing of it ran as anybody else');
+SELECT is_empty('SELECT * FROM public.spied WHERE what LIKE ''trap%''', 'nor at all');
+SELECT is_empty('SELECT * FROM crm.verify()', 'and everything is as it should be');
+
+-- rows that the session's role may not see are no way around
+SET ROLE brand;
+ALTER TABLE crm.transaction ENABLE ROW LEVEL SECURITY;
+ALTER TABLE crm.transaction FORCE ROW LEVEL SECURITY;
+SET ROLE bare;
+SELECT lives_ok('SELECT crm.purchase(1, 1)', 'row security of the owner''s table does not hide it from the extension');
+RESET ROLE;
+SELECT is_empty('SELECT * FROM crm.verify()', 'nor does it spoil the sums');
+
+SELECT * FROM finish();
+ROLLBACK;
