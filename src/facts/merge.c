@@ -40,6 +40,13 @@ static CrmPlan lock_loser = {
 	{ INT8OID }
 };
 
+static CrmPlan find_unprofiled = {
+	"SELECT c.contact_id FROM crm.contact c WHERE c.contact_id = ANY ($1) AND NOT EXISTS"
+	" (SELECT FROM crm.profile_counter p WHERE p.contact_id = c.contact_id) LIMIT 1",
+	1,
+	{ INT8ARRAYOID }
+};
+
 /* the survivor first */
 static CrmPlan compare = {
 	"SELECT c.contact_id, v.others > 0, to_jsonb(c), c FROM crm.contact c"
@@ -198,6 +205,21 @@ lock_both(const int64 *contacts)
 	return locked;
 }
 
+/* Contacts loaded without triggers have no profile yet, which is the lock. */
+void
+crm_check_profiles(const int64 *contacts, int ncontacts)
+{
+	Datum value = crm_int64_array(contacts, ncontacts);
+
+	if (crm_run(&find_unprofiled, &value, NULL) > 0)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("contact %lld has no profile", (long long) crm_result_int64(0, 1)),
+			 errhint(
+				 "End the restore with crm.restoring(false); crm.verify() lists what is missing.")));
+}
+
 /*
  * The two contacts as they are now, locked, in the order of their ids; false
  * where they are one.
@@ -205,8 +227,6 @@ lock_both(const int64 *contacts)
 static bool
 find_both(int64 contact_id, int64 other, int64 *contacts)
 {
-	int64 before[2] = { 0, 0 };
-
 	for (;;)
 	{
 		int64 a = crm_contact_resolve(contact_id);
@@ -217,15 +237,9 @@ find_both(int64 contact_id, int64 other, int64 *contacts)
 		contacts[1] = Max(a, b);
 		if (a == b)
 			return false;
-		if (before[0] == contacts[0] && before[1] == contacts[1])
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("contact %lld or %lld has no profile", (long long) contacts[0],
-							(long long) contacts[1]),
-					 errhint("End crm.restoring() first; crm.verify() lists what is missing.")));
 		if (lock_both(contacts))
 			return true;
-		memcpy(before, contacts, sizeof(before));
+		crm_check_profiles(contacts, 2);
 	}
 }
 

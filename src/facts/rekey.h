@@ -45,6 +45,9 @@ extern void crm_rekey_back(const CrmReferrer *referrer, int64 from, int64 to, Da
  */
 extern char *crm_stored_columns(Oid relid, Datum rows);
 
+/* merge.c: raises an error for a contact that has no profile */
+extern void crm_check_profiles(const int64 *contacts, int ncontacts);
+
 /* What becomes jsonb does not depend on the session; ended by AtEOXact_GUC(true, …). */
 extern int crm_plain_output(void);
 

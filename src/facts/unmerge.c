@@ -215,7 +215,6 @@ find_and_lock(Merge *merge, int64 other)
 {
 	Datum value = Int64GetDatum(other);
 	int64 locked = 0;
-	int64 missed = 0;
 	int64 into;
 	bool isnull;
 
@@ -248,12 +247,8 @@ find_and_lock(Merge *merge, int64 other)
 		value = Int64GetDatum(merge->survivor);
 		if (crm_run(&lock_profile, &value, NULL) > 0)
 			locked = merge->survivor;
-		else if (missed == merge->survivor)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("contact %lld has no profile", (long long) missed),
-					 errhint("End crm.restoring() first; crm.verify() lists what is missing.")));
-		missed = merge->survivor;
+		else
+			crm_check_profiles(&merge->survivor, 1);
 		value = Int64GetDatum(other);
 	}
 
