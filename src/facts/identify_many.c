@@ -44,8 +44,7 @@ static CrmPlan find_many = {
 	{ TEXTOID, INT8OID, TEXTARRAYOID, TEXTARRAYOID }
 };
 static CrmPlan find_sequence = {
-	"SELECT pg_get_serial_sequence('crm.contact', 'contact_id')::regclass",
-	0
+	"SELECT pg_get_serial_sequence('crm.contact', 'contact_id')::regclass", 0
 };
 
 /* The identifiers in the form in which they are kept. */
@@ -74,6 +73,22 @@ read_identifiers(const CrmAccount *account, ArrayType *given, CrmColumn *forms)
 	return n;
 }
 
+/*
+ * Planned anew for each call: the arrays may hold one identifier or a million,
+ * and a kept plan from the days of an empty table would look through all rows
+ * for each of them.
+ */
+static uint64
+run_once(CrmPlan *plan, Datum *values)
+{
+	int code = SPI_execute_with_args(plan->sql, plan->nargs, plan->argtypes, values, NULL, false,
+									 0);
+
+	if (code < 0)
+		elog(ERROR, "SPI_execute_with_args failed: %s", SPI_result_code_string(code));
+	return SPI_processed;
+}
+
 static void
 create_many(const CrmAccount *account, Datum forms, Datum sequence)
 {
@@ -87,7 +102,7 @@ create_many(const CrmAccount *account, Datum forms, Datum sequence)
 	values[1] = Int64GetDatum(account->account_id);
 	values[2] = forms;
 	values[3] = sequence;
-	n = crm_run(&claim_many, values, NULL);
+	n = run_once(&claim_many, values);
 	if (n == 0)
 		return;
 	crm_column_init(&ids, INT8OID);
@@ -100,7 +115,7 @@ create_many(const CrmAccount *account, Datum forms, Datum sequence)
 	values[0] = crm_column_array(&ids);
 	values[1] = crm_column_array(&identifiers);
 	values[2] = BoolGetDatum(strcmp(account->kind, "mobile") == 0);
-	crm_run(&insert_contacts, values, NULL);
+	run_once(&insert_contacts, values);
 }
 
 Datum
@@ -139,7 +154,7 @@ crm_sql_identify_many(PG_FUNCTION_ARGS)
 		values[1] = Int64GetDatum(account.account_id);
 		values[2] = PointerGetDatum(given);
 		values[3] = forms;
-		found = crm_run(&find_many, values, NULL);
+		found = run_once(&find_many, values);
 	} while (found != n);
 
 	for (uint64 row = 0; row < found; row++)
