@@ -157,11 +157,15 @@ crm_contact_added(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-static CrmPlan find_walked = {
-	"SELECT DISTINCT p.contact_id FROM crm.profile_counter p WHERE p.contact_id = ANY ($1)"
-	" ORDER BY p.contact_id",
-	1,
-	{ INT8ARRAYOID }
+/*
+ * Contacts still to be inserted are not there, and get what they need when they
+ * are. The lock keeps a merge from ending a contact that gains an identifier.
+ */
+static CrmPlan lock_known = {
+	"SELECT p.contact_id, p.contact_id = ANY ($2) FROM crm.profile_counter p"
+	" WHERE p.contact_id = ANY ($1) ORDER BY p.contact_id FOR NO KEY UPDATE OF p",
+	2,
+	{ INT8ARRAYOID, INT8ARRAYOID }
 };
 
 /* A mobile that becomes known is something the walk must hear of. */
@@ -176,6 +180,7 @@ crm_identity_added(PG_FUNCTION_ARGS)
 	AttrNumber kind;
 	AttrNumber contact_id;
 	CrmColumn contacts;
+	CrmColumn with_mobile;
 	bool isnull;
 
 	crm_rows_open(&rows, fcinfo, "identity_added");
@@ -183,23 +188,30 @@ crm_identity_added(PG_FUNCTION_ARGS)
 	kind = crm_rows_attribute(&rows, "kind");
 	contact_id = crm_rows_attribute(&rows, "contact_id");
 	crm_column_init(&contacts, INT8OID);
+	crm_column_init(&with_mobile, INT8OID);
 	while (crm_rows_next(&rows))
+	{
+		Datum id = crm_rows_value(&rows, contact_id, &isnull);
+
+		crm_column_add(&contacts, id, false);
 		if (crm_text_equals(crm_rows_value(&rows, kind, &isnull), "mobile", 6))
-			crm_column_add(&contacts, crm_rows_value(&rows, contact_id, &isnull), false);
+			crm_column_add(&with_mobile, id, false);
+	}
 	if (contacts.n > 0)
 	{
-		Datum value = crm_column_array(&contacts);
+		Datum values[2] = { crm_column_array(&contacts), crm_column_array(&with_mobile) };
 		uint64 n;
 		int64 *ids;
+		int nids = 0;
 
 		crm_connect(&acting);
-		/* contacts still to be inserted get theirs when they are */
-		n = crm_run(&find_walked, &value, NULL);
+		n = crm_run(&lock_known, values, NULL);
 		ids = palloc(sizeof(int64) * Max(n, 1));
 		for (uint64 row = 0; row < n; row++)
-			ids[row] = crm_result_int64(row, 1);
-		if (n > 0)
-			crm_profile_recompute(ids, n, crm_now());
+			if (DatumGetBool(crm_result(row, 2, &isnull)))
+				ids[nids++] = crm_result_int64(row, 1);
+		if (nids > 0)
+			crm_profile_recompute(ids, nids, crm_now());
 		crm_disconnect(&acting);
 	}
 	crm_rows_close(&rows);
