@@ -1,0 +1,159 @@
+# pg_dump and restore into a new database, data only into an installed one, uninstall and DROP EXTENSION
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use CrmTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = crm_node('dump');
+crm_database($node, 'shop');
+$node->safe_psql('shop', q{
+    ALTER TABLE crm.contact ADD COLUMN shoe_size integer;
+    ALTER TABLE crm.transaction ADD COLUMN till text DEFAULT 'main';
+    CREATE INDEX ON crm.contact (mobile);
+    SELECT crm.install();
+    CREATE ROLE backend;
+    SELECT crm.grant_access('backend', 'app');
+    INSERT INTO crm.account (kind, name) VALUES ('official_account', 'shop');
+    INSERT INTO crm.loyalty_program (name) VALUES ('club');
+    INSERT INTO crm.store (store_id, name) VALUES (1000, 'Bund');
+    SELECT crm.define_qr_code('{"account": "shop", "scene": "door", "store_id": 1000}');
+    SELECT crm.define_achievement('{"name": "vip", "on_kind": "purchase", "measure": "amount", "thresholds": [60]}');
+    SELECT crm.define_stage_rule('{"stage": "vip", "rule": "spend >= 60", "rank": 9}');
+    INSERT INTO crm.contact (contact_id, name, shoe_size, mobile, created_at) VALUES (70, 'Li', 42, '13800138000', '2024-01-01');
+    SELECT crm.follow('shop', 'o' || n, at => '2024-02-01', scene => 'door') FROM generate_series(1, 5) AS n;
+    SELECT crm.bind_mobile(crm.identify('shop', 'o1'), '13900139000');
+    SELECT crm.purchase(crm.identify('shop', 'o1'), 30, '2024-03-01', 'a'), crm.purchase(70, 40, '2024-03-02', 'b');
+    SELECT crm.purchase(70, 40, '2024-03-01', 'late', items => '[{"sku": 1}]');
+    SELECT crm.refund(70, 'b', 10, '2024-03-05', 'back');
+    SELECT crm.join_loyalty(70, 'club', '2024-03-03');
+    SELECT crm.set_stage(crm.identify('shop', 'o2'), 'intent', 'asked');
+    SELECT crm.track(70, 'cart', '{"sku": 2}', '2024-04-01', 'k1');
+    DELETE FROM crm.stage_rule WHERE stage = 'loyal';
+});
+is($node->safe_psql('shop', 'SELECT * FROM crm.verify()'), '', 'sound before');
+
+# every row of every table, and every trigger, default, comment and right
+
+sub rows_of
+{
+    my ($database) = @_;
+    my @tables = split /\n/, $node->safe_psql($database, q{SELECT c.relname FROM pg_class c
+        WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition ORDER BY 1});
+    return join "\n", map {
+        $node->safe_psql($database, qq{SELECT '$_ ' || to_jsonb(r)::text FROM crm."$_" AS r ORDER BY 1})
+    } @tables;
+}
+
+sub shape_of
+{
+    my ($database) = @_;
+    return $node->safe_psql($database, q{
+        SELECT 'column ' || a.attrelid::regclass || ' ' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod) || a.attnotnull
+               || coalesce(pg_get_expr(d.adbin, d.adrelid), '') || coalesce(col_description(a.attrelid, a.attnum), '')
+          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+         WHERE c.relnamespace = 'crm'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped
+        UNION ALL SELECT 'trigger ' || pg_get_triggerdef(oid) || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal
+        UNION ALL SELECT 'constraint ' || conrelid::regclass || pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'crm'::regnamespace
+        UNION ALL SELECT 'index ' || pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+         WHERE c.relnamespace = 'crm'::regnamespace
+        UNION ALL SELECT 'view ' || oid::regclass || regexp_replace(pg_get_viewdef(oid), '\s+', ' ', 'g') FROM pg_class WHERE relnamespace = 'crm'::regnamespace AND relkind = 'v'
+        UNION ALL SELECT 'right ' || c.oid::regclass || x.a FROM pg_class c, unnest(c.relacl::text[]) AS x(a) WHERE c.relnamespace = 'crm'::regnamespace
+        UNION ALL SELECT 'right ' || p.oid::regprocedure || x.a FROM pg_proc p, unnest(p.proacl::text[]) AS x(a) WHERE p.pronamespace = 'crm'::regnamespace
+        ORDER BY 1});
+}
+
+# lines that only one of two texts has
+sub same
+{
+    my ($got, $expected, $name) = @_;
+    my %count;
+    $count{$_}++ for split /\n/, $got;
+    $count{$_}-- for split /\n/, $expected;
+    is(join("\n", map { ($count{$_} > 0 ? 'only now: ' : 'missing: ') . $_ } grep { $count{$_} } sort keys %count), '', $name);
+}
+
+my $before = rows_of('shop');
+my $shape  = shape_of('shop');
+like($before, qr/^contact \{.*"contact_id": 70,/m, 'there are rows to compare');
+
+# whole, in two formats
+my $dump = PostgreSQL::Test::Utils::tempdir() . '/shop.sql';
+$node->command_ok([ 'pg_dump', '--no-sync', '-f', $dump, $node->connstr('shop') ], 'pg_dump');
+$node->safe_psql('postgres', 'CREATE DATABASE copy');
+$node->command_ok([ 'psql', '-qX', '-v', 'ON_ERROR_STOP=1', '-f', $dump, $node->connstr('copy') ], 'restored by psql');
+same(rows_of('copy'), $before, 'the same rows');
+same(shape_of('copy'), $shape, 'the same columns, triggers, views, comments and rights');
+
+my $custom = "$dump.custom";
+$node->command_ok([ 'pg_dump', '--no-sync', '-Fc', '-f', $custom, $node->connstr('shop') ], 'pg_dump -Fc');
+$node->safe_psql('postgres', 'CREATE DATABASE copy2');
+$node->command_ok([ 'pg_restore', '--exit-on-error', '-j', '2', '-d', $node->connstr('copy2'), $custom ], 'restored by pg_restore -j');
+same(rows_of('copy2'), $before, 'the same rows');
+same(shape_of('copy2'), $shape, 'the same everything');
+
+is($node->safe_psql('copy', 'SELECT * FROM crm.verify()'), '', 'the copy is sound');
+is($node->safe_psql('copy', 'SELECT crm.dispatch_allowed()'), 'f', 'the copy does not speak to customers');
+is($node->safe_psql('shop', 'SELECT crm.dispatch_allowed()'), 't', 'the original does');
+is($node->safe_psql('copy', 'SELECT crm.resume_dispatch(); SELECT crm.dispatch_allowed()'), "\nt", 'the copy may be told to');
+my $late = $node->safe_psql('shop', q{SELECT transaction_id FROM crm.transaction WHERE external_ref = 'late'});
+is($node->safe_psql('copy', q{SET ROLE backend; SELECT crm.purchase(70, 5) > 4, crm.identify('customer', 'new') > 70,
+    crm.purchase(70, 40, '2024-03-01', 'late', items => '[{"sku": 1}]')}), "t|t|$late", 'functions, ids, keys and rights work on');
+is($node->safe_psql('copy', 'SELECT * FROM crm.verify()'), '', 'and keep it sound');
+is($node->safe_psql('copy', 'SELECT crm.install(); SELECT shoe_size, orders FROM crm.profile WHERE contact_id = 70'), "\n42|3", 'install() finds all in place');
+
+# data only, into an installed database
+my $data = "$dump.data";
+$node->command_ok([ 'pg_dump', '--no-sync', '--data-only', '--load-via-partition-root', '-f', $data, $node->connstr('shop') ], 'pg_dump --data-only');
+crm_database($node, 'target');
+$node->safe_psql('target', q{ALTER TABLE crm.contact ADD COLUMN shoe_size integer; ALTER TABLE crm.transaction ADD COLUMN till text DEFAULT 'main';
+    SELECT crm.install(); SELECT crm.restoring(true);});
+$node->command_ok([ 'psql', '-qX', '-v', 'ON_ERROR_STOP=1', '-f', $data, $node->connstr('target') ], 'loaded between restoring(true) and restoring(false)');
+$node->safe_psql('target', 'SELECT crm.restoring(false)');
+same(rows_of('target'), $before, 'the same rows, nothing counted twice');
+is($node->safe_psql('target', 'SELECT * FROM crm.verify()'), '', 'sound');
+is($node->safe_psql('target', 'SELECT crm.dispatch_allowed()'), 'f', 'silent');
+is($node->safe_psql('target', q{SELECT crm.purchase(70, 5) > 4, crm.identify('customer', 'new') > 70}), 't|t', 'and alive');
+is($node->safe_psql('target', q{SELECT count(*) FROM crm.award WHERE contact_id = 70 AND achievement = 'vip'}), '1', 'by the definitions that came along');
+is($node->safe_psql('target', 'SELECT * FROM crm.verify()'), '', 'still sound');
+
+# without restoring(true) the load is refused rather than counted twice
+crm_database($node, 'loud');
+$node->command_fails([ 'psql', '-qX', '-1', '-v', 'ON_ERROR_STOP=1', '-f', $data, $node->connstr('loud') ], 'a load without restoring(true) fails');
+is($node->safe_psql('loud', 'SELECT count(*) FROM crm.contact'), '0', 'as a whole');
+
+# parting
+my ($rc, $out, $err) = $node->psql('shop', 'DROP EXTENSION pg_crm');
+isnt($rc, 0, 'DROP EXTENSION refuses');
+like($err, qr/other objects depend on it/, 'because tables depend on it');
+$node->safe_psql('shop', 'CREATE VIEW public.mine AS SELECT contact_id, mobile FROM crm.profile; CREATE TABLE public.note (m crm.mobile)');
+($rc, $out, $err) = $node->psql('shop', 'SELECT crm.uninstall()');
+like($err, qr/other objects depend on pg_crm: view (public\.)?mine/, 'uninstall() names a view upon its own');
+$node->safe_psql('shop', 'DROP VIEW public.mine');
+($rc, $out, $err) = $node->psql('shop', 'SELECT crm.uninstall()');
+like($err, qr/other objects depend on pg_crm: column m of table (public\.)?note/, 'and a column of its type');
+same(rows_of('shop'), $before, 'and leaves everything as it was');
+$node->safe_psql('shop', 'DROP TABLE public.note');
+
+my $tables = q{SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY 1};
+my $tables_before = $node->safe_psql('shop', $tables);
+my $table_rows    = join "\n", grep { !/^(profile|stage_history|lifecycle_funnel|stage_daily|achievement_timeline|contact_timeline|scan_count) / } split /\n/, $before;
+$node->safe_psql('shop', 'SELECT crm.uninstall()');
+$node->safe_psql('shop', 'DROP EXTENSION pg_crm');
+is($node->safe_psql('shop', $tables), $tables_before, 'uninstall() and DROP EXTENSION leave every table');
+same(rows_of('shop'), $table_rows, 'with every row');
+is($node->safe_psql('shop', 'SELECT mobile, pg_typeof(mobile) FROM crm.contact WHERE contact_id = 70'), '+8613800138000|text', 'mobiles as text');
+is($node->safe_psql('shop', q{INSERT INTO crm.transaction (contact_id, amount) VALUES (70, 3) RETURNING currency, occurred_at = now()}), 'CNY|t', 'and writable');
+$node->safe_psql('shop', 'DELETE FROM crm.transaction WHERE amount = 3');
+
+# and back again
+$node->safe_psql('shop', 'CREATE EXTENSION pg_crm; SELECT crm.install();');
+same(rows_of('shop'), $before, 'installed again, everything is as it was');
+is($node->safe_psql('shop', 'SELECT * FROM crm.verify()'), '', 'and sound');
+my ($shape_again, $shape_before) = map { s/^(right|view crm\.profile) .*\n?//mgr } shape_of('shop'), $shape;
+same($shape_again, $shape_before, 'with the columns and triggers of before');
+
+$node->stop;
+done_testing();
