@@ -21,6 +21,15 @@
 /* spelt differently by the majors */
 #define CRM_NORETURN __attribute__((noreturn))
 
+/* 16: what a check hook hands on is allocated by guc_malloc() */
+#if PG_VERSION_NUM >= 160000
+#define crm_guc_malloc(size)  guc_malloc(LOG, size)
+#define crm_guc_free(pointer) guc_free(pointer)
+#else
+#define crm_guc_malloc(size)  malloc(size)
+#define crm_guc_free(pointer) free(pointer)
+#endif
+
 /* soft errors of input functions came with 16: before, they are hard */
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"

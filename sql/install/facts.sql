@@ -55,7 +55,7 @@ CREATE TABLE IF NOT EXISTS crm.identity (
 	verified_at timestamptz,
 	PRIMARY KEY (kind, account_id, external_id)
 );
-CREATE INDEX IF NOT EXISTS identity_contact_id_idx ON crm.identity (contact_id);
+CREATE INDEX IF NOT EXISTS identity_contact_id_kind_idx ON crm.identity (contact_id, kind);
 COMMENT ON TABLE crm.identity IS 'An identifier and the contact it belongs to; the truth about mobile numbers.';
 COMMENT ON COLUMN crm.identity.kind IS 'openid, unionid, mobile, external_userid, email, customer or a kind of the brand''s own.';
 COMMENT ON COLUMN crm.identity.account_id IS 'Account in which the identifier is valid; 0 where it is valid everywhere.';

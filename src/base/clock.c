@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "pg_crm.h"
 
 char *crm_guc_clock = NULL;
 
@@ -32,7 +33,7 @@ crm_clock_check(char **newval, void **extra, GucSource source)
 	if (**newval == '\0')
 		return true;
 
-	at = malloc(sizeof(TimestampTz));
+	at = crm_guc_malloc(sizeof(TimestampTz));
 	if (at == NULL)
 		return false;
 
@@ -53,7 +54,7 @@ crm_clock_check(char **newval, void **extra, GucSource source)
 
 	if (!good || TIMESTAMP_NOT_FINITE(*at))
 	{
-		free(at);
+		crm_guc_free(at);
 		GUC_check_errdetail("The clock is a finite timestamp with time zone, or empty.");
 		return false;
 	}

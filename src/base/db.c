@@ -27,22 +27,52 @@ crm_disconnect(CrmActing *acting)
 	crm_act_end(acting);
 }
 
+/* rows from which on a batch is worth a plan of its own */
+#define LARGE_BATCH 64
+
+static SPIPlanPtr
+keep_plan(CrmPlan *plan, int options)
+{
+	SPIPlanPtr prepared = SPI_prepare_cursor(plan->sql, plan->nargs, plan->argtypes, options);
+
+	if (prepared == NULL)
+		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
+	SPI_keepplan(prepared);
+	return prepared;
+}
+
+/* A batch comes as arrays; the first argument tells its size. */
+static bool
+is_large(const CrmPlan *plan, const Datum *values, const char *nulls)
+{
+	ArrayType *array;
+
+	if (plan->nargs == 0 || (nulls != NULL && nulls[0] == 'n') ||
+		(plan->argtypes[0] != INT8ARRAYOID && plan->argtypes[0] != TEXTARRAYOID))
+		return false;
+	array = DatumGetArrayTypeP(values[0]);
+	return ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)) > LARGE_BATCH;
+}
+
 static uint64
 execute(CrmPlan *plan, const Datum *values, const char *nulls, bool read_only)
 {
+	SPIPlanPtr chosen;
 	int code;
 
-	if (plan->plan == NULL)
+	if (is_large(plan, values, nulls))
 	{
-		SPIPlanPtr prepared = SPI_prepare_cursor(plan->sql, plan->nargs, plan->argtypes,
-												 CURSOR_OPT_GENERIC_PLAN);
-
-		if (prepared == NULL)
-			elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
-		SPI_keepplan(prepared);
-		plan->plan = prepared;
+		if (plan->large_plan == NULL)
+			plan->large_plan = keep_plan(plan, CURSOR_OPT_CUSTOM_PLAN);
+		chosen = plan->large_plan;
 	}
-	code = SPI_execute_plan(plan->plan, unconstify(Datum *, values), nulls, read_only, 0);
+	else
+	{
+		if (plan->plan == NULL)
+			plan->plan = keep_plan(plan, CURSOR_OPT_GENERIC_PLAN);
+		chosen = plan->plan;
+	}
+	code = SPI_execute_plan(chosen, unconstify(Datum *, values), nulls, read_only, 0);
 	if (code < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
 	return SPI_processed;

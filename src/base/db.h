@@ -2,9 +2,10 @@
  * db.h
  *		Kept plans by name, and arrays for them.
  *
- * A plan is a static variable at its point of use. It is prepared once a
- * session, always generic (a custom plan for an array parameter is made anew
- * at each call), and runs between crm_connect() and crm_disconnect().
+ * A plan is a static variable at its point of use, prepared once a session. A
+ * small batch runs a generic plan (a custom one for an array parameter would be
+ * made anew at each call); a large one is planned for its size, as the generic
+ * plan may be from a time when the tables were empty. Plans run between crm_connect() and crm_disconnect().
  */
 #ifndef CRM_DB_H
 #define CRM_DB_H
@@ -25,7 +26,8 @@ typedef struct CrmPlan
 	const char *sql;
 	int nargs;
 	Oid argtypes[CRM_MAX_PLAN_ARGS];
-	SPIPlanPtr plan;
+	SPIPlanPtr plan;       /* generic */
+	SPIPlanPtr large_plan; /* planned for its size */
 } CrmPlan;
 
 /* Acts as the owner and opens SPI; both until crm_disconnect() or an error. */
