@@ -23,8 +23,9 @@
 #include "base/install.h"
 #include "base/table.h"
 
-/* pause between two attempts to lock everything */
-#define LOCK_PAUSE_MS 100
+/* pauses between two attempts to lock everything, each twice the one before */
+#define FIRST_LOCK_PAUSE_MS   100
+#define LONGEST_LOCK_PAUSE_MS 5000
 
 bool
 crm_is_installed(void)
@@ -205,6 +206,7 @@ crm_lock_schema(void)
 		0
 	};
 	int budget_ms = Max(Min(DeadlockTimeout / 2, 500), 1);
+	int pause_ms = FIRST_LOCK_PAUSE_MS;
 	int give_up_ms = LockTimeout;
 	TimestampTz start = GetCurrentTimestamp();
 	uint64 n = crm_run(&select_relations, NULL, NULL);
@@ -226,7 +228,8 @@ crm_lock_schema(void)
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("tables of schema crm are in use by long transactions"),
 					 errhint("Try again when they have ended, or raise lock_timeout.")));
-		pg_usleep(LOCK_PAUSE_MS * 1000L);
+		pg_usleep(pause_ms * 1000L);
+		pause_ms = Min(pause_ms * 2, LONGEST_LOCK_PAUSE_MS);
 	}
 	AtEOXact_GUC(true, nest_level);
 	pfree(relations);

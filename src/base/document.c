@@ -41,15 +41,13 @@ crm_document_open(FunctionCallInfo fcinfo, const char *function)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("definition of %zu bytes is larger than %d",
-						(size_t) toast_raw_datum_size(PG_GETARG_DATUM(0)),
-						CRM_MAX_DOCUMENT_BYTES),
+						(size_t) toast_raw_datum_size(PG_GETARG_DATUM(0)), CRM_MAX_DOCUMENT_BYTES),
 				 errhint("Keep large documents outside and record where they are.")));
 	jsonb = PG_GETARG_JSONB_P(0);
 	if (!JB_ROOT_IS_OBJECT(jsonb))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("definition given to crm.%s() is %s, not an object",
-						function,
+				 errmsg("definition given to crm.%s() is %s, not an object", function,
 						JB_ROOT_IS_SCALAR(jsonb) ? "a scalar" : "an array"),
 				 errhint("Give a jsonb object whose keys are columns.")));
 
@@ -121,10 +119,8 @@ crm_document_require(CrmDocument *document, const char *const *keys, int nkeys)
 		if (value == NULL || value->type == jbvNull)
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("key \"%s\" of the definition given to crm.%s() is %s",
-							keys[i],
-							document->function,
-							value == NULL ? "missing" : "null"),
+					 errmsg("key \"%s\" of the definition given to crm.%s() is %s", keys[i],
+							document->function, value == NULL ? "missing" : "null"),
 					 errhint("A definition names at least %s.", keys[i])));
 	}
 }
@@ -148,9 +144,7 @@ crm_document_check_keys(CrmDocument *document, const char *table, const char *co
 	initStringInfo(&known);
 	for (int i = 0; i < descriptor->natts; i++)
 		if (is_given(TupleDescAttr(descriptor, i)))
-			appendStringInfo(&known,
-							 "%s%s",
-							 known.len > 0 ? ", " : "",
+			appendStringInfo(&known, "%s%s", known.len > 0 ? ", " : "",
 							 NameStr(TupleDescAttr(descriptor, i)->attname));
 	for (int i = 0; i < nothers; i++)
 		appendStringInfo(&known, ", %s", others[i]);
@@ -168,8 +162,7 @@ crm_document_check_keys(CrmDocument *document, const char *table, const char *co
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("definition given to crm.%s() holds unknown key \"%s\"",
-							document->function,
-							pnstrdup(document->keys[key], 63)),
+							document->function, pnstrdup(document->keys[key], 63)),
 					 errhint("Known keys are: %s.", known.data)));
 	}
 	table_close(rel, AccessShareLock);
@@ -200,11 +193,8 @@ refuse_value(CrmDocument *document, const char *key, const JsonbValue *value, co
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("key \"%s\" of the definition given to crm.%s() is %s, not %s",
-					key,
-					document->function,
-					json_type_name(value),
-					wanted),
+			 errmsg("key \"%s\" of the definition given to crm.%s() is %s, not %s", key,
+					document->function, json_type_name(value), wanted),
 			 errhint("Write it as %s.", wanted)));
 }
 
@@ -214,8 +204,7 @@ is_whole(const JsonbValue *value)
 	Datum number = NumericGetDatum(value->val.numeric);
 
 	return DatumGetBool(
-		DirectFunctionCall2(numeric_eq,
-							number,
+		DirectFunctionCall2(numeric_eq, number,
 							DirectFunctionCall2(numeric_trunc, number, Int32GetDatum(0))));
 }
 
@@ -275,9 +264,7 @@ array_text(CrmDocument *document, const char *key, const JsonbValue *value, Oid 
 			accumArrayResult(build,
 							 CStringGetTextDatum(
 								 scalar_text(document, key, &element, element_type)),
-							 false,
-							 TEXTOID,
-							 CurrentMemoryContext);
+							 false, TEXTOID, CurrentMemoryContext);
 		}
 	getTypeOutputInfo(TEXTARRAYOID, &output, &is_varlena);
 	return OidOutputFunctionCall(output, makeArrayResult(build, CurrentMemoryContext));
@@ -305,8 +292,7 @@ crm_document_literal(CrmDocument *document, const char *key, const char *table, 
 		text = array_text(document, key, value, element_type);
 	else
 		text = scalar_text(document, key, value, type);
-	return psprintf("%s::%s",
-					quote_literal_cstr(text),
+	return psprintf("%s::%s", quote_literal_cstr(text),
 					format_type_be_qualified(get_atttype(relid, attno)));
 }
 
@@ -340,9 +326,7 @@ crm_document_save(CrmDocument *document, const char *table, const char *const *k
 			if (value->type == jbvNull && attribute->attnotnull)
 				crm_document_require(document, (const char *const *) &name, 1);
 			appendStringInfo(&columns, "%s%s", columns.len > 0 ? ", " : "", quoted);
-			appendStringInfo(&values,
-							 "%s%s",
-							 values.len > 0 ? ", " : "",
+			appendStringInfo(&values, "%s%s", values.len > 0 ? ", " : "",
 							 crm_document_literal(document, name, table, name));
 		}
 		for (int key = 0; key < nkey_columns; key++)
@@ -356,9 +340,5 @@ crm_document_save(CrmDocument *document, const char *table, const char *const *k
 	return pg_strtoint32(
 		crm_ddl_text(psprintf("INSERT INTO crm.%s AS t (%s) VALUES (%s)"
 							  " ON CONFLICT (%s) DO UPDATE SET %s RETURNING t.version",
-							  table,
-							  columns.data,
-							  values.data,
-							  keys.data,
-							  sets.data)));
+							  table, columns.data, values.data, keys.data, sets.data)));
 }

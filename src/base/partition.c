@@ -86,8 +86,7 @@ describe(const char *root, const char *name, const char *what)
 {
 	StringInfoData query;
 
-	crm_ddl("COMMENT ON TABLE crm.%s IS %s",
-			quote_identifier(name),
+	crm_ddl("COMMENT ON TABLE crm.%s IS %s", quote_identifier(name),
 			quote_literal_cstr(psprintf("Partition of crm.%s: %s.", root, what)));
 
 	initStringInfo(&query);
@@ -97,8 +96,7 @@ describe(const char *root, const char *name, const char *what)
 		" col_description(a.attrelid, a.attnum))"
 		" FROM pg_attribute a WHERE a.attrelid = 'crm.%s'::regclass AND a.attnum > 0"
 		" AND NOT a.attisdropped AND col_description(a.attrelid, a.attnum) IS NOT NULL",
-		name,
-		root);
+		name, root);
 	crm_ddl_each(query.data);
 }
 
@@ -126,10 +124,7 @@ copy_triggers(const char *root)
 		" FROM (SELECT pg_get_triggerdef(t.oid) AS def, i.inhrelid::regclass::text AS leaf"
 		"%s AND t.tgrelid = 'crm.%s'::regclass AND NOT EXISTS (SELECT FROM pg_trigger o"
 		" WHERE o.tgrelid = i.inhrelid AND o.tgname = t.tgname)) AS missing",
-		root,
-		root,
-		missing,
-		root);
+		root, root, missing, root);
 	crm_ddl_each(query.data);
 
 	/* while restoring(true) holds, new partitions keep quiet too */
@@ -140,8 +135,7 @@ copy_triggers(const char *root)
 		"%s AND t.tgrelid = 'crm.%s'::regclass AND t.tgenabled = 'D' AND EXISTS"
 		" (SELECT FROM pg_trigger o WHERE o.tgrelid = i.inhrelid AND o.tgname = t.tgname"
 		" AND o.tgenabled <> 'D')",
-		missing,
-		root);
+		missing, root);
 	crm_ddl_each(query.data);
 }
 
@@ -177,16 +171,10 @@ make_partitions_of(const char *root)
 			try_partition(
 				psprintf("CREATE TABLE crm.%s PARTITION OF crm.%s FOR VALUES"
 						 " FROM ('%04d-%02d-01 00:00:00+00') TO ('%04d-%02d-01 00:00:00+00')",
-						 name,
-						 root,
-						 first / 12,
-						 first % 12 + 1,
-						 next / 12,
-						 next % 12 + 1),
+						 name, root, first / 12, first % 12 + 1, next / 12, next % 12 + 1),
 				name))
 		{
-			describe(root,
-					 name,
+			describe(root, name,
 					 psprintf("recorded in %04d-%02d (UTC)", first / 12, first % 12 + 1));
 			made++;
 		}

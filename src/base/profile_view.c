@@ -80,8 +80,7 @@ keep_columns(ViewColumns *columns, Oid view_id, Oid contact_id, Oid counter_id)
 			query = NULL;
 			break;
 		}
-		add_column(columns,
-				   relid == contact_id ? "c" : "p",
+		add_column(columns, relid == contact_id ? "c" : "p",
 				   get_attname(relid, var->varattno, false),
 				   NameStr(TupleDescAttr(RelationGetDescr(view), attno)->attname));
 		attno++;

@@ -87,13 +87,9 @@ save_stage(CrmDocument *document)
 			   " label = CASE WHEN %s THEN EXCLUDED.label ELSE t.label END"
 			   " WHERE %s AND EXCLUDED.rank IS DISTINCT FROM t.rank"
 			   " OR %s AND EXCLUDED.label IS DISTINCT FROM t.label RETURNING t.stage",
-			   crm_document_literal(document, "stage", "stage", "stage"),
-			   rank,
-			   label,
-			   has_rank ? "true" : "false",
-			   has_label ? "true" : "false",
-			   has_rank ? "true" : "false",
-			   has_label ? "true" : "false")) != NULL;
+			   crm_document_literal(document, "stage", "stage", "stage"), rank, label,
+			   has_rank ? "true" : "false", has_label ? "true" : "false",
+			   has_rank ? "true" : "false", has_label ? "true" : "false")) != NULL;
 }
 
 Datum
@@ -158,16 +154,12 @@ check_length(const char *what, const char *value, int most)
 		return; /* the constraint speaks */
 	if (*value == '\0')
 		ereport(ERROR,
-				(errcode(ERRCODE_CHECK_VIOLATION),
-				 errmsg("%s must not be empty: \"\"", what),
+				(errcode(ERRCODE_CHECK_VIOLATION), errmsg("%s must not be empty: \"\"", what),
 				 errhint("Give a text of 1 to %d bytes.", most)));
 	if (strlen(value) > most)
 		ereport(ERROR,
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("%s of %zu bytes is longer than %d: \"%s…\"",
-						what,
-						strlen(value),
-						most,
+				 errmsg("%s of %zu bytes is longer than %d: \"%s…\"", what, strlen(value), most,
 						pnstrdup(value, pg_mbcliplen(value, strlen(value), 40))),
 				 errhint("Give a text of 1 to %d bytes.", most)));
 }
@@ -177,8 +169,7 @@ refuse_thresholds(const char *what, Datum threshold)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_CHECK_VIOLATION),
-			 errmsg("threshold %s %s",
-					DatumGetCString(DirectFunctionCall1(numeric_out, threshold)),
+			 errmsg("threshold %s %s", DatumGetCString(DirectFunctionCall1(numeric_out, threshold)),
 					what),
 			 errhint(
 				 "Thresholds are distinct numbers above 0, whole ones where facts are counted.")));
@@ -198,16 +189,14 @@ check_thresholds(Datum array, bool counts)
 	if (ARR_NDIM(thresholds) > 1 || n < 1 || n > MAX_THRESHOLDS)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
-				 errmsg("thresholds must be a list of 1 to %d numbers, not %s",
-						MAX_THRESHOLDS,
+				 errmsg("thresholds must be a list of 1 to %d numbers, not %s", MAX_THRESHOLDS,
 						ARR_NDIM(thresholds) > 1 ? "an array of arrays" : psprintf("%d", n)),
 				 errhint("Give for example {1}, or {5,10,20}.")));
 	for (int i = 0; i < n; i++)
 	{
 		if (nulls[i])
 			ereport(ERROR,
-					(errcode(ERRCODE_CHECK_VIOLATION),
-					 errmsg("thresholds hold a NULL"),
+					(errcode(ERRCODE_CHECK_VIOLATION), errmsg("thresholds hold a NULL"),
 					 errhint("Give for example {1}, or {5,10,20}.")));
 		if (numeric_is_nan(DatumGetNumeric(values[i])) ||
 			DatumGetBool(DirectFunctionCall2(numeric_le, values[i], zero)))
@@ -215,10 +204,8 @@ check_thresholds(Datum array, bool counts)
 		if (DatumGetBool(DirectFunctionCall2(numeric_gt, values[i], most)))
 			refuse_thresholds("is out of reach", values[i]);
 		if (counts &&
-			DatumGetBool(DirectFunctionCall2(numeric_ne,
-											 values[i],
-											 DirectFunctionCall2(numeric_trunc,
-																 values[i],
+			DatumGetBool(DirectFunctionCall2(numeric_ne, values[i],
+											 DirectFunctionCall2(numeric_trunc, values[i],
 																 Int32GetDatum(0)))))
 			refuse_thresholds("is no whole number", values[i]);
 		for (int other = 0; other < i; other++)
@@ -276,8 +263,7 @@ check_qr_code(const Row *row)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
 				 errmsg("valid_from %s is not before valid_until %s",
-						pstrdup(timestamptz_to_str(start)),
-						pstrdup(timestamptz_to_str(end))),
+						pstrdup(timestamptz_to_str(start)), pstrdup(timestamptz_to_str(end))),
 				 errhint("A code is valid from valid_from until just before valid_until.")));
 }
 
