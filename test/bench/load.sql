@@ -1,0 +1,61 @@
+-- What every variant carries: the orders to be loaded, and the loops that load them.
+CREATE SCHEMA bench;
+CREATE TABLE bench.orders (
+	id bigint PRIMARY KEY,
+	contact_id bigint NOT NULL,
+	amount numeric NOT NULL,
+	occurred_at timestamptz NOT NULL,
+	external_ref text NOT NULL
+);
+
+-- the first orders_n orders in statements of statement_n rows, each its own transaction
+CREATE PROCEDURE bench.in_statements(orders_n bigint, statement_n bigint) LANGUAGE plpgsql AS $$
+DECLARE
+	i bigint := 0;
+BEGIN
+	WHILE i < orders_n LOOP
+		INSERT INTO crm.transaction (contact_id, amount, occurred_at, external_ref)
+		SELECT contact_id, amount, occurred_at, external_ref FROM bench.orders
+		 WHERE id > i AND id <= i + statement_n;
+		COMMIT;
+		i := i + statement_n;
+	END LOOP;
+END $$;
+
+-- One order a statement, each its own transaction, for rows_n contacts out of first_contact and the
+-- contacts_n - 1 after it: at random, or each at most once. statement_us is of the INSERT alone,
+-- transaction_us with its COMMIT and the loop.
+CREATE PROCEDURE bench.one_by_one(tag text, first_contact bigint, contacts_n bigint, once boolean, rows_n bigint,
+	since timestamptz, INOUT statement_us double precision DEFAULT NULL, INOUT transaction_us double precision DEFAULT NULL)
+LANGUAGE plpgsql AS $$
+DECLARE
+	contacts bigint[];
+	c bigint;
+	i bigint := 0;
+	at timestamptz;
+	ref text;
+	begun timestamptz;
+	t timestamptz;
+	spent interval := '0';
+BEGIN
+	PERFORM setseed(0.42);
+	IF once THEN
+		SELECT array_agg(first_contact + n) INTO contacts
+		  FROM (SELECT n FROM generate_series(0, contacts_n - 1) AS n ORDER BY random() LIMIT rows_n) AS s;
+	ELSE
+		SELECT array_agg(first_contact + floor(random() * contacts_n)::bigint) INTO contacts
+		  FROM generate_series(1, rows_n);
+	END IF;
+	begun := clock_timestamp();
+	FOREACH c IN ARRAY contacts LOOP
+		i := i + 1;
+		at := coalesce(since + i * interval '1 ms', clock_timestamp());
+		ref := tag || i;
+		t := clock_timestamp();
+		INSERT INTO crm.transaction (contact_id, amount, occurred_at, external_ref) VALUES (c, 0.01, at, ref);
+		spent := spent + (clock_timestamp() - t);
+		COMMIT;
+	END LOOP;
+	statement_us := extract(epoch FROM spent) * 1e6 / i;
+	transaction_us := extract(epoch FROM clock_timestamp() - begun) * 1e6 / i;
+END $$;

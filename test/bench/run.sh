@@ -1,0 +1,342 @@
+#!/bin/bash
+# run.sh - make bench: pg_crm, rivals in PL/pgSQL and the bare table, one after the other.
+#
+# Called by test/lib/inside.sh with $RUN, $PG_CONFIG and $TEMP_CONFIG; runs a cluster of its own,
+# since what it measures depends on the settings. See README.md.
+#
+# QUICK=1 fewer runs; LONG=1 also up to 5 million orders; ONLY='bulk copy small one tps memory' a part.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../lib/cluster.sh"
+QUICK=${QUICK:-} LONG=${LONG:-}
+ONLY=${ONLY:-bulk copy small one tps memory${LONG:+ growth}}
+[ -n "$QUICK" ] && RUNS=${RUNS:-1} || RUNS=${RUNS:-3}
+CONTACTS=100000 ORDERS=500000
+dir=$RUN/benchmark
+results=$dir/results
+
+# ---- cluster
+
+start() {
+    mkdir -p "$dir"
+    "$BINDIR/initdb" -D "$dir/data" -A trust -U postgres -E UTF8 --locale=C --no-sync >"$dir/initdb.log" 2>&1
+    socket=$(mktemp -d /tmp/crm.XXXXXX)
+    cat - "${TEMP_CONFIG:-$RUN/extension.conf}" >>"$dir/data/postgresql.conf" <<CONF
+unix_socket_directories = '$socket'
+listen_addresses = ''
+shared_buffers = 2GB
+max_wal_size = 8GB
+min_wal_size = 4GB
+checkpoint_timeout = 1h
+synchronous_commit = off
+autovacuum = off
+jit = off
+timezone = 'UTC'
+lc_messages = 'C'
+CONF
+    export PGHOST=$socket PGPORT=5432 PGUSER=postgres PGDATABASE=postgres PGCLIENTENCODING=UTF8
+    unset PGOPTIONS
+    "$BINDIR/pg_ctl" -D "$dir/data" -l "$dir/server.log" -s -w start </dev/null ||
+        { tail -n 20 "$dir/server.log" >&2; exit 1; }
+}
+
+stop() {
+    "$BINDIR/pg_ctl" -D "$dir/data" -s -m immediate stop >/dev/null 2>&1 || true
+    rm -rf "$dir/data" "$socket"
+}
+
+sql() {         # sql DATABASE [psql's arguments]
+    local db=$1
+    shift
+    "$BINDIR/psql" -qXAt -v ON_ERROR_STOP=1 -d "$db" "$@"
+}
+
+has() { case " $ONLY " in *" $1 "*) true ;; *) false ;; esac; }
+say() { [ ! -t 2 ] || printf '\r\033[K%s' "$*" >&2; }
+note() { printf '%s\t%s\t%s\n' "$1" "$2" "$3" >>"$results"; }       # note MEASURE VARIANT VALUE
+
+# ---- variants
+
+ALL='bare pg_crm row statement'
+
+# templates of the empty tables: variant_0
+make_templates() {
+    say "templates"
+    sql postgres -c 'CREATE DATABASE bare_0'
+    sql bare_0 -f "$here/bare.sql" -f "$here/load.sql"
+    sql bare_0 <<SQL
+SELECT setseed(0.5) \g /dev/null
+INSERT INTO bench.orders
+SELECT n, 1 + floor(random() * $CONTACTS), round((random() * 40)::numeric, 2),
+       '2020-01-01'::timestamptz + n * interval '30 s', 'R' || lpad(n::text, 9, '0')
+  FROM generate_series(1, $ORDERS) AS n;
+COPY (SELECT contact_id, amount, occurred_at, external_ref FROM bench.orders ORDER BY id) TO '$dir/orders.copy';
+COPY (SELECT * FROM bench.orders ORDER BY id) TO '$dir/bench.copy';
+SQL
+    sql postgres -c 'CREATE DATABASE pg_crm_0'
+    sql pg_crm_0 -v contacts=$CONTACTS -f "$here/pg_crm.sql" -f "$here/load.sql" >/dev/null 2>&1
+    sql pg_crm_0 -c "COPY bench.orders FROM '$dir/bench.copy'"
+    make_rivals 0
+    local v
+    for v in $ALL; do sql ${v}_0 -c 'VACUUM ANALYZE'; done
+}
+
+# make_rivals N: row_N and statement_N out of pg_crm_N
+make_rivals() {
+    local v
+    for v in row statement; do
+        sql postgres -c "CREATE DATABASE ${v}_$1 TEMPLATE pg_crm_$1"
+        sql ${v}_$1 -f "$here/plpgsql.sql" -f "$here/plpgsql_$v.sql"
+    done
+}
+
+# variant_1: 12 to 18 orders a contact, and as many contacts again that have none
+make_history() {
+    say "history of 1 500 000 orders"
+    local v insert
+    insert="INSERT INTO crm.transaction (contact_id, amount, occurred_at, external_ref)
+SELECT 1 + (c * 7919 + r * 13) % $CONTACTS, 10, '2020-01-01'::timestamptz + (r * $CONTACTS + c) * interval '10 s',
+       'H' || lpad((r * $CONTACTS + c)::text, 9, '0')
+  FROM generate_series(0, 17) AS r, generate_series(1, $CONTACTS) AS c
+ WHERE r < 12 + (1 + (c * 7919 + r * 13) % $CONTACTS) % 7"
+    for v in bare pg_crm; do
+        sql postgres -c "CREATE DATABASE ${v}_1 TEMPLATE ${v}_0"
+        [ $v = bare ] || sql ${v}_1 -c "INSERT INTO crm.contact (contact_id, created_at)
+            SELECT $CONTACTS + n, '2019-01-01' FROM generate_series(1, $CONTACTS) AS n"
+        sql ${v}_1 -c "$insert" -c 'VACUUM ANALYZE'
+    done
+    make_rivals 1
+    for v in row statement; do sql ${v}_1 -c 'VACUUM ANALYZE crm.profile_counter, crm.contact, crm.transaction'; done
+    sql postgres -c CHECKPOINT
+}
+
+# order_of RUN VARIANT...: the variants, beginning with another one each time
+order_of() {
+    local n=$1 v=() i
+    shift
+    v=("$@")
+    for ((i = 0; i < ${#v[@]}; i++)); do echo "${v[(i + n) % ${#v[@]}]}"; done
+}
+
+# ---- measures
+
+# on_empty MEASURE FACTOR SQL VARIANT...: ms of one statement on empty tables, times FACTOR
+on_empty() {
+    local measure=$1 factor=$2 statement=$3 run v ms
+    shift 3
+    for ((run = 0; run < RUNS; run++)); do
+        for v in $(order_of $run "$@"); do
+            say "$measure: run $((run + 1)) of $RUNS, $v"
+            sql postgres -c "CREATE DATABASE now TEMPLATE ${v}_0" -c CHECKPOINT
+            ms=$(printf '\\timing on\n%s;\n' "$statement" | sql now | sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p')
+            note "$measure" $v "$(awk -v ms="$ms" -v f="$factor" 'BEGIN { print ms * f }')"
+            [ "$measure $run" != "bulk 0" ] || [ $v = bare ] || rows_written $v
+            sql postgres -c 'DROP DATABASE now'
+        done
+    done
+}
+
+rows_written() {
+    sql now -F ' ' -c "SELECT '$1', round(count(*) / $ORDERS.0, 3), (SELECT round(count(*) / $ORDERS.0, 3) FROM crm.award),
+        round(count(*) FILTER (WHERE achievement = 'spend_milestone') / $ORDERS.0, 3),
+        (SELECT round(count(*) / $ORDERS.0, 3) FROM crm.stage_move WHERE reason = 'rule') FROM crm.award" \
+        | while read -r v _ awards spend moves; do
+            echo "$v: $awards awards ($spend of them spend_milestone) and $moves moves an order" >>"$dir/written"
+        done
+    [ "$1" != pg_crm ] || [ "$(sql now -c 'SELECT count(*) FROM crm.verify()')" = 0 ] ||
+        echo "$1: crm.verify() FOUND DIFFERENCES" >>"$dir/written"
+}
+
+one_row() {
+    local run v n=$([ -n "$QUICK" ] && echo 20000 || echo 30000) runs=$((RUNS < 3 ? RUNS + 1 : RUNS)) t=2021 fresh
+    fresh=$((CONTACTS / runs))
+    [ $n -le $fresh ] || n=$fresh
+    for v in $ALL; do       # the first touch of these pages and caches is not measured
+        sql ${v}_1 -c "CALL bench.one_by_one('W', 1, $CONTACTS, false, 20000, '2020-12-01')" >/dev/null
+    done
+    for ((run = 0; run < runs; run++)); do
+        for v in $(order_of $run $ALL); do
+            say "one row: run $((run + 1)) of $runs, $v"
+            IFS='|' read -r a b < <(sql ${v}_1 -c "CALL bench.one_by_one('S$run-', 1, $CONTACTS, false, $n, '$((t + run))-01-01')")
+            note one $v "$a"
+            note one_commit $v "$b"
+            IFS='|' read -r a b < <(sql ${v}_1 -c "CALL bench.one_by_one('F$run-', $((CONTACTS + 1 + run * fresh)), $fresh, true, $n, '$((t + run))-06-01')")
+            note first $v "$a"
+            note first_commit $v "$b"
+        done
+    done
+}
+
+tps() {
+    local run v
+    for ((run = 0; run < RUNS; run++)); do
+        for v in $(order_of $run bare pg_crm row); do
+            say "tps: run $((run + 1)) of $RUNS, $v"
+            note tps $v "$("$BINDIR/pgbench" -n -M prepared -c 2 -j 1 -T $([ -n "$QUICK" ] && echo 5 || echo 8) \
+                -f "$here/one_row.pgbench" ${v}_1 2>/dev/null | sed -n 's/^tps = \([0-9.]*\).*/\1/p')"
+        done
+    done
+}
+
+memory() {
+    local n=$([ -n "$QUICK" ] && echo 20 || echo 100) look
+    say "memory: $n x 10 000 rows"
+    look="SELECT substring(pg_read_file('/proc/self/status') FROM 'RssAnon:\\s+(\\d+)'), sum(total_bytes) / 1024 FROM pg_backend_memory_contexts"
+    {
+        echo "SET synchronous_commit = off;"
+        for ((i = 1; i <= n; i++)); do
+            echo "CALL bench.one_by_one('M$i-', 1, $CONTACTS, false, 10000, NULL) \\g /dev/null"
+            [ $i != 1 ] && [ $i != $n ] || echo "$look;"
+        done
+    } | sql pg_crm_1 -F ' ' >"$dir/memory"
+    MEMORY_N=$((n * 10000))
+}
+
+# The pipeline's share per row: pg_crm less bare, for statements of 100 000 rows by contacts that are
+# new, two orders each, so that the work is the same; at 10 000 and at 5 million orders.
+growth() {
+    local v run at i runs=3
+    for v in bare pg_crm; do
+        sql postgres -c "CREATE DATABASE ${v}_2 TEMPLATE ${v}_0"
+        [ $v = bare ] || sql ${v}_2 -c "INSERT INTO crm.contact (contact_id, created_at)
+            SELECT $CONTACTS + n, '2019-01-01' FROM generate_series(1, $((2 * runs * 50000))) AS n" -c 'VACUUM ANALYZE'
+    done
+    for at in 10k 5M; do
+        for v in bare pg_crm; do
+            say "growth: $v up to $at orders"
+            if [ $at = 10k ]; then
+                sql ${v}_2 -c "INSERT INTO crm.transaction (contact_id, amount, occurred_at, external_ref)
+                    SELECT contact_id, amount, occurred_at, external_ref FROM bench.orders WHERE id <= 10000"
+            else
+                for ((i = 1; i <= 10; i++)); do
+                    sql ${v}_2 -c "INSERT INTO crm.transaction (contact_id, amount, occurred_at, external_ref)
+                        SELECT contact_id, amount, occurred_at + interval '1 year' * $i, external_ref || '-$i'
+                          FROM bench.orders WHERE $i < 10 OR id <= $ORDERS - 10000 - $((runs * 100000))"
+                done
+            fi
+            sql ${v}_2 -c 'VACUUM ANALYZE'
+        done
+        for ((run = 0; run < runs; run++)); do
+            i=$((CONTACTS + (run + ($([ $at = 10k ] && echo 0 || echo $runs))) * 50000))
+            for v in $(order_of $run bare pg_crm); do
+                say "growth: at $at, run $((run + 1)) of $runs, $v"
+                sql postgres -c CHECKPOINT
+                note growth_$at $v "$(sql ${v}_2 <<SQL | sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p'
+CREATE TEMP TABLE s AS SELECT $i + c AS contact_id, 20::numeric AS amount,
+    '2035-01-01'::timestamptz + (r * 50000 + c) * interval '1 s' AS occurred_at, 'G' || r AS external_ref
+  FROM generate_series(0, 1) AS r, generate_series(1, 50000) AS c ORDER BY r, hashint8(c);
+ANALYZE s;
+\timing on
+INSERT INTO crm.transaction (contact_id, amount, occurred_at, external_ref) SELECT * FROM s;
+SQL
+)"
+            done
+        done
+    done
+}
+
+# ---- report
+
+report() {
+    awk -F '\t' -v quick="$QUICK" '
+    function sorted(m, v,   n, i, j, t) {
+        n = split(values[m, v], a, " ")
+        for (i = 2; i <= n; i++)
+            for (j = i; j > 1 && a[j - 1] + 0 > a[j] + 0; j--) { t = a[j]; a[j] = a[j - 1]; a[j - 1] = t }
+        return n
+    }
+    function median(m, v,   n) {
+        n = sorted(m, v)
+        return n == 0 ? "" : n % 2 ? a[(n + 1) / 2] + 0 : (a[n / 2] + a[n / 2 + 1]) / 2
+    }
+    function cell(m, v, f,   n, x) {
+        x = median(m, v)
+        if (x == "") return "-"
+        n = sorted(m, v)
+        return n == 1 ? sprintf(f, x) : sprintf(f " (" f "-" f ")", x, a[1], a[n])
+    }
+    function row(title, m, f) {
+        if (median(m, "bare") == "") return
+        printf "%-34s %-21s %-21s %-21s %s\n", title, cell(m, "bare", f), cell(m, "pg_crm", f), cell(m, "row", f), cell(m, "statement", f)
+    }
+    function judge(title, m, top, w, limit, most,   x, y) {
+        x = median(m, top); y = median(m, w)
+        if (x == "" || y == "" || y == 0) return
+        judged[++nj] = sprintf("%-54s %6.2f   %s %.2f   %s", title, x / y, most ? "<=" : ">=", limit,
+            (most ? x / y <= limit : x / y >= limit) ? "ok" : "MISS")
+    }
+    { values[$1, $2] = values[$1, $2] " " $3 }
+    END {
+        printf "%-34s %-21s %-21s %-21s %s\n", "median (min-max)", "bare", "pg_crm", "PL/pgSQL row", "PL/pgSQL statement"
+        row("INSERT ... SELECT of 500 000, s", "bulk", "%.2f")
+        row("COPY of 500 000, s", "copy", "%.2f")
+        row("statements of 1000, us a row", "small_1000", "%.1f")
+        row("statements of 10, us a row", "small_10", "%.1f")
+        row("one row, us", "one", "%.1f")
+        row("  with commit and loop", "one_commit", "%.1f")
+        row("first purchase, us", "first", "%.1f")
+        row("  with commit and loop", "first_commit", "%.1f")
+        row("2 clients, transactions a second", "tps", "%.0f")
+        row("100 000 at 10 000 orders, ms", "growth_10k", "%.0f")
+        row("100 000 at 5 million orders, ms", "growth_5M", "%.0f")
+        judge("INSERT ... SELECT, pg_crm / bare", "bulk", "pg_crm", "bare", 1.5, 1)
+        judge("INSERT ... SELECT, PL/pgSQL row / pg_crm", "bulk", "row", "pg_crm", 3, 0)
+        judge("COPY, pg_crm / bare", "copy", "pg_crm", "bare", 1.5, 1)
+        judge("COPY, PL/pgSQL row / pg_crm", "copy", "row", "pg_crm", 3, 0)
+        judge("statements of 1000, pg_crm / bare", "small_1000", "pg_crm", "bare", 1.6, 1)
+        judge("statements of 10, pg_crm / bare", "small_10", "pg_crm", "bare", 1.6, 1)
+        judge("one row, pg_crm / bare", "one", "pg_crm", "bare", 1.5, 1)
+        judge("one row, pg_crm / PL/pgSQL row", "one", "pg_crm", "row", 1, 1)
+        judge("first purchase, pg_crm / bare", "first", "pg_crm", "bare", 1.9, 1)
+        judge("first purchase, pg_crm / PL/pgSQL row", "first", "pg_crm", "row", 1, 1)
+        judge("tps, pg_crm / bare", "tps", "pg_crm", "bare", 0.7, 0)
+        if (median("growth_5M", "bare") != "") {
+            x = (median("growth_5M", "pg_crm") - median("growth_5M", "bare")) / 100
+            y = (median("growth_10k", "pg_crm") - median("growth_10k", "bare")) / 100
+            judged[++nj] = sprintf("%-54s %6.2f   <= 1.30   %s", sprintf("share a row: %.2f us at 5 M orders / %.2f at 10 000", x, y), x / y, x <= 1.3 * y ? "ok" : "MISS")
+        }
+        printf "\n%-54s %6s   %s\n", "ratio of medians", "", "target"
+        for (i = 1; i <= nj; i++) print judged[i]
+    }' "$results"
+    if [ -s "$dir/memory" ]; then
+        { read -r rss1 ctx1; read -r rss2 ctx2; } <"$dir/memory"
+        printf '%-54s %6s   <= 10 MB  %s\n' "memory of a backend after $MEMORY_N single rows, less that" \
+            "" ""
+        printf '%-54s %6.1f   <= 10     %s\n' "  after 10 000, MB (memory contexts: $(((ctx2 - ctx1))) kB)" \
+            "$(awk -v a=$rss1 -v b=$rss2 'BEGIN { print (b - a) / 1024 }')" \
+            "$([ $((rss2 - rss1)) -le 10240 ] && echo ok || echo MISS)"
+    fi
+    [ ! -s "$dir/written" ] || { echo; cat "$dir/written"; }
+}
+
+begun=$SECONDS
+start
+trap stop EXIT
+: >"$results"
+make_templates
+columns='crm.transaction (contact_id, amount, occurred_at, external_ref)'
+rivals='row statement'
+# what made the WAL files that the others use again
+sql postgres -c 'CREATE DATABASE now TEMPLATE bare_0'
+sql now -c "INSERT INTO $columns SELECT contact_id, amount, occurred_at, external_ref FROM bench.orders"
+sql postgres -c 'DROP DATABASE now' -c CHECKPOINT
+! has bulk || on_empty bulk 0.001 "INSERT INTO $columns SELECT contact_id, amount, occurred_at, external_ref FROM bench.orders" bare pg_crm $rivals
+[ -z "$QUICK" ] || rivals=''
+! has copy || on_empty copy 0.001 "COPY $columns FROM '$dir/orders.copy'" bare pg_crm ${rivals:+row}
+! has small || on_empty small_1000 0.002 "CALL bench.in_statements($ORDERS, 1000)" bare pg_crm $rivals
+small=$([ -n "$QUICK" ] && echo 200000 || echo $ORDERS)
+! has small || on_empty small_10 "$(awk -v n=$small 'BEGIN { print 1000 / n }')" "CALL bench.in_statements($small, 10)" bare pg_crm $rivals
+if has one || has tps || has memory; then make_history; fi
+! has one || one_row
+! has tps || tps
+! has memory || memory
+! has growth || growth
+say
+echo "PostgreSQL $("$PG_CONFIG" --version | sed 's/^PostgreSQL //'), $(nproc) cores, $RUNS run(s), shared_buffers 2 GB, fsync on, synchronous_commit off"
+echo
+report
+cat <<TEXT
+
+$((SECONDS - begun)) s. Another process on the machine shifts single figures by 15 % and more; runs alternate so that
+it hits all alike. Judge by the ratios, and by more than one run of the bench where a ratio is near its target.
+TEXT
