@@ -73,8 +73,7 @@ crm_account_find(const char *name, bool identifiers)
 	if (kind == NULL)
 		ereport(
 			ERROR,
-			(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-			 errmsg("account \"%s\" does not exist", name),
+			(errcode(ERRCODE_FOREIGN_KEY_VIOLATION), errmsg("account \"%s\" does not exist", name),
 			 identifiers
 				 ? errhint(
 					   "Insert it into crm.account first, or use unionid, mobile, email or customer.")
@@ -98,8 +97,7 @@ crm_account_of_people(const char *name)
 	if (account.account_id == 0)
 		ereport(
 			ERROR,
-			(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-			 errmsg("account \"%s\" does not exist", name),
+			(errcode(ERRCODE_FOREIGN_KEY_VIOLATION), errmsg("account \"%s\" does not exist", name),
 			 errhint(
 				 "The name is reserved for identifiers that are valid everywhere; name an account of crm.account.")));
 	return account;

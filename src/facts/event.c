@@ -158,13 +158,7 @@ crm_sql_track(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(5))
 		account_id = crm_account_find(crm_text_argument(fcinfo, 5), false).account_id;
 	contact_id = crm_contact_lock(PG_GETARG_INT64(0));
-	id = crm_event_record_once(contact_id,
-							   kind,
-							   at,
-							   at_given,
-							   account_id,
-							   PG_GETARG_DATUM(2),
-							   key,
+	id = crm_event_record_once(contact_id, kind, at, at_given, account_id, PG_GETARG_DATUM(2), key,
 							   &replayed);
 	crm_act_end(&acting);
 	PG_RETURN_INT64(id);

@@ -35,13 +35,7 @@ record_follow(const char *kind, const char *account_name, const char *external_i
 
 	external_id = crm_identity_form(&account, external_id);
 	contact_id = crm_contact_lock(crm_identify(&account, external_id, NULL));
-	crm_event_record_once(contact_id,
-						  kind,
-						  at,
-						  at_given,
-						  account.account_id,
-						  properties,
-						  key,
+	crm_event_record_once(contact_id, kind, at, at_given, account.account_id, properties, key,
 						  &replayed);
 	if (scene != NULL && !replayed)
 	{
@@ -81,13 +75,8 @@ crm_sql_follow(PG_FUNCTION_ARGS)
 	crm_check_optional_key(key);
 
 	crm_act_as_owner(&acting);
-	contact_id = record_follow("follow",
-							   crm_text_argument(fcinfo, 0),
-							   crm_text_argument(fcinfo, 1),
-							   scene,
-							   at,
-							   at_given,
-							   key);
+	contact_id = record_follow("follow", crm_text_argument(fcinfo, 0), crm_text_argument(fcinfo, 1),
+							   scene, at, at_given, key);
 	crm_act_end(&acting);
 	PG_RETURN_INT64(contact_id);
 }
@@ -108,13 +97,8 @@ crm_sql_unfollow(PG_FUNCTION_ARGS)
 	crm_check_optional_key(key);
 
 	crm_act_as_owner(&acting);
-	contact_id = record_follow("unfollow",
-							   crm_text_argument(fcinfo, 0),
-							   crm_text_argument(fcinfo, 1),
-							   NULL,
-							   at,
-							   at_given,
-							   key);
+	contact_id = record_follow("unfollow", crm_text_argument(fcinfo, 0),
+							   crm_text_argument(fcinfo, 1), NULL, at, at_given, key);
 	crm_act_end(&acting);
 	PG_RETURN_INT64(contact_id);
 }

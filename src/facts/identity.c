@@ -39,8 +39,7 @@ static CrmPlan assign = { "UPDATE crm.identity i SET contact_id = $4"
 						  4,
 						  { TEXTOID, INT8OID, TEXTOID, INT8OID } };
 static CrmPlan next_contact = {
-	"SELECT nextval(pg_get_serial_sequence('crm.contact', 'contact_id')::regclass)",
-	0
+	"SELECT nextval(pg_get_serial_sequence('crm.contact', 'contact_id')::regclass)", 0
 };
 static CrmPlan insert_contact = {
 	"INSERT INTO crm.contact (contact_id, mobile) VALUES ($1, $2::crm.mobile)",
@@ -187,8 +186,7 @@ crm_identify(const CrmAccount *account, const char *external_id, const char *uni
 			ereport(
 				ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unionid %s differs from external_id %s",
-						crm_mask(unionid),
+				 errmsg("unionid %s differs from external_id %s", crm_mask(unionid),
 						crm_mask(external_id)),
 				 errhint(
 					 "For the account unionid the identifier is the unionid; leave the third argument out.")));

@@ -71,9 +71,7 @@ crm_key_replayed(int64 contact_id, const char *source, const char *key, const ch
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
 				 errmsg(
 					 "key \"%s\" was used with other content for a fact of kind %s of contact %lld",
-					 key,
-					 source,
-					 (long long) contact_id),
+					 key, source, (long long) contact_id),
 				 errhint(
 					 "Repeat a call with the same arguments, or give the new fact a key of its own.")));
 		if (at_given && recorded != at)
@@ -82,11 +80,8 @@ crm_key_replayed(int64 contact_id, const char *source, const char *key, const ch
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
 				 errmsg(
 					 "key \"%s\" was used at %s, not at %s, for a fact of kind %s of contact %lld",
-					 key,
-					 pstrdup(timestamptz_to_str(recorded)),
-					 pstrdup(timestamptz_to_str(at)),
-					 source,
-					 (long long) contact_id),
+					 key, pstrdup(timestamptz_to_str(recorded)), pstrdup(timestamptz_to_str(at)),
+					 source, (long long) contact_id),
 				 errhint(
 					 "Repeat a call with the same time or without one, or give the new fact a key of its own.")));
 		replay->id = crm_result_int64(0, 1);

@@ -68,9 +68,7 @@ read_repeat(const char *what, const char *reference)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
-			 errmsg("%s \"%s\" was used for transaction %lld, which differs",
-					what,
-					reference,
+			 errmsg("%s \"%s\" was used for transaction %lld, which differs", what, reference,
 					(long long) crm_result_int64(0, 1)),
 			 errhint(
 				 "Repeat a call with the same arguments; a new order or refund has a reference of its own.")));
@@ -147,8 +145,7 @@ check_left(Datum amount, Datum left, const char *reference)
 				(errcode(ERRCODE_CHECK_VIOLATION),
 				 errmsg("refund of %s is larger than the %s left of order \"%s\"",
 						DatumGetCString(DirectFunctionCall1(numeric_out, amount)),
-						DatumGetCString(DirectFunctionCall1(numeric_out, left)),
-						reference),
+						DatumGetCString(DirectFunctionCall1(numeric_out, left)), reference),
 				 errhint("All refunds of an order together are at most its amount.")));
 }
 

@@ -136,11 +136,8 @@ check_valid(const Code *code, const char *scene, TimestampTz at)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_CHECK_VIOLATION),
-			 errmsg("QR code of scene \"%s\" is not valid at %s, only from %s until %s",
-					scene,
-					timestamptz_to_str(at),
-					from,
-					until),
+			 errmsg("QR code of scene \"%s\" is not valid at %s, only from %s until %s", scene,
+					timestamptz_to_str(at), from, until),
 			 errhint(
 				 "Change valid_from or valid_until with crm.define_qr_code(), or give the time of the scan.")));
 }

@@ -59,18 +59,13 @@ crm_picture_open(CrmPicture *picture, int width, int height, const char *title,
 	appendStringInfo(svg,
 					 "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" width=\"%d\" "
 					 "height=\"%d\" viewBox=\"0 0 %d %d\">\n<title>",
-					 width,
-					 height,
-					 width,
-					 height);
+					 width, height, width, height);
 	crm_picture_escape(svg, title);
 	appendStringInfoString(svg, "</title>\n<desc>");
 	crm_picture_escape(svg, description);
 	appendStringInfoString(svg, "</desc>\n");
 	appendStringInfoString(svg, style_sheet);
-	appendStringInfo(svg,
-					 "<rect class=\"crm-paper\" width=\"%d\" height=\"%d\"/>\n",
-					 width,
+	appendStringInfo(svg, "<rect class=\"crm-paper\" width=\"%d\" height=\"%d\"/>\n", width,
 					 height);
 }
 
@@ -86,23 +81,15 @@ crm_picture_line(CrmPicture *picture, const char *class, double x1, double y1, d
 {
 	appendStringInfo(&picture->svg,
 					 "<line class=\"crm-%s\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n",
-					 class,
-					 x1,
-					 y1,
-					 x2,
-					 y2);
+					 class, x1, y1, x2, y2);
 }
 
 void
 crm_picture_circle(CrmPicture *picture, const char *class, double x, double y, double radius,
 				   const char *tooltip)
 {
-	appendStringInfo(&picture->svg,
-					 "<circle class=\"crm-%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\"",
-					 class,
-					 x,
-					 y,
-					 radius);
+	appendStringInfo(&picture->svg, "<circle class=\"crm-%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\"",
+					 class, x, y, radius);
 	if (tooltip != NULL)
 	{
 		appendStringInfoString(&picture->svg, "><title>");
@@ -179,11 +166,7 @@ crm_picture_text(CrmPicture *picture, const char *class, CrmAnchor anchor, doubl
 	};
 	StringInfo svg = &picture->svg;
 
-	appendStringInfo(svg,
-					 "<text class=\"crm-%s\" x=\"%.1f\" y=\"%.1f\"%s>",
-					 class,
-					 x,
-					 y,
+	appendStringInfo(svg, "<text class=\"crm-%s\" x=\"%.1f\" y=\"%.1f\"%s>", class, x, y,
 					 anchors[anchor]);
 	if (max_width > 0 && crm_picture_text_width(string) > max_width)
 	{
@@ -451,12 +434,7 @@ crm_time_axis_draw(CrmPicture *picture, const CrmTimeAxis *axis, double top, dou
 		last_x = x;
 		crm_picture_line(picture, "grid", x, top, x, bottom);
 		for (int i = 0; i < nlabels; i++)
-			crm_picture_text(picture,
-							 "muted",
-							 CRM_ANCHOR_MIDDLE,
-							 x,
-							 label_y[i],
-							 0,
+			crm_picture_text(picture, "muted", CRM_ANCHOR_MIDDLE, x, label_y[i], 0,
 							 tick_label(step, &tm));
 	}
 }

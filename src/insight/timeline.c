@@ -131,13 +131,8 @@ draw_line(CrmPicture *picture, const CrmTimeAxis *axis, const Line *line, double
 	double x;
 	char *moment;
 
-	crm_picture_text(picture,
-					 line->gained ? "text" : "muted",
-					 CRM_ANCHOR_START,
-					 MARGIN,
-					 y + 4.5,
-					 axis->left - GAP - MARGIN,
-					 line->label);
+	crm_picture_text(picture, line->gained ? "text" : "muted", CRM_ANCHOR_START, MARGIN, y + 4.5,
+					 axis->left - GAP - MARGIN, line->label);
 	if (!line->gained)
 	{
 		crm_picture_line(picture, "empty", axis->left, y, axis->right, y);
@@ -148,12 +143,7 @@ draw_line(CrmPicture *picture, const CrmTimeAxis *axis, const Line *line, double
 	crm_picture_line(picture, "track", axis->left, y, x, y);
 	crm_picture_line(picture, "gained", x, y, axis->right, y);
 	crm_picture_circle(picture, "mark", x, y, MARK_RADIUS, psprintf("%s: %s", line->label, moment));
-	crm_picture_text(picture,
-					 "text",
-					 CRM_ANCHOR_END,
-					 WIDTH - MARGIN,
-					 y + 4.5,
-					 0,
+	crm_picture_text(picture, "text", CRM_ANCHOR_END, WIDTH - MARGIN, y + 4.5, 0,
 					 crm_time_axis_date(axis, line->awarded_at));
 }
 
@@ -190,27 +180,14 @@ draw(const Timeline *timeline)
 	bottom = top + ROW_HEIGHT * Max(timeline->nlines, 1);
 	label_y[nlabels++] = bottom + AXIS_HEIGHT - 6;
 
-	crm_picture_open(&picture,
-					 WIDTH,
-					 (int) bottom + AXIS_HEIGHT + GAP,
+	crm_picture_open(&picture, WIDTH, (int) bottom + AXIS_HEIGHT + GAP,
 					 psprintf("Achievements of contact " INT64_FORMAT, timeline->contact_id),
 					 psprintf("%d of %d achievements gained between %s and %s; times in %s.",
-							  timeline->ngained,
-							  timeline->nlines,
-							  from,
-							  to,
-							  crm_guc_time_zone));
+							  timeline->ngained, timeline->nlines, from, to, crm_guc_time_zone));
 	crm_picture_text(&picture, "title", CRM_ANCHOR_START, MARGIN, 32, 0, title);
-	crm_picture_text(&picture,
-					 "muted",
-					 CRM_ANCHOR_START,
-					 MARGIN,
-					 52,
-					 0,
-					 psprintf("%d of %d achievements, times in %s",
-							  timeline->ngained,
-							  timeline->nlines,
-							  crm_guc_time_zone));
+	crm_picture_text(&picture, "muted", CRM_ANCHOR_START, MARGIN, 52, 0,
+					 psprintf("%d of %d achievements, times in %s", timeline->ngained,
+							  timeline->nlines, crm_guc_time_zone));
 
 	if (timeline->nlines > 0)
 		crm_time_axis_draw(&picture, &axis, top, bottom, label_y, nlabels);
@@ -218,28 +195,13 @@ draw(const Timeline *timeline)
 	if (axis.to > axis.from)
 	{
 		crm_picture_line(&picture, "frame", axis.right, top - 4, axis.right, bottom);
-		crm_picture_text(&picture,
-						 "muted",
-						 CRM_ANCHOR_START,
-						 axis.left,
-						 HEAD_HEIGHT - 12,
-						 0,
+		crm_picture_text(&picture, "muted", CRM_ANCHOR_START, axis.left, HEAD_HEIGHT - 12, 0,
 						 psprintf("created %s", from));
-		crm_picture_text(&picture,
-						 "muted",
-						 CRM_ANCHOR_END,
-						 axis.right,
-						 HEAD_HEIGHT - 12,
-						 0,
+		crm_picture_text(&picture, "muted", CRM_ANCHOR_END, axis.right, HEAD_HEIGHT - 12, 0,
 						 psprintf("now %s", to));
 	}
 	else
-		crm_picture_text(&picture,
-						 "muted",
-						 CRM_ANCHOR_START,
-						 axis.left,
-						 HEAD_HEIGHT - 12,
-						 0,
+		crm_picture_text(&picture, "muted", CRM_ANCHOR_START, axis.left, HEAD_HEIGHT - 12, 0,
 						 psprintf("created now, %s", from));
 
 	y = top + ROW_HEIGHT / 2.0;
@@ -250,12 +212,7 @@ draw(const Timeline *timeline)
 		y += ROW_HEIGHT;
 	}
 	if (timeline->nlines == 0)
-		crm_picture_text(&picture,
-						 "muted",
-						 CRM_ANCHOR_START,
-						 axis.left + GAP,
-						 y + 4.5,
-						 0,
+		crm_picture_text(&picture, "muted", CRM_ANCHOR_START, axis.left + GAP, y + 4.5, 0,
 						 "no achievement is defined");
 	return crm_picture_close(&picture);
 }
@@ -269,8 +226,7 @@ crm_sql_timeline_svg(PG_FUNCTION_ARGS)
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("contact_id must not be null"),
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("contact_id must not be null"),
 				 errhint("Give the contact_id of the contact to draw.")));
 
 	crm_connect(&acting);

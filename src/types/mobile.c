@@ -407,11 +407,9 @@ crm_mobile_in(PG_FUNCTION_ARGS)
 
 	fault = parse_mobile(text, crm_default_country_code, &number);
 	if (fault != MOBILE_FINE)
-		crm_ereturn(fcinfo->context,
-					(Datum) 0,
+		crm_ereturn(fcinfo->context, (Datum) 0,
 					(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-					 errmsg("invalid input syntax for type %s: \"%s\"",
-							"crm.mobile",
+					 errmsg("invalid input syntax for type %s: \"%s\"", "crm.mobile",
 							crm_mobile_mask(text)),
 					 errhint("%s", fault_hint(fault))));
 	PG_RETURN_MOBILE(number);
@@ -432,8 +430,7 @@ crm_mobile_recv(PG_FUNCTION_ARGS)
 	if (!crm_mobile_valid(number))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
-				 errmsg("invalid external value of type %s: \"%s\"",
-						"crm.mobile",
+				 errmsg("invalid external value of type %s: \"%s\"", "crm.mobile",
 						crm_mobile_mask(psprintf(INT64_FORMAT, number))),
 				 errhint("Send the E.164 number without the plus as an integer of eight bytes.")));
 	PG_RETURN_MOBILE(number);
@@ -481,16 +478,8 @@ void
 crm_mobile_init(void)
 {
 	DefineCustomIntVariable(
-		"pg_crm.default_country_code",
-		"Calling code of mobile numbers that are given without one.",
+		"pg_crm.default_country_code", "Calling code of mobile numbers that are given without one.",
 		"It is used when a text is read as crm.mobile; stored numbers have their calling code.",
-		&crm_default_country_code,
-		86,
-		1,
-		999,
-		PGC_USERSET,
-		0,
-		check_default_country_code,
-		NULL,
+		&crm_default_country_code, 86, 1, 999, PGC_USERSET, 0, check_default_country_code, NULL,
 		NULL);
 }
