@@ -35,11 +35,17 @@ crm_act_as_owner_unnamed(CrmActing *acting)
 	acting->guc_nest_level = 0;
 
 	/* a call from inside the extension is already the owner's */
-	if ((acting->security_context & SECURITY_LOCAL_USERID_CHANGE) == 0)
+	if (acting->userid != owner || (acting->security_context & SECURITY_LOCAL_USERID_CHANGE) == 0)
 		outer_caller = acting->userid;
+
+	/*
+	 * Restricted, so that what the owner planted cannot be put off until the
+	 * caller is himself again: deferred triggers run at commit.
+	 */
 	SetUserIdAndSecContext(owner,
 						   acting->security_context | SECURITY_LOCAL_USERID_CHANGE |
-							   SECURITY_NOFORCE_RLS);
+							   SECURITY_NOFORCE_RLS |
+							   (acting->userid == owner ? 0 : SECURITY_RESTRICTED_OPERATION));
 }
 
 void
