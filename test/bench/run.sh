@@ -122,14 +122,22 @@ order_of() {
 
 # on_empty MEASURE FACTOR SQL VARIANT...: ms of one statement on empty tables, times FACTOR
 on_empty() {
-    local measure=$1 factor=$2 statement=$3 run v ms
+    local measure=$1 factor=$2 statement=$3 run v ms cpu
     shift 3
     for ((run = 0; run < RUNS; run++)); do
         for v in $(order_of $run "$@"); do
             say "$measure: run $((run + 1)) of $RUNS, $v"
             sql postgres -c "CREATE DATABASE now TEMPLATE ${v}_0" -c CHECKPOINT
-            ms=$(printf '\\timing on\n%s;\n' "$statement" | sql now | sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p')
+            read -r ms cpu < <(sql now <<SQL | sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p; s/^cpu //p' | tr '\n' ' '
+SELECT coalesce(bench.cpu(), 0) AS cpu \gset
+\\timing on
+$statement;
+\\timing off
+SELECT 'cpu ' || bench.cpu() - :cpu;
+SQL
+) || true
             note "$measure" $v "$(awk -v ms="$ms" -v f="$factor" 'BEGIN { print ms * f }')"
+            [ -z "$cpu" ] || note "${measure}_cpu" $v "$(awk -v ms="$cpu" -v f="$factor" 'BEGIN { print ms * f }')"
             [ "$measure $run" != "bulk 0" ] || [ $v = bare ] || rows_written $v
             sql postgres -c 'DROP DATABASE now'
         done
@@ -147,32 +155,46 @@ rows_written() {
         echo "$1: crm.verify() FOUND DIFFERENCES" >>"$dir/written"
 }
 
+# many short turns, so that what else the machine does hits all alike; each in a session that has warmed up
 one_row() {
-    local run v n=$([ -n "$QUICK" ] && echo 20000 || echo 30000) runs=$((RUNS < 3 ? RUNS + 1 : RUNS)) t=2021 fresh
-    fresh=$((CONTACTS / runs))
-    [ $n -le $fresh ] || n=$fresh
-    for v in $ALL; do       # the first touch of these pages and caches is not measured
+    local turn v a b c k=0 turns=15 n=4000 fresh what first
+    [ -z "$QUICK" ] || { turns=7; n=3000; }
+    fresh=$((CONTACTS / turns))
+    for v in $ALL; do       # the first touch of these pages is not measured
         sql ${v}_1 -c "CALL bench.one_by_one('W', 1, $CONTACTS, false, 20000, '2020-12-01')" >/dev/null
     done
-    for ((run = 0; run < runs; run++)); do
-        for v in $(order_of $run $ALL); do
-            say "one row: run $((run + 1)) of $runs, $v"
-            IFS='|' read -r a b < <(sql ${v}_1 -c "CALL bench.one_by_one('S$run-', 1, $CONTACTS, false, $n, '$((t + run))-01-01')")
-            note one $v "$a"
-            note one_commit $v "$b"
-            IFS='|' read -r a b < <(sql ${v}_1 -c "CALL bench.one_by_one('F$run-', $((CONTACTS + 1 + run * fresh)), $fresh, true, $n, '$((t + run))-06-01')")
-            note first $v "$a"
-            note first_commit $v "$b"
+    for ((turn = 0; turn < turns; turn++)); do
+        for v in $(order_of $turn $ALL); do
+            say "one row: turn $((turn + 1)) of $turns, $v"
+            k=$((k + 1))
+            first=$((CONTACTS + 1 + turn * fresh))
+            while IFS='|' read -r a b c; do
+                read -r what
+                [ $what != warm ] || continue
+                note $what $v "$a"
+                note ${what}_commit $v "$b"
+                [ -z "$c" ] || note ${what}_cpu $v "$c"
+            done < <(sql ${v}_1 <<SQL
+CALL bench.one_by_one('V$k-', 1, $CONTACTS, false, 300, '2021-01-01'::timestamptz + $k * interval '1 day');
+\echo warm
+CALL bench.one_by_one('S$k-', 1, $CONTACTS, false, $n, '2021-01-01 06:00'::timestamptz + $k * interval '1 day');
+\echo one
+CALL bench.one_by_one('E$k-', $first, 200, true, 200, '2021-01-01 12:00'::timestamptz + $k * interval '1 day');
+\echo warm
+CALL bench.one_by_one('F$k-', $((first + 200)), $((fresh - 200)), true, $n, '2021-01-01 18:00'::timestamptz + $k * interval '1 day');
+\echo first
+SQL
+)
         done
     done
 }
 
 tps() {
     local run v
-    for ((run = 0; run < RUNS; run++)); do
+    for ((run = 0; run < RUNS + (RUNS == 1); run++)); do
         for v in $(order_of $run bare pg_crm row); do
-            say "tps: run $((run + 1)) of $RUNS, $v"
-            note tps $v "$("$BINDIR/pgbench" -n -M prepared -c 2 -j 1 -T $([ -n "$QUICK" ] && echo 5 || echo 8) \
+            say "tps: run $((run + 1)), $v"
+            note tps $v "$("$BINDIR/pgbench" -n -M prepared -c 2 -j 1 -T $([ -n "$QUICK" ] && echo 4 || echo 8) \
                 -f "$here/one_row.pgbench" ${v}_1 2>/dev/null | sed -n 's/^tps = \([0-9.]*\).*/\1/p')"
         done
     done
@@ -181,7 +203,7 @@ tps() {
 memory() {
     local n=$([ -n "$QUICK" ] && echo 20 || echo 100) look
     say "memory: $n x 10 000 rows"
-    look="SELECT substring(pg_read_file('/proc/self/status') FROM 'RssAnon:\\s+(\\d+)'), sum(total_bytes) / 1024 FROM pg_backend_memory_contexts"
+    look="SELECT substring(pg_read_file('/proc/self/status') FROM 'RssAnon:\\s+(\\d+)'), (sum(total_bytes) / 1024)::bigint FROM pg_backend_memory_contexts"
     {
         echo "SET synchronous_commit = off;"
         for ((i = 1; i <= n; i++)); do
@@ -259,11 +281,15 @@ report() {
         if (median(m, "bare") == "") return
         printf "%-34s %-21s %-21s %-21s %s\n", title, cell(m, "bare", f), cell(m, "pg_crm", f), cell(m, "row", f), cell(m, "statement", f)
     }
+    function processor(m, top, w,   x, y) {
+        x = median(m "_cpu", top); y = median(m "_cpu", w)
+        return x == "" || y == "" || y == 0 ? "-" : sprintf("%.2f", x / y)
+    }
     function judge(title, m, top, w, limit, most,   x, y) {
         x = median(m, top); y = median(m, w)
         if (x == "" || y == "" || y == 0) return
-        judged[++nj] = sprintf("%-54s %6.2f   %s %.2f   %s", title, x / y, most ? "<=" : ">=", limit,
-            (most ? x / y <= limit : x / y >= limit) ? "ok" : "MISS")
+        judged[++nj] = sprintf("%-54s %6.2f   %s %.2f   %-4s   %s", title, x / y, most ? "<=" : ">=", limit,
+            (most ? x / y <= limit : x / y >= limit) ? "ok" : "MISS", processor(m, top, w))
     }
     { values[$1, $2] = values[$1, $2] " " $3 }
     END {
@@ -295,16 +321,14 @@ report() {
             y = (median("growth_10k", "pg_crm") - median("growth_10k", "bare")) / 100
             judged[++nj] = sprintf("%-54s %6.2f   <= 1.30   %s", sprintf("share a row: %.2f us at 5 M orders / %.2f at 10 000", x, y), x / y, x <= 1.3 * y ? "ok" : "MISS")
         }
-        printf "\n%-54s %6s   %s\n", "ratio of medians", "", "target"
+        printf "\n%-54s %6s   %-7s        %s\n", "ratio of medians", "time", "target", "processor time"
         for (i = 1; i <= nj; i++) print judged[i]
     }' "$results"
     if [ -s "$dir/memory" ]; then
         { read -r rss1 ctx1; read -r rss2 ctx2; } <"$dir/memory"
-        printf '%-54s %6s   <= 10 MB  %s\n' "memory of a backend after $MEMORY_N single rows, less that" \
-            "" ""
-        printf '%-54s %6.1f   <= 10     %s\n' "  after 10 000, MB (memory contexts: $(((ctx2 - ctx1))) kB)" \
-            "$(awk -v a=$rss1 -v b=$rss2 'BEGIN { print (b - a) / 1024 }')" \
-            "$([ $((rss2 - rss1)) -le 10240 ] && echo ok || echo MISS)"
+        printf '%-54s %6.1f   <= 10 MB  %s\n' "memory of a backend: MB more after $MEMORY_N rows than 10 000" \
+            "$(awk -v a=$rss1 -v b=$rss2 'BEGIN { print (b - a) / 1024 }')" "$([ $((rss2 - rss1)) -le 10240 ] && echo ok || echo MISS)"
+        printf '%-54s %6.1f\n' "  of that in memory contexts" "$(awk -v a=$ctx1 -v b=$ctx2 'BEGIN { print (b - a) / 1024 }')"
     fi
     [ ! -s "$dir/written" ] || { echo; cat "$dir/written"; }
 }
