@@ -19,3 +19,8 @@ CREATE FUNCTION crm.refuse_change() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'crm_refuse_change';
 COMMENT ON FUNCTION crm.refuse_change() IS 'Trigger: refuses UPDATE, DELETE and TRUNCATE outside the extension; its argument is the hint.';
 REVOKE ALL ON FUNCTION crm.refuse_change() FROM PUBLIC;
+
+CREATE FUNCTION crm.recompute(contact_id bigint DEFAULT NULL) RETURNS bigint
+LANGUAGE c AS 'MODULE_PATHNAME', 'crm_sql_recompute';
+COMMENT ON FUNCTION crm.recompute(bigint) IS 'Makes everything derived anew from the facts, of one contact or of all; returns how many contacts.';
+REVOKE ALL ON FUNCTION crm.recompute(bigint) FROM PUBLIC;

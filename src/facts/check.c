@@ -7,6 +7,7 @@
 #include "access/detoast.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
@@ -98,6 +99,17 @@ crm_check_document(const char *what, Datum value)
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("%s of %zu bytes are larger than %d", what, bytes, CRM_MAX_DOCUMENT_BYTES),
 				 errhint("Keep large documents outside and record where they are.")));
+}
+
+void
+crm_check_object(const char *what, Datum value)
+{
+	if (!JB_ROOT_IS_OBJECT(DatumGetJsonbP(value)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be a jsonb object, not of type %s", what,
+						TextDatumGetCString(DirectFunctionCall1(jsonb_typeof, value))),
+				 errhint("Give names to the values, for example {\"sku\": \"A1\"}.")));
 }
 
 void

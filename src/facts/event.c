@@ -116,21 +116,6 @@ check_kind(const char *kind)
 							 kept_kinds[i].function)));
 }
 
-static void
-check_properties(Datum properties)
-{
-	crm_check_document("properties", properties);
-	if (!JB_ROOT_IS_OBJECT(DatumGetJsonbP(properties)))
-	{
-		char *type = TextDatumGetCString(DirectFunctionCall1(jsonb_typeof, properties));
-
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("properties must be a jsonb object, not of type %s", type),
-				 errhint("Give names to the values, for example {\"sku\": \"A1\"}.")));
-	}
-}
-
 Datum
 crm_sql_track(PG_FUNCTION_ARGS)
 {
@@ -149,7 +134,8 @@ crm_sql_track(PG_FUNCTION_ARGS)
 	crm_require_argument("track", "properties", PG_ARGISNULL(2));
 	kind = crm_text_argument(fcinfo, 1);
 	check_kind(kind);
-	check_properties(PG_GETARG_DATUM(2));
+	crm_check_document("properties", PG_GETARG_DATUM(2));
+	crm_check_object("properties", PG_GETARG_DATUM(2));
 	at = crm_time_argument(fcinfo, 3, &at_given);
 	key = crm_text_argument(fcinfo, 4);
 	crm_check_optional_key(key);

@@ -20,6 +20,7 @@ extern void crm_check_key(const char *what, const char *value);
 extern void crm_check_kind(const char *value);
 extern void crm_check_amount(Datum amount, bool above_zero);
 extern void crm_check_document(const char *what, Datum value);
+extern void crm_check_object(const char *what, Datum value);
 extern void crm_require_argument(const char *function, const char *argument, bool is_null);
 extern TimestampTz crm_time_argument(FunctionCallInfo fcinfo, int argument, bool *given);
 extern char *crm_text_argument(FunctionCallInfo fcinfo, int argument);

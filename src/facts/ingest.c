@@ -160,11 +160,12 @@ read_events(Batch *batch)
 		fact->occurred_at = time_of(batch, occurred_at);
 		kind_text = crm_rows_text(&batch->rows, kind);
 		crm_check_kind(kind_text);
-		fact->kind = crm_definition_kind(definitions, kind_text, strlen(kind_text));
+		fact->kind = crm_definition_event_kind(definitions, kind_text);
 		value = crm_rows_value(&batch->rows, account_id, &isnull);
 		fact->account_id = isnull ? 0 : DatumGetInt64(value);
 		value = crm_rows_value(&batch->rows, properties, &isnull);
 		crm_check_document("properties", value);
+		crm_check_object("properties", value);
 		if (fact->kind == CRM_KIND_SET_STAGE)
 			fact->type = CRM_FACT_MANUAL_STAGE;
 		pfree(kind_text);

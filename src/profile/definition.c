@@ -271,3 +271,11 @@ crm_definition_kind(const CrmDefinitions *known, const char *kind, int len)
 			return i;
 	return -1;
 }
+
+int
+crm_definition_event_kind(const CrmDefinitions *known, const char *kind)
+{
+	int place = crm_definition_kind(known, kind, strlen(kind));
+
+	return place == CRM_KIND_PURCHASE || place == CRM_KIND_SCAN ? -1 : place;
+}

@@ -85,6 +85,9 @@ extern const CrmDefinitions *crm_definitions(void);
 /* Place of a kind, -1 where nothing depends on it. */
 extern int crm_definition_kind(const CrmDefinitions *definitions, const char *kind, int len);
 
+/* The same for a row of crm.event: one that is named like an order or a scan is neither. */
+extern int crm_definition_event_kind(const CrmDefinitions *definitions, const char *kind);
+
 /* Rules as the definition tables take them; errors as of crm_rule_parse(). */
 extern CrmRule *crm_stage_rule_parse(const char *text);
 extern CrmRule *crm_achievement_rule_parse(const char *text);

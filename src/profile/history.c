@@ -178,7 +178,7 @@ load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 
 	/* kinds that move nothing are summarized, not read */
 	crm_column_init(&kinds, TEXTOID);
-	for (int i = 0; i < definitions->nkinds; i++)
+	for (int i = CRM_KIND_FOLLOW; i < definitions->nkinds; i++)
 		crm_column_add(&kinds, CStringGetTextDatum(definitions->kinds[i]), false);
 	values[1] = crm_column_array(&kinds);
 	n = run(&select_events, values, definitions->every_fact_matters ? " n" : NULL);
@@ -193,7 +193,7 @@ load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 		fact->contact_id = crm_result_int64(row, 1);
 		fact->id = crm_result_int64(row, 2);
 		fact->type = CRM_FACT_EVENT;
-		fact->kind = crm_definition_kind(definitions, kind, strlen(kind));
+		fact->kind = crm_definition_event_kind(definitions, kind);
 		fact->occurred_at = result_time(row, 4, &isnull);
 		fact->account_id = crm_result_int64(row, 5);
 		if (fact->kind == CRM_KIND_SET_STAGE)

@@ -14,15 +14,17 @@
 static CrmPlan insert_profiles = {
 	"INSERT INTO crm.profile_counter (contact_id, stage, stage_since, ranked_stage, settled_at)"
 	" SELECT n.contact_id, $3, n.created_at, $4, n.created_at"
-	" FROM unnest($1, $2) AS n(contact_id, created_at)",
+	" FROM unnest($1, $2) AS n(contact_id, created_at) ON CONFLICT DO NOTHING",
 	4,
 	{ INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTOID, TEXTOID }
 };
-static CrmPlan insert_openings = { "INSERT INTO crm.stage_move (contact_id, since, stage, reason)"
-								   " SELECT n.contact_id, n.created_at, $3, 'opening'"
-								   " FROM unnest($1, $2) AS n(contact_id, created_at)",
-								   3,
-								   { INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTOID } };
+static CrmPlan insert_openings = {
+	"INSERT INTO crm.stage_move (contact_id, since, stage, reason)"
+	" SELECT n.contact_id, n.created_at, $3, 'opening'"
+	" FROM unnest($1, $2) AS n(contact_id, created_at) ON CONFLICT DO NOTHING",
+	3,
+	{ INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTOID }
+};
 static CrmPlan update_stages = { "UPDATE crm.contact c SET stage = $2"
 								 " WHERE c.contact_id = ANY ($1) AND c.stage IS DISTINCT FROM $2",
 								 2,
