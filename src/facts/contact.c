@@ -5,13 +5,21 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/resowner.h"
 
 #include "base/db.h"
 #include "facts/record.h"
 #include "profile/profile.h"
 
+static CrmPlan lock_profiles = {
+	"SELECT p.contact_id FROM crm.profile_counter p WHERE p.contact_id = ANY ($1)"
+	" ORDER BY p.contact_id FOR NO KEY UPDATE",
+	1,
+	{ INT8ARRAYOID }
+};
 static CrmPlan lock_contact = {
 	"SELECT p.contact_id FROM crm.profile_counter p WHERE p.contact_id = $1 FOR NO KEY UPDATE",
 	1,
@@ -77,4 +85,42 @@ crm_contact_set_mobile(int64 contact_id, const char *mobile, bool only_if_none)
 	values[2] = BoolGetDatum(only_if_none);
 	crm_run_protected(&set_mobile, values, NULL);
 	crm_disconnect(&acting);
+}
+
+bool
+crm_contact_try_lock(const int64 *contacts, int ncontacts, bool (*still)(void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	bool locked = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		Datum value = crm_int64_array(contacts, ncontacts);
+
+		locked = crm_run(&lock_profiles, &value, NULL) == ncontacts &&
+			(still == NULL || still(arg));
+		if (locked)
+			ReleaseCurrentSubTransaction();
+		else
+			RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+	return locked;
 }

@@ -7,6 +7,7 @@
 
 #include "catalog/partition.h"
 #include "catalog/pg_type.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
@@ -337,6 +338,8 @@ crm_ingest(PG_FUNCTION_ARGS)
 
 	crm_rows_open(&batch.rows, fcinfo, "ingest");
 	crm_act_as_owner_unnamed(&acting);
+	/* whoever changes definitions waits for this lock, and this for him */
+	LockRelationOid(crm_table_oid("profile_counter"), RowExclusiveLock);
 	if (fires_for(batch.rows.trigger, "transaction"))
 		read_transactions(&batch);
 	else if (fires_for(batch.rows.trigger, "event"))

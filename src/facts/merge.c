@@ -22,12 +22,6 @@
 
 PG_FUNCTION_INFO_V1(crm_sql_merge);
 
-static CrmPlan lock_profiles = {
-	"SELECT p.contact_id FROM crm.profile_counter p WHERE p.contact_id = ANY ($1)"
-	" ORDER BY p.contact_id FOR NO KEY UPDATE",
-	1,
-	{ INT8ARRAYOID }
-};
 static CrmPlan lock_contacts = {
 	"SELECT c.contact_id FROM crm.contact c WHERE c.contact_id = ANY ($1)"
 	" ORDER BY c.contact_id FOR NO KEY UPDATE",
@@ -164,47 +158,6 @@ note_result(Moved *moved, const char *label)
 	note(moved, label, rows, isnull);
 }
 
-/*
- * Locks both, or none: where one of them has just ended, the lock of the other
- * must not be held while a smaller id is waited for.
- */
-static bool
-lock_both(const int64 *contacts)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	bool locked = false;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		Datum value = crm_int64_array(contacts, 2);
-
-		locked = crm_run(&lock_profiles, &value, NULL) == 2;
-		if (locked)
-			ReleaseCurrentSubTransaction();
-		else
-			RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		ReThrowError(error);
-	}
-	PG_END_TRY();
-	return locked;
-}
-
 /* Contacts loaded without triggers have no profile yet, which is the lock. */
 void
 crm_check_profiles(const int64 *contacts, int ncontacts)
@@ -237,7 +190,7 @@ find_both(int64 contact_id, int64 other, int64 *contacts)
 		contacts[1] = Max(a, b);
 		if (a == b)
 			return false;
-		if (lock_both(contacts))
+		if (crm_contact_try_lock(contacts, 2, NULL, NULL))
 			return true;
 		crm_check_profiles(contacts, 2);
 	}

@@ -11,6 +11,13 @@
 
 /* contact.c: follows merges without locking; raises 23503 */
 extern int64 crm_contact_resolve(int64 contact_id);
+/*
+ * contact.c: locks the contacts (ids ascending), or none of them: where one has
+ * ended or still() no longer holds, the lock of another must not be kept while
+ * a smaller id is waited for
+ */
+extern bool crm_contact_try_lock(const int64 *contacts, int ncontacts, bool (*still)(void *arg),
+								 void *arg);
 /* contact.c: sets the kept copy of the mobile; only_if_none leaves one that is there */
 extern void crm_contact_set_mobile(int64 contact_id, const char *mobile, bool only_if_none);
 

@@ -34,11 +34,6 @@ static CrmPlan find_undone = { "SELECT FROM crm.merge_ledger l WHERE l.other = $
 static CrmPlan find_contact = { "SELECT FROM crm.contact c WHERE c.contact_id = $1",
 								1,
 								{ INT8OID } };
-static CrmPlan lock_profile = {
-	"SELECT FROM crm.profile_counter p WHERE p.contact_id = $1 FOR NO KEY UPDATE",
-	1,
-	{ INT8OID }
-};
 static CrmPlan lock_contact = {
 	"SELECT FROM crm.contact c WHERE c.contact_id = $1 FOR NO KEY UPDATE",
 	1,
@@ -209,19 +204,46 @@ run_protected(const char *sql, int nargs, Oid *types, Datum *values)
 		elog(ERROR, "SPI_execute_with_args failed: %s", SPI_result_code_string(code));
 }
 
-/* The newest merge of the contact that still holds; its survivor is locked. */
+/* The newest merge of the contact that still holds; false if there is none. */
+static bool
+find_newest(Merge *merge, int64 *into)
+{
+	Datum value = Int64GetDatum(merge->other);
+	bool isnull;
+
+	if (crm_run(&find_merge, &value, NULL) == 0)
+		return false;
+	merge->merge_id = crm_result_int64(0, 1);
+	merge->survivor = crm_result_int64(0, 2);
+	*into = crm_result_int64(0, 3);
+	merge->moved = crm_result(0, 4, &isnull);
+	merge->other_before = crm_result(0, 5, &isnull);
+	return true;
+}
+
+/* Is it still the one that was found before its survivor was locked? */
+static bool
+still_newest(void *arg)
+{
+	const Merge *merge = arg;
+	Datum value = Int64GetDatum(merge->other);
+
+	return crm_run(&find_merge, &value, NULL) > 0 && crm_result_int64(0, 1) == merge->merge_id &&
+		crm_result_int64(0, 2) == merge->survivor;
+}
+
+/* The same with its survivor locked. */
 static void
 find_and_lock(Merge *merge, int64 other)
 {
 	Datum value = Int64GetDatum(other);
-	int64 locked = 0;
 	int64 into;
-	bool isnull;
 
+	merge->other = other;
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (crm_run(&find_merge, &value, NULL) == 0)
+		if (!find_newest(merge, &into))
 		{
 			bool undone = crm_run(&find_undone, &value, NULL) > 0;
 
@@ -235,22 +257,12 @@ find_and_lock(Merge *merge, int64 other)
 				 errhint(
 					 "Give the id of the contact that ended; crm.merge_ledger lists them in column other.")));
 		}
-		merge->other = other;
-		merge->merge_id = crm_result_int64(0, 1);
-		merge->survivor = crm_result_int64(0, 2);
-		into = crm_result_int64(0, 3);
-		merge->moved = crm_result(0, 4, &isnull);
-		merge->other_before = crm_result(0, 5, &isnull);
-		if (locked == merge->survivor)
+		if (crm_contact_try_lock(&merge->survivor, 1, still_newest, merge))
 			break;
-		/* nothing is held while another is waited for, except in a longer transaction */
-		value = Int64GetDatum(merge->survivor);
-		if (crm_run(&lock_profile, &value, NULL) > 0)
-			locked = merge->survivor;
-		else
-			crm_check_profiles(&merge->survivor, 1);
-		value = Int64GetDatum(other);
+		crm_check_profiles(&merge->survivor, 1);
 	}
+	/* what was merged, as it stands under the lock */
+	(void) find_newest(merge, &into);
 
 	if (into != merge->survivor)
 		ereport(

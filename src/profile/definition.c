@@ -12,6 +12,7 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
+#include "utils/snapmgr.h"
 
 #include "base/db.h"
 #include "base/table.h"
@@ -150,7 +151,7 @@ read_thresholds(CrmAchievement *achievement, Datum array)
 static void
 load_achievements(CrmDefinitions *build, MemoryContext context)
 {
-	uint64 n = crm_run(&select_achievements, NULL, NULL);
+	uint64 n = crm_read(&select_achievements, NULL, NULL);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	build->nachievements = n;
@@ -180,7 +181,7 @@ load_achievements(CrmDefinitions *build, MemoryContext context)
 static void
 load_stages(CrmDefinitions *build, MemoryContext context)
 {
-	uint64 n = crm_run(&select_stages, NULL, NULL);
+	uint64 n = crm_read(&select_stages, NULL, NULL);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	build->nstages = n;
@@ -240,6 +241,8 @@ crm_definitions(void)
 			(void) intern_kind(build, built_in[i]);
 		MemoryContextSwitchTo(old);
 	}
+	/* as committed now, however old the snapshot of the transaction is: the cache outlives it */
+	PushActiveSnapshot(GetLatestSnapshot());
 	/* an invalidation while reading must not be lost */
 	definitions_valid = true;
 	PG_TRY();
@@ -253,6 +256,7 @@ crm_definitions(void)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	PopActiveSnapshot();
 	crm_disconnect(&acting);
 
 	if (definition_context != NULL)

@@ -134,8 +134,6 @@ one(q{SELECT crm.identify('oa', 'h' || n, 'hu' || n), crm.identify('unionid', 'h
 sub pick { return $_[ int(rand(@_)) ] }
 sub hot  { return pick(@hot) }
 
-# One client parts what the others merge: two at once may meet in a deadlock (unmerge() keeps the
-# lock of a survivor that is none any more).
 # every mobile, openid and order number may come to any of the five
 my @mix = (
     [ 30, sub { sprintf "SELECT crm.purchase(%d, %d, '2024-01-01Z'::timestamptz + %d * interval '1 hour', 'o%d');", hot(), 10, rand(50), rand(60) } ],
@@ -150,13 +148,13 @@ my @mix = (
     [ 5,  sub { sprintf "INSERT INTO crm.event (contact_id, kind) VALUES %s;", join ', ', map { sprintf "(%d, 'form')", hot() } 1 .. 1 + rand(6) } ],
     [ 5,  sub { sprintf "SELECT crm.bind_mobile(%d, '1370013700%d');", hot(), rand(4) } ],
     [ 8,  sub { sprintf "SELECT crm.merge(%d, %d);", hot(), hot() } ],
+    [ 8,  sub { sprintf "SELECT crm.unmerge(%d);", hot() } ],
     [ 5,  sub { sprintf "SELECT crm.identify('oa', 'h%d', 'hu%d');", 1 + rand(5), 1 + rand(5) } ]);
 my @weighted = map { ($_->[1]) x $_->[0] } @mix;
-my $part = sub { sprintf 'SELECT crm.unmerge(%d);', hot() };
 
 my @runs = map {
     my $file = "$dir/mix$_.sql";
-    append_to_file($file, "\\set VERBOSITY sqlstate\n" . join '', map { pick(@weighted, ($part) x ($_ == 1 ? 500 : 0))->() . "\n" } ($_ == 1 ? (1) x 200 : (0) x 40));
+    append_to_file($file, "\\set VERBOSITY sqlstate\n" . join '', map { pick(@weighted)->() . "\n" } 1 .. 40);
     my ($out, $err) = ('', '');
     +{ err => \$err, run => IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('shop'), '-f', $file ], '<', \undef, '>', \$out, '2>', \$err) };
 } 1 .. 64;
