@@ -53,6 +53,14 @@ typedef struct KnownShape
 	AttrNumber attno[CRM_MAX_COLUMNS];
 } KnownShape;
 
+typedef struct KnownColumns
+{
+	Oid relid;
+	const char *const *columns;
+	AttrNumber attno[CRM_MAX_COLUMNS];
+} KnownColumns;
+
+static KnownColumns known_columns[8];
 static int nknown_tables = 0;
 static KnownTable known_tables[32];
 static int nknown_shapes = 0;
@@ -73,6 +81,9 @@ forget_tables(Datum arg, Oid relid)
 			nknown_shapes = 0;
 			break;
 		}
+	for (int i = 0; i < lengthof(known_columns); i++)
+		if (relid == InvalidOid || known_columns[i].relid == relid)
+			known_columns[i].relid = InvalidOid;
 }
 
 void
@@ -245,6 +256,35 @@ know_indexes(Relation rel, KnownShape *shape)
 	return plain && OidIsValid(shape->primary_key);
 }
 
+const AttrNumber *
+crm_known_attributes(Relation rel, const char *const *columns, int ncolumns)
+{
+	static int next = 0;
+	KnownColumns *known;
+
+	for (int i = 0; i < lengthof(known_columns); i++)
+		if (known_columns[i].relid == RelationGetRelid(rel) && known_columns[i].columns == columns)
+			return known_columns[i].attno;
+
+	known = &known_columns[next++ % lengthof(known_columns)];
+	known->relid = RelationGetRelid(rel);
+	known->columns = columns;
+	crm_attributes(rel, columns, ncolumns, known->attno);
+	for (int i = 0; i < ncolumns; i++)
+		if (known->attno[i] == 0)
+		{
+			known->relid = InvalidOid;
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of \"%s\" does not exist", columns[i],
+						RelationGetRelationName(rel)),
+				 errhint(
+					 "The columns that pg_crm made must stay; run SELECT crm.migrate() after an upgrade.")));
+		}
+	return known->attno;
+}
+
 static const KnownShape *
 know_shape(Relation rel, const char *const *columns, int ncolumns, bool for_update)
 {
@@ -287,17 +327,24 @@ crm_target_open(const char *table, const char *const *columns, int ncolumns, boo
 	target->nindexes = shape->nindexes;
 	memcpy(target->index_oids, shape->indexes, sizeof(target->index_oids));
 	memcpy(target->attno, shape->attno, sizeof(target->attno));
-	target->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
-	target->found = table_slot_create(rel, NULL);
+	if (for_update)
+	{
+		target->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
+		target->found = table_slot_create(rel, NULL);
+	}
 	return target;
 }
 
-/* The indexes are opened for the first row that goes into them. */
-static void
+/*
+ * The indexes are opened for the first row that goes into them. False if the
+ * primary key stands in the table already; the row is in it twice then.
+ */
+static bool
 insert_index_entries(CrmTarget *target, TupleTableSlot *slot, bool only_summarizing)
 {
 	Datum values[INDEX_MAX_KEYS];
 	bool nulls[INDEX_MAX_KEYS];
+	bool is_new = true;
 
 	if (target->indexes == NULL)
 	{
@@ -318,10 +365,15 @@ insert_index_entries(CrmTarget *target, TupleTableSlot *slot, bool only_summariz
 			continue;
 		/* no expressions, so nothing to evaluate them with */
 		FormIndexDatum(info, slot, NULL, values, nulls);
-		index_insert(index, values, nulls, &slot->tts_tid, target->rel,
-					 index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, false,
-					 info);
+		if (target->index_oids[i] == target->primary_key)
+			is_new = index_insert(index, values, nulls, &slot->tts_tid, target->rel,
+								  UNIQUE_CHECK_PARTIAL, false, info);
+		else
+			index_insert(index, values, nulls, &slot->tts_tid, target->rel,
+						 index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, false,
+						 info);
 	}
+	return is_new;
 }
 
 void
@@ -336,8 +388,10 @@ crm_target_close(CrmTarget *target)
 		crm_index_insert_cleanup(target->indexes[i], target->index_infos[i]);
 		index_close(target->indexes[i], RowExclusiveLock);
 	}
-	ExecDropSingleTupleTableSlot(target->found);
-	ExecDropSingleTupleTableSlot(target->slot);
+	if (target->found != NULL)
+		ExecDropSingleTupleTableSlot(target->found);
+	if (target->slot != NULL)
+		ExecDropSingleTupleTableSlot(target->slot);
 	for (int i = 0; i < target->nslots; i++)
 		ExecDropSingleTupleTableSlot(target->waiting[i]);
 	if (target->bulk != NULL)
@@ -347,7 +401,7 @@ crm_target_close(CrmTarget *target)
 }
 
 static void
-rescan(CrmTarget *target, Snapshot snapshot, int64 key)
+rescan(CrmTarget *target, int64 key)
 {
 	ScanKeyData scan_key;
 
@@ -355,7 +409,7 @@ rescan(CrmTarget *target, Snapshot snapshot, int64 key)
 	if (target->scan == NULL)
 	{
 		target->index = index_open(target->primary_key, AccessShareLock);
-		target->scan = crm_index_beginscan(target->rel, target->index, snapshot, 1);
+		target->scan = crm_index_beginscan(target->rel, target->index, GetActiveSnapshot(), 1);
 	}
 	index_rescan(target->scan, &scan_key, 1, NULL, 0);
 }
@@ -363,20 +417,7 @@ rescan(CrmTarget *target, Snapshot snapshot, int64 key)
 bool
 crm_target_find(CrmTarget *target, int64 key)
 {
-	rescan(target, GetActiveSnapshot(), key);
-	return index_getnext_slot(target->scan, ForwardScanDirection, target->found);
-}
-
-void
-crm_target_look(CrmTarget *target, int64 key)
-{
-	InitDirtySnapshot(target->dirty);
-	rescan(target, &target->dirty, key);
-}
-
-bool
-crm_target_next(CrmTarget *target)
-{
+	rescan(target, key);
 	return index_getnext_slot(target->scan, ForwardScanDirection, target->found);
 }
 
@@ -420,7 +461,7 @@ crm_target_update(CrmTarget *target, const Datum *values, const bool *nulls)
 						   InvalidSnapshot, true, &failure, &lock_mode, &update_indexes) != TM_Ok)
 		return false;
 	if (CRM_UPDATES_INDEXES(update_indexes))
-		insert_index_entries(target, slot, CRM_ONLY_SUMMARIZING(update_indexes));
+		(void) insert_index_entries(target, slot, CRM_ONLY_SUMMARIZING(update_indexes));
 	return true;
 }
 
@@ -449,16 +490,42 @@ crm_target_insert(CrmTarget *target, const Datum *values, const bool *nulls)
 		if (target->waiting == NULL)
 		{
 			target->waiting = palloc_array(TupleTableSlot *, 4);
-			/* not counted: hundreds of slots that pin one descriptor are slow */
-			target->descriptor = CreateTupleDescCopy(RelationGetDescr(target->rel));
+			target->descriptor = RelationGetDescr(target->rel);
 		}
 		else if (target->nslots >= 4 && (target->nslots & (target->nslots - 1)) == 0)
+		{
 			target->waiting = repalloc_array(target->waiting, TupleTableSlot *, target->nslots * 2);
+			/* hundreds of slots that pin a counted descriptor are slow */
+			if (target->nslots == 4)
+				target->descriptor = CreateTupleDescCopy(target->descriptor);
+		}
 		target->waiting[target->nslots++] =
 			MakeSingleTupleTableSlot(target->descriptor, table_slot_callbacks(target->rel));
 	}
 	fill_slot(target, target->waiting[target->nwaiting], values, nulls);
 	target->nwaiting++;
+}
+
+/* The first column is the bigint key by which the caller knows the row. */
+static void
+note_conflict(CrmTarget *target, TupleTableSlot *slot)
+{
+	bool isnull;
+
+	if (target->conflicts == NULL)
+	{
+		target->conflicts = palloc_array(int64, 1);
+		target->conflict_tids = palloc_array(ItemPointerData, 1);
+	}
+	else
+	{
+		target->conflicts = repalloc_array(target->conflicts, int64, target->nconflicts + 1);
+		target->conflict_tids = repalloc_array(target->conflict_tids, ItemPointerData,
+											   target->nconflicts + 1);
+	}
+	target->conflicts[target->nconflicts] = DatumGetInt64(
+		slot_getattr(slot, target->attno[0], &isnull));
+	target->conflict_tids[target->nconflicts++] = slot->tts_tid;
 }
 
 void
@@ -479,6 +546,28 @@ crm_target_flush(CrmTarget *target)
 						   target->bulk);
 	}
 	for (int i = 0; i < target->nwaiting; i++)
-		insert_index_entries(target, target->waiting[i], false);
+		if (!insert_index_entries(target, target->waiting[i], false))
+			note_conflict(target, target->waiting[i]);
 	target->nwaiting = 0;
+}
+
+int64 *
+crm_target_undo_conflicts(CrmTarget *target, int *nconflicts)
+{
+	*nconflicts = target->nconflicts;
+	if (target->nconflicts == 0)
+		return NULL;
+	/* rows of this command can be deleted by the next one */
+	CommandCounterIncrement();
+	for (int i = 0; i < target->nconflicts; i++)
+	{
+		TM_FailureData failure;
+
+		if (table_tuple_delete(target->rel, &target->conflict_tids[i], GetCurrentCommandId(true),
+							   GetActiveSnapshot(), InvalidSnapshot, true, &failure, false) != TM_Ok)
+			elog(ERROR, "could not take back a row of \"%s\"",
+				 RelationGetRelationName(target->rel));
+	}
+	target->nconflicts = 0;
+	return target->conflicts;
 }

@@ -12,7 +12,6 @@
 #include "access/tableam.h"
 #include "executor/tuptable.h"
 #include "utils/rel.h"
-#include "utils/snapshot.h"
 
 /* OID of a table of schema crm; an error with a hint where it is missing. */
 extern Oid crm_table_oid(const char *name);
@@ -33,6 +32,10 @@ extern void crm_require_table(Relation rel, const char *name);
 extern void crm_attributes(Relation rel, const char *const *columns, int ncolumns,
 						   AttrNumber *attno);
 
+/* The same, kept until the table changes; an error where one is missing. */
+extern const AttrNumber *crm_known_attributes(Relation rel, const char *const *columns,
+											  int ncolumns);
+
 /*
  * A table opened for direct writing. Columns are known by name, so that the
  * library runs on tables with more, fewer or reordered columns; the first one
@@ -48,7 +51,6 @@ typedef struct CrmTarget
 	/* finding rows by the first column of the primary key */
 	Relation index;
 	IndexScanDesc scan;
-	SnapshotData dirty;
 	TupleTableSlot *found; /* the row that was found */
 	TupleTableSlot *slot;  /* its new version */
 
@@ -64,6 +66,11 @@ typedef struct CrmTarget
 	TupleTableSlot **waiting;
 	TupleDesc descriptor; /* of theirs */
 	struct BulkInsertStateData *bulk;
+
+	/* rows whose primary key stood in the table already */
+	int nconflicts;
+	int64 *conflicts;
+	ItemPointerData *conflict_tids;
 } CrmTarget;
 
 /*
@@ -88,15 +95,14 @@ extern TM_Result crm_target_lock(CrmTarget *target);
 /* Writes the columns named at opening; false if the row changed meanwhile. */
 extern bool crm_target_update(CrmTarget *target, const Datum *values, const bool *nulls);
 
-/*
- * For insert: goes through the rows of a key as they stand in the table now,
- * whoever wrote them.
- */
-extern void crm_target_look(CrmTarget *target, int64 key);
-extern bool crm_target_next(CrmTarget *target);
-
-/* Queues a row; by-reference values must live until it is written. */
+/* For insert: queues a row; by-reference values must live until it is written. */
 extern void crm_target_insert(CrmTarget *target, const Datum *values, const bool *nulls);
 extern void crm_target_flush(CrmTarget *target);
+
+/*
+ * Takes back the rows whose primary key stood in the table already, and says
+ * whose they were (the first column, a key may come twice).
+ */
+extern int64 *crm_target_undo_conflicts(CrmTarget *target, int *nconflicts);
 
 #endif /* CRM_TABLE_H */

@@ -87,6 +87,8 @@ crm_contact_added(PG_FUNCTION_ARGS)
 	MemoryContext old = MemoryContextSwitchTo(context);
 	CrmActing acting;
 	CrmRows rows;
+	static const char *const columns[] = { "contact_id", "created_at", "mobile" };
+	const AttrNumber *attno;
 	AttrNumber contact_id;
 	AttrNumber created_at;
 	AttrNumber mobile;
@@ -105,9 +107,10 @@ crm_contact_added(PG_FUNCTION_ARGS)
 
 	crm_rows_open(&rows, fcinfo, "contact_added");
 	crm_require_table(rows.trigger->tg_relation, "contact");
-	contact_id = crm_rows_attribute(&rows, "contact_id");
-	created_at = crm_rows_attribute(&rows, "created_at");
-	mobile = crm_rows_attribute(&rows, "mobile");
+	attno = crm_rows_attributes(&rows, columns, lengthof(columns));
+	contact_id = attno[0];
+	created_at = attno[1];
+	mobile = attno[2];
 	getTypeOutputInfo(TupleDescAttr(rows.slot->tts_tupleDescriptor, mobile - 1)->atttypid,
 					  &out_function, &is_varlena);
 	fmgr_info(out_function, &mobile_out);
@@ -177,6 +180,8 @@ crm_identity_added(PG_FUNCTION_ARGS)
 	MemoryContext old = MemoryContextSwitchTo(context);
 	CrmActing acting;
 	CrmRows rows;
+	static const char *const columns[] = { "kind", "contact_id" };
+	const AttrNumber *attno;
 	AttrNumber kind;
 	AttrNumber contact_id;
 	CrmColumn contacts;
@@ -185,8 +190,9 @@ crm_identity_added(PG_FUNCTION_ARGS)
 
 	crm_rows_open(&rows, fcinfo, "identity_added");
 	crm_require_table(rows.trigger->tg_relation, "identity");
-	kind = crm_rows_attribute(&rows, "kind");
-	contact_id = crm_rows_attribute(&rows, "contact_id");
+	attno = crm_rows_attributes(&rows, columns, lengthof(columns));
+	kind = attno[0];
+	contact_id = attno[1];
 	crm_column_init(&contacts, INT8OID);
 	crm_column_init(&with_mobile, INT8OID);
 	while (crm_rows_next(&rows))

@@ -66,15 +66,19 @@ time_of(const Batch *batch, AttrNumber attno)
 static void
 read_transactions(Batch *batch)
 {
-	AttrNumber contact_id = crm_rows_attribute(&batch->rows, "contact_id");
-	AttrNumber id = crm_rows_attribute(&batch->rows, "transaction_id");
-	AttrNumber kind = crm_rows_attribute(&batch->rows, "kind");
-	AttrNumber amount = crm_rows_attribute(&batch->rows, "amount");
-	AttrNumber currency = crm_rows_attribute(&batch->rows, "currency");
-	AttrNumber occurred_at = crm_rows_attribute(&batch->rows, "occurred_at");
-	AttrNumber reference = crm_rows_attribute(&batch->rows, "external_ref");
-	AttrNumber refund_of = crm_rows_attribute(&batch->rows, "refund_of");
-	AttrNumber items = crm_rows_attribute(&batch->rows, "items");
+	static const char *const columns[] = { "contact_id",   "transaction_id", "kind",
+										   "amount",       "currency",       "occurred_at",
+										   "external_ref", "refund_of",      "items" };
+	const AttrNumber *attno = crm_rows_attributes(&batch->rows, columns, lengthof(columns));
+	AttrNumber contact_id = attno[0];
+	AttrNumber id = attno[1];
+	AttrNumber kind = attno[2];
+	AttrNumber amount = attno[3];
+	AttrNumber currency = attno[4];
+	AttrNumber occurred_at = attno[5];
+	AttrNumber reference = attno[6];
+	AttrNumber refund_of = attno[7];
+	AttrNumber items = attno[8];
 	int currency_length = strlen(crm_guc_currency);
 	bool isnull;
 
@@ -140,12 +144,15 @@ read_transactions(Batch *batch)
 static void
 read_events(Batch *batch)
 {
-	AttrNumber contact_id = crm_rows_attribute(&batch->rows, "contact_id");
-	AttrNumber id = crm_rows_attribute(&batch->rows, "event_id");
-	AttrNumber kind = crm_rows_attribute(&batch->rows, "kind");
-	AttrNumber occurred_at = crm_rows_attribute(&batch->rows, "occurred_at");
-	AttrNumber account_id = crm_rows_attribute(&batch->rows, "account_id");
-	AttrNumber properties = crm_rows_attribute(&batch->rows, "properties");
+	static const char *const columns[] = { "contact_id",  "event_id",   "kind",
+										   "occurred_at", "account_id", "properties" };
+	const AttrNumber *attno = crm_rows_attributes(&batch->rows, columns, lengthof(columns));
+	AttrNumber contact_id = attno[0];
+	AttrNumber id = attno[1];
+	AttrNumber kind = attno[2];
+	AttrNumber occurred_at = attno[3];
+	AttrNumber account_id = attno[4];
+	AttrNumber properties = attno[5];
 	const CrmDefinitions *definitions = crm_definitions();
 	bool isnull;
 
@@ -176,9 +183,11 @@ read_events(Batch *batch)
 static void
 read_scans(Batch *batch)
 {
-	AttrNumber contact_id = crm_rows_attribute(&batch->rows, "contact_id");
-	AttrNumber id = crm_rows_attribute(&batch->rows, "scan_id");
-	AttrNumber occurred_at = crm_rows_attribute(&batch->rows, "occurred_at");
+	static const char *const columns[] = { "contact_id", "scan_id", "occurred_at" };
+	const AttrNumber *attno = crm_rows_attributes(&batch->rows, columns, lengthof(columns));
+	AttrNumber contact_id = attno[0];
+	AttrNumber id = attno[1];
+	AttrNumber occurred_at = attno[2];
 	bool isnull;
 
 	while (crm_rows_next(&batch->rows))

@@ -8,6 +8,7 @@
 #include "utils/rel.h"
 #include "utils/tuplestore.h"
 
+#include "base/table.h"
 #include "facts/rows.h"
 #include "pg_crm.h"
 
@@ -47,23 +48,10 @@ crm_rows_close(CrmRows *rows)
 	ExecDropSingleTupleTableSlot(rows->slot);
 }
 
-AttrNumber
-crm_rows_attribute(const CrmRows *rows, const char *name)
+const AttrNumber *
+crm_rows_attributes(const CrmRows *rows, const char *const *columns, int ncolumns)
 {
-	TupleDesc descriptor = rows->slot->tts_tupleDescriptor;
-
-	for (int i = 0; i < descriptor->natts; i++)
-		if (!TupleDescAttr(descriptor, i)->attisdropped &&
-			strcmp(NameStr(TupleDescAttr(descriptor, i)->attname), name) == 0)
-			return i + 1;
-	ereport(
-		ERROR,
-		(errcode(ERRCODE_UNDEFINED_COLUMN),
-		 errmsg("column \"%s\" of \"%s\" does not exist", name,
-				RelationGetRelationName(rows->trigger->tg_relation)),
-		 errhint(
-			 "The columns that pg_crm made must stay; run SELECT crm.migrate() after an upgrade.")));
-	return 0;
+	return crm_known_attributes(rows->trigger->tg_relation, columns, ncolumns);
 }
 
 Datum

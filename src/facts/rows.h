@@ -26,8 +26,9 @@ extern void crm_rows_open(CrmRows *rows, FunctionCallInfo fcinfo, const char *fu
 extern void crm_rows_close(CrmRows *rows);
 extern bool crm_rows_next(CrmRows *rows);
 
-/* Columns by name; an error where one is missing. */
-extern AttrNumber crm_rows_attribute(const CrmRows *rows, const char *name);
+/* Numbers of columns, in the order of a static list of names. */
+extern const AttrNumber *crm_rows_attributes(const CrmRows *rows, const char *const *columns,
+											 int ncolumns);
 extern Datum crm_rows_value(const CrmRows *rows, AttrNumber attno, bool *isnull);
 extern char *crm_rows_text(const CrmRows *rows, AttrNumber attno);
 extern bool crm_text_equals(Datum value, const char *expected, int len);

@@ -10,12 +10,10 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/numeric.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -205,46 +203,13 @@ walk_new_facts(Settling *settling, const CrmFact *facts, int nfacts)
 	}
 }
 
-/* Does the contact already have one of the awards that the walk found? */
-static bool
-has_award(Settling *settling)
-{
-	CrmWalk *walk = settling->walk;
-	CrmTarget *target = settling->award;
-
-	crm_target_look(target, DatumGetInt64(walk->values[CRM_P_CONTACT_ID]));
-	while (crm_target_next(target))
-	{
-		TupleTableSlot *slot = target->found;
-
-		slot_getallattrs(slot);
-		for (int i = 0; i < walk->nawards; i++)
-		{
-			const CrmAwardStep *step = &walk->awards[i];
-			const CrmAchievement *achievement =
-				&settling->definitions->achievements[step->achievement];
-
-			if (DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID,
-													 slot->tts_values[target->attno[1] - 1],
-													 achievement->name_text)) &&
-				DatumGetBool(DirectFunctionCall2(numeric_eq, slot->tts_values[target->attno[2] - 1],
-												 achievement->thresholds[step->threshold])))
-				return true;
-		}
-	}
-	return false;
-}
-
-/* False if an award already stands in the way: then history must decide. */
-static bool
+static void
 queue_awards(Settling *settling)
 {
 	CrmWalk *walk = settling->walk;
 	static const bool nulls[lengthof(award_columns)] = { false, false, false, false,
 														 false, false, true };
 
-	if (has_award(settling))
-		return false;
 	for (int i = 0; i < walk->nawards; i++)
 	{
 		const CrmAwardStep *step = &walk->awards[i];
@@ -261,7 +226,50 @@ queue_awards(Settling *settling)
 
 		crm_target_insert(settling->award, values, nulls);
 	}
-	return true;
+}
+
+/* Puts a contact into its place among those of the general lane. */
+static void
+insert_general(Settling *settling, int64 contact_id, TimestampTz cause)
+{
+	int place = settling->ngeneral;
+
+	while (place > 0 && settling->general[place - 1] > contact_id)
+		place--;
+	if (place > 0 && settling->general[place - 1] == contact_id)
+		return;
+	memmove(&settling->general[place + 1], &settling->general[place],
+			sizeof(int64) * (settling->ngeneral - place));
+	memmove(&settling->general_causes[place + 1], &settling->general_causes[place],
+			sizeof(TimestampTz) * (settling->ngeneral - place));
+	settling->general[place] = contact_id;
+	settling->general_causes[place] = cause;
+	settling->ngeneral++;
+}
+
+/*
+ * Writes what is queued. Where an award or move stands in the way of a new one
+ * (regained after a refund, for example), history must decide about the
+ * contact, which is locked already.
+ */
+static void
+write_rows(Settling *settling, CrmTarget *target, const CrmFact *facts, int64 nfacts)
+{
+	int64 *contacts;
+	int nconflicts;
+
+	if (target == NULL)
+		return;
+	crm_target_flush(target);
+	contacts = crm_target_undo_conflicts(target, &nconflicts);
+	for (int i = 0; i < nconflicts; i++)
+	{
+		int64 last = nfacts - 1;
+
+		while (facts[last].contact_id != contacts[i])
+			last--;
+		insert_general(settling, contacts[i], facts[last].occurred_at);
+	}
 }
 
 static void
@@ -325,11 +333,7 @@ settle_contact(Settling *settling, const CrmFact *facts, int nfacts)
 		lock_row(settling->profile, contact_id);
 		locked = true;
 	}
-	if (settling->walk->nawards > 0 && !queue_awards(settling))
-	{
-		take_general_lane(settling, contact_id, cause);
-		return;
-	}
+	queue_awards(settling);
 	queue_moves(settling);
 }
 
@@ -406,10 +410,8 @@ settle_directly(Settling *settling, CrmFact *facts, int64 nfacts)
 			end++;
 		settle_contact(settling, facts + start, end - start);
 	}
-	if (settling->award != NULL)
-		crm_target_flush(settling->award);
-	if (settling->move != NULL)
-		crm_target_flush(settling->move);
+	write_rows(settling, settling->award, facts, nfacts);
+	write_rows(settling, settling->move, facts, nfacts);
 	write_contact_stages(settling);
 	close_target(settling->contact);
 	close_target(settling->move);
