@@ -64,11 +64,13 @@ typedef bool CrmUpdateIndexes;
 #define crm_index_insert_cleanup(index, info) ((void) (info))
 #endif
 
-/* 18: scans count themselves */
+/* 18: scans count themselves; a deferrable primary key must be asked for */
 #if PG_VERSION_NUM >= 180000
+#define crm_primary_key(rel) RelationGetPrimaryKeyIndex(rel, false)
 #define crm_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
 #else
+#define crm_primary_key(rel) RelationGetPrimaryKeyIndex(rel)
 #define crm_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif

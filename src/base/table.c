@@ -240,7 +240,7 @@ know_indexes(Relation rel, KnownShape *shape)
 	ListCell *cell;
 	bool plain = list_length(indexes) <= CRM_MAX_INDEXES;
 
-	shape->primary_key = RelationGetPrimaryKeyIndex(rel);
+	shape->primary_key = crm_primary_key(rel);
 	foreach(cell, indexes)
 	{
 		Relation index = index_open(lfirst_oid(cell), AccessShareLock);

@@ -28,9 +28,9 @@ BEGIN
 END $$;
 
 -- One order a statement, each its own transaction, for rows_n contacts out of first_contact and the
--- contacts_n - 1 after it: at random, or each at most once. statement_us is of the INSERT alone,
+-- contacts_n - 1 after it in steps: at random, or each at most once. statement_us is of the INSERT alone,
 -- transaction_us with its COMMIT and the loop, cpu_us the processor time of the same.
-CREATE PROCEDURE bench.one_by_one(tag text, first_contact bigint, contacts_n bigint, once boolean, rows_n bigint,
+CREATE PROCEDURE bench.one_by_one(tag text, first_contact bigint, step bigint, contacts_n bigint, once boolean, rows_n bigint,
 	since timestamptz, INOUT statement_us double precision DEFAULT NULL, INOUT transaction_us double precision DEFAULT NULL,
 	INOUT cpu_us double precision DEFAULT NULL)
 LANGUAGE plpgsql AS $$
@@ -46,10 +46,10 @@ DECLARE
 BEGIN
 	PERFORM setseed(extract(doy FROM coalesce(since, now())) / 1000);
 	IF once THEN
-		SELECT array_agg(first_contact + n) INTO contacts
+		SELECT array_agg(first_contact + step * n) INTO contacts
 		  FROM (SELECT n FROM generate_series(0, contacts_n - 1) AS n ORDER BY random() LIMIT rows_n) AS s;
 	ELSE
-		SELECT array_agg(first_contact + floor(random() * contacts_n)::bigint) INTO contacts
+		SELECT array_agg(first_contact + step * floor(random() * contacts_n)::bigint) INTO contacts
 		  FROM generate_series(1, rows_n);
 	END IF;
 	begun := clock_timestamp();
