@@ -264,24 +264,6 @@ COMMENT ON COLUMN crm.merge_ledger.other_before IS 'The other contact''s row bef
 COMMENT ON COLUMN crm.merge_ledger.moved IS 'The rows that changed hands: for each table a list of their keys, or the rows themselves where they could not stay.';
 COMMENT ON COLUMN crm.merge_ledger.unmerged_at IS 'When the merge was undone; NULL while it holds.';
 
-CREATE TABLE IF NOT EXISTS crm.refusal (
-	contact_id bigint NOT NULL,
-	object text NOT NULL,
-	reason text NOT NULL,
-	day date NOT NULL,
-	count bigint NOT NULL DEFAULT 1,
-	first_at timestamptz NOT NULL,
-	last_at timestamptz NOT NULL,
-	PRIMARY KEY (contact_id, object, reason, day)
-);
-COMMENT ON TABLE crm.refusal IS 'What was refused to a contact and why, one row a day.';
-COMMENT ON COLUMN crm.refusal.contact_id IS 'The contact.';
-COMMENT ON COLUMN crm.refusal.object IS 'What was refused, for example stage:lead.';
-COMMENT ON COLUMN crm.refusal.reason IS 'Why.';
-COMMENT ON COLUMN crm.refusal.day IS 'Day in the time zone pg_crm.time_zone.';
-COMMENT ON COLUMN crm.refusal.count IS 'How often on that day.';
-COMMENT ON COLUMN crm.refusal.first_at IS 'First time on that day.';
-COMMENT ON COLUMN crm.refusal.last_at IS 'Last time on that day.';
 
 -- triggers: facts in, and nothing else
 

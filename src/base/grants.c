@@ -110,7 +110,6 @@ static const struct
 	{ "SELECT", "award_change", NULL, ANALYST | MARKETER },
 	{ "SELECT", "stage_move", "contact_id, since, stage", ANALYST | MARKETER },
 	{ "SELECT", "stage_history", "contact_id, since, until, stage", ANALYST | MARKETER },
-	{ "SELECT", "refusal", NULL, ANALYST | MARKETER },
 	{ "SELECT", "lifecycle_funnel", NULL, ANALYST | MARKETER },
 	{ "SELECT", "stage_daily", NULL, ANALYST | MARKETER },
 	{ "SELECT", "scan_count", NULL, ANALYST | MARKETER },

@@ -86,17 +86,6 @@ static CrmPlan join_memberships = {
 	2,
 	{ INT8OID, INT8OID }
 };
-static CrmPlan join_refusals = {
-	"WITH u AS (UPDATE crm.refusal s SET count = b.count + l.count,"
-	"   first_at = least(b.first_at, l.first_at), last_at = greatest(b.last_at, l.last_at)"
-	"  FROM crm.refusal b JOIN crm.refusal l USING (object, reason, day)"
-	"  WHERE l.contact_id = $1 AND b.contact_id = $2 AND s.contact_id = $2"
-	"   AND s.object = b.object AND s.reason = b.reason AND s.day = b.day"
-	"  RETURNING jsonb_build_object('before', to_jsonb(b), 'after', to_jsonb(s)) AS change)"
-	" SELECT jsonb_agg(u.change) FROM u",
-	2,
-	{ INT8OID, INT8OID }
-};
 static CrmPlan select_identities = {
 	"SELECT jsonb_agg(to_jsonb(i)) FROM crm.identity i WHERE i.contact_id = $1",
 	1,
@@ -224,8 +213,6 @@ give_rows(int64 loser, int64 survivor, Moved *moved)
 	note_result(moved, "*external_ref");
 	crm_run(&join_memberships, values, NULL);
 	note_result(moved, "*membership");
-	crm_run(&join_refusals, values, NULL);
-	note_result(moved, "*refusal");
 	crm_run(&select_identities, values, NULL);
 	note_result(moved, "*identity");
 

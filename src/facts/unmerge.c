@@ -139,18 +139,6 @@ static CrmPlan part_memberships = {
 	3,
 	{ INT8OID, INT8OID, JSONBOID }
 };
-static CrmPlan part_refusals = {
-	"UPDATE crm.refusal c SET " UNCHANGED("first_at") ", " UNCHANGED(
-		"last_at") ","
-				   " count = greatest(c.count - (a.count - b.count), 1)"
-				   " FROM jsonb_array_elements($3) e,"
-				   " jsonb_populate_record(NULL::crm.refusal, e.value -> 'before') b,"
-				   " jsonb_populate_record(NULL::crm.refusal, e.value -> 'after') a"
-				   " WHERE c.contact_id = $1 AND c.object = b.object AND c.reason = b.reason AND c.day = b.day",
-	3,
-	{ INT8OID, INT8OID, JSONBOID }
-};
-
 static CrmPlan give_mobile = {
 	"UPDATE crm.contact c SET mobile = i.external_id::crm.mobile FROM crm.identity i"
 	" WHERE c.contact_id = $1 AND i.contact_id = $1 AND i.kind = 'mobile'"
@@ -360,7 +348,6 @@ unmerge(Merge *merge)
 	run_listed(merge, "*external_ref", &give_references, NULL);
 	run_listed(merge, "*identity", &give_identities, NULL);
 	run_listed(merge, "*membership", &part_memberships, NULL);
-	run_listed(merge, "*refusal", &part_refusals, NULL);
 
 	values[0] = Int64GetDatum(merge->survivor);
 	values[1] = Int64GetDatum(merge->other);

@@ -28,7 +28,6 @@ $$SELECT jsonb_build_object(
     'first_scan', (SELECT jsonb_agg(f ORDER BY scan_id) FROM crm.first_scan f WHERE contact_id = $1),
     'fact_key', (SELECT jsonb_agg(k ORDER BY source, key) FROM crm.fact_key k WHERE contact_id = $1),
     'membership', (SELECT jsonb_agg(m ORDER BY loyalty_program_id) FROM crm.membership m WHERE contact_id = $1),
-    'refusal', (SELECT jsonb_agg(r ORDER BY object, reason, day) FROM crm.refusal r WHERE contact_id = $1),
     'award', (SELECT jsonb_agg(a ORDER BY achievement, threshold) FROM crm.award a WHERE contact_id = $1 AND revoked_at IS NULL),
     'stage_move', (SELECT jsonb_agg(m ORDER BY since) FROM crm.stage_move m WHERE contact_id = $1))$$;
 
@@ -157,10 +156,6 @@ SELECT crm.join_loyalty(30, 'club', '2022-07-02Z'), crm.join_loyalty(31, 'club',
        crm.join_loyalty(31, 'gold', '2022-07-03Z') \g /dev/null
 UPDATE crm.membership SET points = contact_id;
 SELECT crm.set_stage(31, 'intent', 'asked for a fitting') \g /dev/null
-INSERT INTO crm.refusal VALUES
-    (30, 'stage:lead', 'why', '2022-01-01', 2, '2022-01-01 02:00Z', '2022-01-01 03:00Z'),
-    (31, 'stage:lead', 'why', '2022-01-01', 3, '2022-01-01 01:00Z', '2022-01-01 02:30Z'),
-    (31, 'stage:loyal', 'why', '2022-01-02', 1, '2022-01-02 01:00Z', '2022-01-02 01:00Z');
 INSERT INTO crm.pet VALUES (1, 30, 'cat'), (2, 31, 'dog');
 INSERT INTO crm.survey VALUES (30, 'tea', 'green'), (31, 'tea', 'black'), (31, 'milk', 'no'), (31, NULL, 'null'),
     (30, NULL, 'null'), (30, 'u', 'unique A'), (31, 'v', 'UNIQUE a'), (31, 'w', 'unique a');
@@ -189,9 +184,6 @@ SELECT is(pg_temp.awards(30), 'first_purchase/1 2022-01-01, second_purchase/2 20
     'first_scan/1 2022-05-01, follow/1 2022-06-05, join_loyalty/1 2022-07-01');
 SELECT results_eq('SELECT joined_at, points FROM crm.membership WHERE contact_id = 30 ORDER BY loyalty_program_id',
     $$VALUES ('2022-07-01Z'::timestamptz, 61::numeric), ('2022-07-03Z', 31)$$, 'earlier membership, points of both');
-SELECT results_eq('SELECT object, count, first_at, last_at FROM crm.refusal WHERE contact_id = 30 ORDER BY 1',
-    $$VALUES ('stage:lead', 5::bigint, '2022-01-01 01:00Z'::timestamptz, '2022-01-01 03:00Z'::timestamptz),
-             ('stage:loyal', 1, '2022-01-02 01:00Z', '2022-01-02 01:00Z')$$, 'refusals of one day are added');
 SELECT results_eq('SELECT pet_id, contact_id FROM crm.pet ORDER BY 1', 'VALUES (1::bigint, 30::bigint), (2, 30)', 'a table of the brand''s');
 SELECT results_eq('SELECT ticket_id, person FROM public.ticket ORDER BY 1', 'VALUES (1, 30::bigint), (2, 30)', 'a foreign key elsewhere');
 SELECT results_eq('SELECT contact_id, topic, answer FROM crm.survey ORDER BY 2, 3',
