@@ -18,8 +18,8 @@ diag("CRM_SEED=$seed");
 
 my $dir      = PostgreSQL::Test::Utils::tempdir();
 my $node     = crm_node('lanes');
-my $contacts = 200;
-my $facts    = 5000;
+my $contacts = $ENV{CRM_CONTACTS} || 200;
+my $facts    = $ENV{CRM_FACTS} || 5000;
 
 sub pick { return $_[ int(rand(@_)) ] }
 
