@@ -56,6 +56,12 @@ extern char *crm_result_text(uint64 row, int column);
 extern char *crm_text_copy(MemoryContext context, Datum value);
 
 /*
+ * Does work in a subtransaction and keeps it only if work returns true. Where
+ * it raised an error, *error is that, to be looked at and freed or thrown again.
+ */
+extern bool crm_attempt(bool (*work)(void *arg), void *arg, ErrorData **error);
+
+/*
  * A list of values of one column that grows; becomes an array for unnest().
  */
 typedef struct CrmColumn

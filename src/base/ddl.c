@@ -5,7 +5,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -15,8 +14,6 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "base/db.h"
@@ -146,49 +143,45 @@ crm_ddl_text(const char *query)
 	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 }
 
+typedef struct LockAttempt
+{
+	const Oid *relations;
+	int n;
+	int budget_ms;
+} LockAttempt;
+
+static bool
+lock_relations(void *arg)
+{
+	const LockAttempt *attempt = arg;
+	TimestampTz start = GetCurrentTimestamp();
+
+	for (int i = 0; i < attempt->n; i++)
+	{
+		long spent = TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+		char timeout[32];
+
+		snprintf(timeout, sizeof(timeout), "%ldms", Max(attempt->budget_ms - spent, 1));
+		set_option("lock_timeout", timeout);
+		LockRelationOid(attempt->relations[i], AccessExclusiveLock);
+	}
+	return true;
+}
+
 /* One attempt; false, and nothing is held, if the locks did not come in time. */
 static bool
 try_lock(const Oid *relations, int n, int budget_ms)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner resources = CurrentResourceOwner;
-	TimestampTz start = GetCurrentTimestamp();
-	volatile bool locked = true;
+	LockAttempt attempt = { relations, n, budget_ms };
+	ErrorData *error;
 
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		for (int i = 0; i < n; i++)
-		{
-			long spent = TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
-			char timeout[32];
-
-			snprintf(timeout, sizeof(timeout), "%ldms", Max(budget_ms - spent, 1));
-			set_option("lock_timeout", timeout);
-			LockRelationOid(relations[i], AccessExclusiveLock);
-		}
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = resources;
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = resources;
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
-			error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED)
-			ReThrowError(error);
-		FreeErrorData(error);
-		locked = false;
-	}
-	PG_END_TRY();
-	return locked;
+	if (crm_attempt(lock_relations, &attempt, &error))
+		return true;
+	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
+		error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED)
+		ReThrowError(error);
+	FreeErrorData(error);
+	return false;
 }
 
 /*

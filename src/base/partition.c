@@ -5,17 +5,15 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/partition.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 #include "utils/lsyscache.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/db.h"
 #include "base/install.h"
 #include "base/table.h"
 
@@ -25,44 +23,28 @@ PG_FUNCTION_INFO_V1(crm_maintain_partitions);
 
 static const char *const partitioned[] = { "event", "scan" };
 
+static bool
+run_ddl(void *arg)
+{
+	crm_ddl("%s", (const char *) arg);
+	return true;
+}
+
 /* A partition statement that may be refused without harm to the rest. */
 static bool
 try_partition(const char *sql, const char *name)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner resources = CurrentResourceOwner;
-	volatile bool made = true;
+	ErrorData *error;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		crm_ddl("%s", sql);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = resources;
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = resources;
-
-		/* rows in the default partition, or bounds that a user's partition has */
-		if (error->sqlerrcode != ERRCODE_CHECK_VIOLATION &&
-			error->sqlerrcode != ERRCODE_INVALID_OBJECT_DEFINITION)
-			ReThrowError(error);
-		ereport(LOG, (errmsg("partition crm.%s is left out: %s", name, error->message)));
-		FreeErrorData(error);
-		made = false;
-	}
-	PG_END_TRY();
-	return made;
+	if (crm_attempt(run_ddl, unconstify(char *, sql), &error))
+		return true;
+	/* rows in the default partition, or bounds that a user's partition has */
+	if (error->sqlerrcode != ERRCODE_CHECK_VIOLATION &&
+		error->sqlerrcode != ERRCODE_INVALID_OBJECT_DEFINITION)
+		ReThrowError(error);
+	ereport(LOG, (errmsg("partition crm.%s is left out: %s", name, error->message)));
+	FreeErrorData(error);
+	return false;
 }
 
 /* Whether the name is free for a new partition of the table. */

@@ -564,7 +564,8 @@ crm_target_undo_conflicts(CrmTarget *target, int *nconflicts)
 		TM_FailureData failure;
 
 		if (table_tuple_delete(target->rel, &target->conflict_tids[i], GetCurrentCommandId(true),
-							   GetActiveSnapshot(), InvalidSnapshot, true, &failure, false) != TM_Ok)
+							   GetActiveSnapshot(), InvalidSnapshot, true, &failure,
+							   false) != TM_Ok)
 			elog(ERROR, "could not take back a row of \"%s\"",
 				 RelationGetRelationName(target->rel));
 	}

@@ -5,10 +5,8 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/resowner.h"
 
 #include "base/db.h"
 #include "facts/record.h"
@@ -87,40 +85,32 @@ crm_contact_set_mobile(int64 contact_id, const char *mobile, bool only_if_none)
 	crm_disconnect(&acting);
 }
 
+typedef struct LockAttempt
+{
+	const int64 *contacts;
+	int ncontacts;
+	bool (*still)(void *arg);
+	void *arg;
+} LockAttempt;
+
+static bool
+lock_contacts(void *arg)
+{
+	LockAttempt *attempt = arg;
+	Datum value = crm_int64_array(attempt->contacts, attempt->ncontacts);
+
+	return crm_run(&lock_profiles, &value, NULL) == attempt->ncontacts &&
+		(attempt->still == NULL || attempt->still(attempt->arg));
+}
+
 bool
 crm_contact_try_lock(const int64 *contacts, int ncontacts, bool (*still)(void *arg), void *arg)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	bool locked = false;
+	LockAttempt attempt = { contacts, ncontacts, still, arg };
+	ErrorData *error;
+	bool locked = crm_attempt(lock_contacts, &attempt, &error);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		Datum value = crm_int64_array(contacts, ncontacts);
-
-		locked = crm_run(&lock_profiles, &value, NULL) == ncontacts &&
-			(still == NULL || still(arg));
-		if (locked)
-			ReleaseCurrentSubTransaction();
-		else
-			RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
+	if (error != NULL)
 		ReThrowError(error);
-	}
-	PG_END_TRY();
 	return locked;
 }

@@ -12,16 +12,6 @@ PG_FUNCTION_INFO_V1(crm_sql_follow);
 PG_FUNCTION_INFO_V1(crm_sql_unfollow);
 
 /* what the platform puts before the scene of a code that led to a follow */
-#define SCENE_PREFIX "qrscene_"
-
-const char *
-crm_bare_scene(const char *scene)
-{
-	int length = strlen(SCENE_PREFIX);
-
-	return strncmp(scene, SCENE_PREFIX, length) == 0 ? scene + length : scene;
-}
-
 /* scene: NULL or that of the code which led here */
 static int64
 record_follow(const char *kind, const char *account_name, const char *external_id,

@@ -43,7 +43,7 @@ extern bool crm_identity_claim(const char *kind, int64 account_id, const char *e
 /* account.c: an account whose people have identifiers; no reserved name */
 extern CrmAccount crm_account_of_people(const char *name);
 
-/* follow.c: the scene without the platform's prefix */
+/* scan.c: the scene without the platform's prefix */
 extern const char *crm_bare_scene(const char *scene);
 
 #endif /* CRM_RECORD_H */

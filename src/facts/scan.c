@@ -92,6 +92,16 @@ crm_scan_find_code(const char *scene, int64 account_id, TimestampTz at)
 	return code.qr_code_id != 0 && is_valid(&code, at) ? code.qr_code_id : 0;
 }
 
+#define SCENE_PREFIX "qrscene_"
+
+const char *
+crm_bare_scene(const char *scene)
+{
+	int length = strlen(SCENE_PREFIX);
+
+	return strncmp(scene, SCENE_PREFIX, length) == 0 ? scene + length : scene;
+}
+
 int64
 crm_scan_record(int64 contact_id, int64 qr_code_id, TimestampTz at, bool *is_first)
 {
