@@ -8,6 +8,7 @@
 #include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -18,6 +19,8 @@
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "rewrite/prs2lock.h"
+#include "storage/bufmgr.h"
+#include "storage/bufpage.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -29,6 +32,9 @@
 #include "pg_crm.h"
 
 #define INSERT_BATCH 500
+
+/* bytes by which the next version of a row may be longer */
+#define ROOM_FOR_GROWTH 64
 
 /*
  * What is known about the tables, until a relcache invalidation says that one
@@ -414,11 +420,67 @@ rescan(CrmTarget *target, int64 key)
 	index_rescan(target->scan, &scan_key, 1, NULL, 0);
 }
 
+/*
+ * Fetches a row of a heap without pruning its page each time: an index fetch
+ * prunes whenever the page is fuller than the fillfactor, which after one
+ * update it always is. Here that waits until the next version would no longer
+ * fit, and so is paid once for several updates.
+ */
+static bool
+fetch_heap_row(CrmTarget *target, ItemPointer tid, bool *all_dead)
+{
+	BufferHeapTupleTableSlot *slot = (BufferHeapTupleTableSlot *) target->found;
+	Buffer buffer = ReadBuffer(target->rel, ItemPointerGetBlockNumber(tid));
+	bool pruned = false;
+	bool found;
+
+	for (;;)
+	{
+		HeapTuple tuple = &slot->base.tupdata;
+		ItemPointerData here = *tid;
+		Size space;
+
+		LockBuffer(buffer, BUFFER_LOCK_SHARE);
+		found = heap_hot_search_buffer(&here, target->rel, buffer, GetActiveSnapshot(), tuple,
+									   all_dead, true);
+		tuple->t_self = here;
+		space = PageGetHeapFreeSpace(BufferGetPage(buffer));
+		LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+		if (!found || pruned || space >= MAXALIGN(tuple->t_len) + ROOM_FOR_GROWTH)
+			break;
+		heap_page_prune_opt(target->rel, buffer);
+		pruned = true;
+	}
+	if (found)
+	{
+		target->found->tts_tableOid = RelationGetRelid(target->rel);
+		ExecStoreBufferHeapTuple(&slot->base.tupdata, target->found, buffer);
+	}
+	ReleaseBuffer(buffer);
+	return found;
+}
+
 bool
 crm_target_find(CrmTarget *target, int64 key)
 {
+	ItemPointer tid;
+
 	rescan(target, key);
-	return index_getnext_slot(target->scan, ForwardScanDirection, target->found);
+	if (target->rel->rd_tableam != GetHeapamTableAmRoutine() || !TTS_IS_BUFFERTUPLE(target->found))
+		return index_getnext_slot(target->scan, ForwardScanDirection, target->found);
+
+	ExecClearTuple(target->found);
+	while ((tid = index_getnext_tid(target->scan, ForwardScanDirection)) != NULL)
+	{
+		bool all_dead;
+
+		if (fetch_heap_row(target, tid, &all_dead))
+			return true;
+		/* as an index fetch does: tells the index that nobody needs the entry */
+		if (!target->scan->xactStartedInRecovery)
+			target->scan->kill_prior_tuple = all_dead;
+	}
+	return false;
 }
 
 TM_Result
