@@ -171,6 +171,15 @@ static CrmPlan lock_known = {
 	{ INT8ARRAYOID, INT8ARRAYOID }
 };
 
+/* Contacts that ended in a merge get no new identifiers. */
+static CrmPlan find_ended = {
+	"SELECT l.other FROM crm.merge_ledger l"
+	" WHERE l.other = ANY ($1) AND l.unmerged_at IS NULL AND NOT EXISTS"
+	" (SELECT FROM crm.profile_counter p WHERE p.contact_id = l.other) LIMIT 1",
+	1,
+	{ INT8ARRAYOID }
+};
+
 /* A mobile that becomes known is something the walk must hear of. */
 Datum
 crm_identity_added(PG_FUNCTION_ARGS)
@@ -216,6 +225,8 @@ crm_identity_added(PG_FUNCTION_ARGS)
 		for (uint64 row = 0; row < n; row++)
 			if (DatumGetBool(crm_result(row, 2, &isnull)))
 				ids[nids++] = crm_result_int64(row, 1);
+		if (n < contacts.n && crm_run(&find_ended, values, NULL) > 0)
+			crm_unknown_contact(crm_result_int64(0, 1));
 		if (nids > 0)
 			crm_profile_recompute(ids, nids, crm_now());
 		crm_disconnect(&acting);
