@@ -5,8 +5,15 @@
 # since what it measures depends on the settings. See README.md.
 #
 # QUICK=1 fewer runs; LONG=1 also up to 5 million orders; ONLY='bulk copy small one tps memory' a part.
+# SERVER=1 takes the running server of PGHOST, PGPORT and PGUSER, on this machine, with pg_crm installed and no databases
+# but the bench's, and leaves them there, so that the next run need not make them again; FRESH=1 makes them anew.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+SERVER=${SERVER:-} FRESH=${FRESH:-}
+if [ -n "$SERVER" ]; then
+    : "${PG_CONFIG:=pg_config}" "${RUN:=$(mktemp -d /tmp/crm_bench.XXXXXX)}"
+    chmod 755 "$RUN"
+fi
 . "$here/../lib/cluster.sh"
 QUICK=${QUICK:-} LONG=${LONG:-}
 ONLY=${ONLY:-bulk copy small one tps memory${LONG:+ growth}}
@@ -19,6 +26,23 @@ results=$dir/results
 
 start() {
     mkdir -p "$dir"
+    if [ -n "$SERVER" ]; then
+        export PGUSER=${PGUSER:-postgres} PGDATABASE=postgres PGCLIENTENCODING=UTF8
+        chmod 777 "$dir"        # the server writes there
+        export PGOPTIONS='-c client_min_messages=warning'
+        [ "$(sql postgres -c "SELECT count(*) FROM pg_database WHERE datname !~
+            '^((bare|pg_crm|row|statement|ready)_[012h]|now|postgres|template[01])$'")" = 0 ] ||
+            { echo "this server has databases of others: SERVER=1 wants one that may be thrown away" >&2; exit 1; }
+        # what an earlier run left half made goes too
+        sql postgres -v fresh="${FRESH:+1}" <<'SQL'
+SELECT format('DROP DATABASE %I WITH (FORCE)', datname) FROM pg_database AS d
+ WHERE datname ~ '^(bare|pg_crm|row|statement|ready)_[012h]$' AND (:'fresh' <> '' OR
+       NOT EXISTS (SELECT FROM pg_database WHERE datname = CASE WHEN d.datname ~ '0$' THEN 'ready_0' ELSE 'ready_1' END))
+UNION ALL
+SELECT 'DROP DATABASE now WITH (FORCE)' FROM pg_database WHERE datname = 'now' \gexec
+SQL
+        return
+    fi
     "$BINDIR/initdb" -D "$dir/data" -A trust -U postgres -E UTF8 --locale=C --no-sync >"$dir/initdb.log" 2>&1
     socket=$(mktemp -d /tmp/crm.XXXXXX)
     cat - "${TEMP_CONFIG:-$RUN/extension.conf}" >>"$dir/data/postgresql.conf" <<CONF
@@ -41,6 +65,10 @@ CONF
 }
 
 stop() {
+    if [ -n "$SERVER" ]; then
+        rm -rf "$dir" && rmdir "$RUN" 2>/dev/null || true
+        return
+    fi
     "$BINDIR/pg_ctl" -D "$dir/data" -s -m immediate stop >/dev/null 2>&1 || true
     rm -rf "$dir/data" "$socket"
 }
@@ -51,6 +79,7 @@ sql() {         # sql DATABASE [psql's arguments]
     "$BINDIR/psql" -qXAt -v ON_ERROR_STOP=1 -d "$db" "$@"
 }
 
+exists() { [ "$(sql postgres -c "SELECT count(*) FROM pg_database WHERE datname = '$1'")" = 1 ]; }
 has() { case " $ONLY " in *" $1 "*) true ;; *) false ;; esac; }
 say() { [ ! -t 2 ] || printf '\r\033[K%s' "$*" >&2; }
 note() { printf '%s\t%s\t%s\n' "$1" "$2" "$3" >>"$results"; }       # note MEASURE VARIANT VALUE
@@ -62,6 +91,10 @@ ALL='bare pg_crm row statement'
 # templates of the empty tables: variant_0
 make_templates() {
     say "templates"
+    if exists ready_0; then
+        sql bare_0 -c "COPY (SELECT contact_id, amount, occurred_at, external_ref FROM bench.orders ORDER BY id) TO '$dir/orders.copy'"
+        return
+    fi
     sql postgres -c 'CREATE DATABASE bare_0'
     sql bare_0 -f "$here/bare.sql" -f "$here/load.sql"
     sql bare_0 <<SQL
@@ -79,6 +112,7 @@ SQL
     make_rivals 0
     local v
     for v in $ALL; do sql ${v}_0 -c 'VACUUM ANALYZE'; done
+    [ -z "$SERVER" ] || sql postgres -c 'CREATE DATABASE ready_0'
 }
 
 # make_rivals N: row_N and statement_N out of pg_crm_N
@@ -95,6 +129,13 @@ make_rivals() {
 make_history() {
     say "history of 1 500 000 orders"
     local v insert
+    if exists ready_1; then
+        for v in $ALL; do
+            sql postgres -c "DROP DATABASE IF EXISTS ${v}_1" -c "CREATE DATABASE ${v}_1 TEMPLATE ${v}_h"
+        done
+        sql postgres -c CHECKPOINT
+        return
+    fi
     insert="INSERT INTO crm.transaction (contact_id, amount, occurred_at, external_ref)
 SELECT 2 * (1 + (c * 7919 + r * 13) % $CONTACTS), 10, '2020-01-01'::timestamptz + (r * $CONTACTS + c) * interval '10 s',
        'H' || lpad((r * $CONTACTS + c)::text, 9, '0')
@@ -108,6 +149,10 @@ SELECT 2 * (1 + (c * 7919 + r * 13) % $CONTACTS), 10, '2020-01-01'::timestamptz 
     done
     make_rivals 1
     for v in row statement; do sql ${v}_1 -c 'VACUUM ANALYZE crm.profile_counter, crm.contact, crm.transaction'; done
+    if [ -n "$SERVER" ]; then       # what later runs begin with
+        for v in $ALL; do sql postgres -c "CREATE DATABASE ${v}_h TEMPLATE ${v}_1"; done
+        sql postgres -c 'CREATE DATABASE ready_1'
+    fi
     sql postgres -c CHECKPOINT
 }
 
@@ -152,6 +197,16 @@ rows_written() {
         | while read -r v _ awards spend moves; do
             echo "$v: $awards awards ($spend of them spend_milestone) and $moves moves an order" >>"$dir/written"
         done
+    # the rivals must have come to the same rows, or it is no comparison
+    sql now >"$dir/derived_$1" <<'SQL'
+SELECT 'award', count(*), sum(hashtextextended(ROW (contact_id, achievement, threshold, awarded_at, source_id)::text, 0)) FROM crm.award;
+SELECT 'stage_move', count(*), sum(hashtextextended(ROW (contact_id, since, stage, reason)::text, 0)) FROM crm.stage_move;
+SELECT 'profile_counter', count(*), sum(hashtextextended(ROW (contact_id, orders, spend, first_order_at, last_order_at,
+	first_seen_at, last_seen_at, stage, stage_since, ranked_stage)::text, 0)) FROM crm.profile_counter;
+SELECT 'contact', count(*), sum(hashtextextended(ROW (contact_id, stage)::text, 0)) FROM crm.contact;
+SQL
+    [ ! -e "$dir/derived_pg_crm" ] || cmp -s "$dir/derived_pg_crm" "$dir/derived_$1" ||
+        echo "$1: its rows ARE NOT THOSE of pg_crm" >>"$dir/written"
     [ "$1" != pg_crm ] || [ "$(sql now -c 'SELECT count(*) FROM crm.verify()')" = 0 ] ||
         echo "$1: crm.verify() FOUND DIFFERENCES" >>"$dir/written"
 }
@@ -220,7 +275,7 @@ memory() {
 growth() {
     local v run at i runs=3
     for v in bare pg_crm; do
-        sql postgres -c "CREATE DATABASE ${v}_2 TEMPLATE ${v}_0"
+        sql postgres -c "DROP DATABASE IF EXISTS ${v}_2" -c "CREATE DATABASE ${v}_2 TEMPLATE ${v}_0"
         [ $v = bare ] || sql ${v}_2 -c "INSERT INTO crm.contact (contact_id, created_at)
             SELECT $CONTACTS + n, '2019-01-01' FROM generate_series(1, $((2 * runs * 50000))) AS n" -c 'VACUUM ANALYZE'
     done
@@ -357,7 +412,8 @@ if has one || has tps || has memory; then make_history; fi
 ! has memory || memory
 ! has growth || growth
 say
-echo "PostgreSQL $("$PG_CONFIG" --version | sed 's/^PostgreSQL //'), $(nproc) cores, $RUNS run(s), shared_buffers 2 GB, fsync on, synchronous_commit off"
+echo "PostgreSQL $("$PG_CONFIG" --version | sed 's/^PostgreSQL //'), $(nproc) cores, $RUNS run(s),$(for s in shared_buffers max_wal_size fsync synchronous_commit; do
+    printf ' %s %s' $s "$(sql postgres -c "SHOW $s")"; done)"
 echo
 report
 cat <<TEXT
