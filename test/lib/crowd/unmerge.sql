@@ -1,0 +1,2 @@
+\set a random(1, 5)
+SELECT attempt(format('SELECT crm.unmerge(%s)', :a));
