@@ -8,6 +8,8 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
+#include "access/xact.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -413,6 +415,17 @@ mend(CrmHistory *history, CrmWalk *walk, const CrmNews *news, Writes *writes)
 	compare_profile(history, walk, writes);
 }
 
+/* the last transaction in which contacts were walked anew */
+static FullTransactionId recomputed_in;
+
+bool
+crm_recomputed_in_transaction(void)
+{
+	FullTransactionId now = GetTopFullTransactionIdIfAny();
+
+	return FullTransactionIdIsValid(now) && FullTransactionIdEquals(now, recomputed_in);
+}
+
 static void
 recompute_chunk(const int64 *contacts, int ncontacts, const CrmNews *news)
 {
@@ -425,6 +438,7 @@ recompute_chunk(const int64 *contacts, int ncontacts, const CrmNews *news)
 	Writes writes;
 	int nhistories;
 
+	recomputed_in = GetTopFullTransactionId();
 	crm_profile_lock(contacts, ncontacts);
 	/* who waited for the lock may have waited for new definitions */
 	definitions = crm_definitions();

@@ -22,6 +22,12 @@ typedef struct CrmNews
 
 extern void crm_recompute(const int64 *contacts, int ncontacts, const CrmNews *news);
 
+/*
+ * Has this transaction walked a contact anew? Such a walk counts rows whose own
+ * trigger is still to come (another part of the same statement).
+ */
+extern bool crm_recomputed_in_transaction(void);
+
 /* Does the stored counter differ from what the walk found? */
 extern bool crm_profile_differs(const CrmHistory *history, const CrmWalk *walk,
 								CrmProfileColumn column);

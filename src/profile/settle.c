@@ -97,7 +97,8 @@ can_continue(const Settling *settling, const CrmWalk *walk, const CrmFact *facts
 
 		if (is_plain_event(definitions, fact))
 		{
-			if (fact->occurred_at < begin)
+			/* unlike a walked fact it leaves no mark that tells whether it is counted */
+			if (fact->occurred_at < begin || crm_recomputed_in_transaction())
 				return false;
 		}
 		else if (fact->type == CRM_FACT_PURCHASE

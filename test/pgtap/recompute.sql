@@ -5,7 +5,7 @@ CREATE EXTENSION IF NOT EXISTS pgtap;
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pg_crm;
 SELECT crm.install();
-SELECT plan(14);
+SELECT plan(16);
 
 INSERT INTO crm.account (kind, name) VALUES ('official_account', 'brand');
 SELECT crm.define_qr_code('{"account": "brand", "scene": "door"}');
@@ -36,6 +36,11 @@ SELECT is((SELECT count(*) FROM crm.award WHERE contact_id = 1 AND achievement I
 	'and an event named scan no scan');
 SELECT throws_ok($$INSERT INTO crm.event (contact_id, kind, properties) VALUES (1, 'cart', '[1]')$$, '22023', NULL,
 	'properties are an object in plain rows too');
+-- a late order and an event in one statement: the walk sees the event before its trigger does
+WITH e AS (INSERT INTO crm.event (contact_id, kind, occurred_at) VALUES (3, 'page', '2026-06-01')),
+     o AS (INSERT INTO crm.transaction (contact_id, amount, occurred_at) VALUES (3, 5, '2026-01-10')) SELECT;
+SELECT is((SELECT events FROM crm.profile WHERE contact_id = 3), 1::bigint, 'an event beside a late order counts once');
+SELECT is_empty('SELECT * FROM crm.verify()', 'verify() agrees');
 SELECT crm.merge(1, 2);
 SELECT throws_ok($$INSERT INTO crm.identity (kind, external_id, contact_id) VALUES ('customer', 'C-2', 2)$$, '23503',
 	'contact 2 does not exist', 'a contact that was merged away gets no identifier');
