@@ -37,7 +37,9 @@ static CrmPlan select_events = {
 	"SELECT e.contact_id, e.event_id, e.kind, e.occurred_at, e.account_id,"
 	" CASE WHEN e.kind = 'set_stage' THEN e.properties ->> 'stage' END,"
 	" CASE WHEN e.kind = 'set_stage' THEN e.properties ->> 'reason' END"
-	" FROM crm.event e WHERE e.contact_id = ANY ($1) AND ($2 IS NULL OR e.kind = ANY ($2))",
+	" FROM crm.event e WHERE e.contact_id = ANY ($1) AND ($2 IS NULL OR e.kind = ANY ($2)"
+	"  OR e.contact_id = ANY (ARRAY(SELECT m.contact_id FROM crm.event m"
+	"   WHERE m.contact_id = ANY ($1) AND m.kind = 'set_stage')))",
 	2,
 	{ INT8ARRAYOID, TEXTARRAYOID }
 };
@@ -176,7 +178,7 @@ load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 	uint64 n;
 	MemoryContext old;
 
-	/* kinds that move nothing are summarized, not read */
+	/* kinds that move nothing are summarized; all are read where a stage was set by hand */
 	crm_column_init(&kinds, TEXTOID);
 	for (int i = CRM_KIND_FOLLOW; i < definitions->nkinds; i++)
 		crm_column_add(&kinds, CStringGetTextDatum(definitions->kinds[i]), false);

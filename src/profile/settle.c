@@ -74,31 +74,25 @@ close_target(CrmTarget *target)
 		crm_target_close(target);
 }
 
-/* Does the fact only say that the contact was seen? */
-static bool
-is_plain_event(const CrmDefinitions *definitions, const CrmFact *fact)
-{
-	return fact->type == CRM_FACT_EVENT && fact->kind < 0 && !definitions->every_fact_matters;
-}
-
 /* May the walk go on from the stored counters with these facts? */
 static bool
 can_continue(const Settling *settling, const CrmWalk *walk, const CrmFact *facts, int nfacts)
 {
 	const CrmDefinitions *definitions = settling->definitions;
 	TimestampTz settled_at = DatumGetTimestampTz(walk->values[CRM_P_SETTLED_AT]);
-	TimestampTz begin = walk->nulls[CRM_P_FIRST_SEEN_AT]
-		? settled_at
-		: DatumGetTimestampTz(walk->values[CRM_P_FIRST_SEEN_AT]);
 
 	for (int i = 0; i < nfacts; i++)
 	{
 		const CrmFact *fact = &facts[i];
 
-		if (is_plain_event(definitions, fact))
+		if (crm_is_plain_event(definitions, fact))
 		{
-			/* unlike a walked fact it leaves no mark that tells whether it is counted */
-			if (fact->occurred_at < begin || crm_recomputed_in_transaction())
+			/*
+			 * A late one may meet a stage that was set by hand. And unlike a
+			 * walked fact it leaves no mark that tells whether it is counted.
+			 */
+			if (fact->occurred_at <= settled_at || DatumGetBool(walk->values[CRM_P_STAGE_MANUAL]) ||
+				crm_recomputed_in_transaction())
 				return false;
 		}
 		else if (fact->type == CRM_FACT_PURCHASE
@@ -162,7 +156,7 @@ walk_new_facts(Settling *settling, const CrmFact *facts, int nfacts)
 	crm_walk_continue(settling->walk);
 	for (int i = 0; i < nfacts; i++)
 	{
-		if (is_plain_event(settling->definitions, &facts[i]))
+		if (crm_is_plain_event(settling->definitions, &facts[i]))
 			crm_walk_seen(settling->walk, facts[i].occurred_at);
 		else
 			crm_walk_step(settling->walk, &facts[i]);

@@ -420,10 +420,19 @@ crm_walk_seen(CrmWalk *walk, TimestampTz at)
 	see(walk, at);
 }
 
+bool
+crm_is_plain_event(const CrmDefinitions *definitions, const CrmFact *fact)
+{
+	return fact->type == CRM_FACT_EVENT && fact->kind < 0 && !definitions->every_fact_matters;
+}
+
 void
 crm_walk_step(CrmWalk *walk, const CrmFact *fact)
 {
 	const char *reason = "rule";
+
+	if (!walk->manual && crm_is_plain_event(walk->definitions, fact))
+		return;
 
 	switch (fact->type)
 	{

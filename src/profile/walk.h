@@ -70,6 +70,12 @@ extern void crm_walk_begin(CrmWalk *walk, int64 contact_id, TimestampTz begin);
 /* From the values and nulls that the caller has filled in. */
 extern void crm_walk_continue(CrmWalk *walk);
 
+/*
+ * Does an event leave all that rules read as it is? Then it matters only to a
+ * stage set by hand, which rules may overtake at any fact.
+ */
+extern bool crm_is_plain_event(const CrmDefinitions *definitions, const CrmFact *fact);
+
 extern void crm_walk_step(CrmWalk *walk, const CrmFact *fact);
 
 /* A fact that changes nothing but how often and when the contact was seen. */

@@ -170,7 +170,6 @@ sub one_contact
             if (defined $f->{stage}) { ($set) = grep { $_->{stage} eq $f->{stage} } @$stages }
             else                     { $s{manual} = 0 }
         }
-        elsif ($f->{type} eq 'event' && !$f->{weighs}) { next }
         $decide->($f->{at}, $reason, $set);
     }
 
@@ -212,17 +211,13 @@ sub crm_differences
     # from the highest rank; those outside the ranking by position, then by name
     @stages = sort { ($b->{rank} // 0) <=> ($a->{rank} // 0) || $a->{position} <=> $b->{position} || $a->{stage} cmp $b->{stage} } @stages;
 
-    # Events of kinds that no definition names are counted, but nothing is decided at them.
-    my %weighs = map { $_ => 1 } 'follow', 'unfollow', map { $_->{on_kind} } @achievements;
-    my $all = grep { defined $_->{rule} && $_->{rule} =~ /events|seen/ } @stages;
-
     my %contact = map { $_->{id} => $_ } rows($ask, 'SELECT contact_id AS id, ' . usec('created_at') . ' AS created_at FROM crm.contact');
     my %facts;
     push @{ $facts{ $_->{contact_id} } }, { %$_, type => 'mobile', id => 0 }
       for rows($ask, 'SELECT contact_id, ' . usec('min(bound_at)') . q{ AS at FROM crm.identity WHERE kind = 'mobile' GROUP BY 1});
     push @{ $facts{ $_->{contact_id} } }, { %$_, type => $_->{kind} eq 'refund' ? 'refund' : 'order' }
       for rows($ask, 'SELECT contact_id, transaction_id AS id, kind, (amount * 100)::bigint AS cents, currency, ' . usec('occurred_at') . ' AS at, external_ref AS ref, refund_of FROM crm.transaction');
-    push @{ $facts{ $_->{contact_id} } }, { %$_, type => $_->{kind} eq 'set_stage' ? 'set_stage' : 'event', weighs => $all || $weighs{ $_->{kind} } }
+    push @{ $facts{ $_->{contact_id} } }, { %$_, type => $_->{kind} eq 'set_stage' ? 'set_stage' : 'event' }
       for rows($ask, 'SELECT contact_id, event_id AS id, kind, ' . usec('occurred_at') . q{ AS at, account_id, properties ->> 'stage' AS stage, properties ->> 'reason' AS reason FROM crm.event});
     push @{ $facts{ $_->{contact_id} } }, { %$_, type => 'scan' }
       for rows($ask, 'SELECT contact_id, scan_id AS id, qr_code_id AS code, ' . usec('occurred_at') . ' AS at FROM crm.scan');

@@ -5,7 +5,7 @@ CREATE EXTENSION IF NOT EXISTS pgtap;
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pg_crm;
 SELECT crm.install();
-SELECT plan(16);
+SELECT plan(20);
 
 INSERT INTO crm.account (kind, name) VALUES ('official_account', 'brand');
 SELECT crm.define_qr_code('{"account": "brand", "scene": "door"}');
@@ -40,6 +40,17 @@ SELECT throws_ok($$INSERT INTO crm.event (contact_id, kind, properties) VALUES (
 WITH e AS (INSERT INTO crm.event (contact_id, kind, occurred_at) VALUES (3, 'page', '2026-06-01')),
      o AS (INSERT INTO crm.transaction (contact_id, amount, occurred_at) VALUES (3, 5, '2026-01-10')) SELECT;
 SELECT is((SELECT events FROM crm.profile WHERE contact_id = 3), 1::bigint, 'an event beside a late order counts once');
+SELECT is_empty('SELECT * FROM crm.verify()', 'verify() agrees');
+-- a stage set by hand: rules overtake it at the next fact, of whatever kind
+INSERT INTO crm.event (contact_id, kind, occurred_at, properties)
+VALUES (3, 'set_stage', '2026-07-01', '{"stage": "user", "reason": "by hand"}');
+SELECT is((SELECT stage FROM crm.contact WHERE contact_id = 3), 'user', 'a stage set by hand holds at first');
+INSERT INTO crm.event (contact_id, kind, occurred_at) VALUES (3, 'page', '2026-07-02');
+SELECT is((SELECT stage || ' ' || since FROM crm.stage_history WHERE contact_id = 3 AND until IS NULL), 'paying ' || '2026-07-02'::timestamptz,
+	'until a rule says higher at the next fact');
+CREATE TEMP TABLE before AS SELECT * FROM crm.stage_move;
+SELECT crm.define_achievement('{"name": "pages", "on_kind": "page"}');
+SELECT set_eq('SELECT * FROM crm.stage_move', 'SELECT * FROM before', 'an achievement on such a fact moves nobody');
 SELECT is_empty('SELECT * FROM crm.verify()', 'verify() agrees');
 SELECT crm.merge(1, 2);
 SELECT throws_ok($$INSERT INTO crm.identity (kind, external_id, contact_id) VALUES ('customer', 'C-2', 2)$$, '23503',
