@@ -125,7 +125,7 @@ crm_sql_audience(PG_FUNCTION_ARGS)
 	crm_connect(&acting);
 	nest_level = crm_rule_enter();
 	crm_rule_point(&callback, rule);
-	audience.sql = crm_rule_compile(crm_rule_read(rule), false, NIL);
+	audience.sql = crm_rule_compile(crm_rule_read(rule), CRM_RULE_ALL, NIL);
 	crm_rule_point_end(&callback);
 	crm_rule_values(as_of, audience.values);
 	if (!crm_attempt(run_once, &audience, &error))

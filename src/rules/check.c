@@ -123,6 +123,7 @@ is_refused_function(Oid function, void *context)
 	{
 		Oid extension = get_extension_oid("pg_crm", true);
 
+		((CrmRuleTree *) context)->reads_zone = true;
 		return volatility == PROVOLATILE_VOLATILE || !OidIsValid(extension) ||
 			getExtensionOfObject(ProcedureRelationId, function) != extension;
 	}
@@ -130,10 +131,9 @@ is_refused_function(Oid function, void *context)
 		return true;
 	if (volatility == PROVOLATILE_IMMUTABLE)
 		return is_listed(greedy_functions, lengthof(greedy_functions), name);
+	((CrmRuleTree *) context)->reads_zone = true;
 	return volatility != PROVOLATILE_STABLE ||
-		!is_listed(stable_functions, lengthof(stable_functions), name) ||
-		/* age(timestamptz) and the like are none of these */
-		get_func_nargs(function) == 0;
+		!is_listed(stable_functions, lengthof(stable_functions), name);
 }
 
 static Oid
@@ -229,7 +229,7 @@ check_constant(const CrmRuleTree *rule, Const *constant)
 static bool
 check_walker(Node *node, void *context)
 {
-	const CrmRuleTree *rule = context;
+	CrmRuleTree *rule = context;
 
 	if (node == NULL)
 		return false;
@@ -272,7 +272,7 @@ check_walker(Node *node, void *context)
 				"A rule is made of columns, constants, operators, AND, OR, NOT, CASE, IN,"
 				" built-in functions and rule functions.");
 	}
-	if (check_functions_in_node(node, is_refused_function, NULL))
+	if (check_functions_in_node(node, is_refused_function, context))
 		refuse_function(rule, node);
 	if (!IsA(node, Var) && !IsA(node, CaseTestExpr))
 		check_type(rule, node);
@@ -280,7 +280,7 @@ check_walker(Node *node, void *context)
 }
 
 void
-crm_rule_check_tree(const CrmRuleTree *rule, Node *node)
+crm_rule_check_tree(CrmRuleTree *rule, Node *node)
 {
-	(void) check_walker(node, (void *) rule);
+	(void) check_walker(node, rule);
 }

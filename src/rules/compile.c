@@ -6,11 +6,12 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
+#include "catalog/namespace.h"
 #include "nodes/makefuncs.h"
 #include "parser/analyze.h"
 #include "parser/parser.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/ruleutils.h"
 
 #include "pg_crm.h"
@@ -18,14 +19,14 @@
 
 /* {x} becomes the restriction of x.contact_id to the contacts of a batch. */
 static void
-append_join(StringInfo sql, const CrmRuleJoin *join, bool batch)
+append_join(StringInfo sql, const CrmRuleJoin *join, bool restricted)
 {
 	appendStringInfoString(sql, " LEFT JOIN (");
 	for (const char *c = join->sql; *c != '\0'; c++)
 	{
 		if (c[0] == '{' && c[1] != '\0' && c[2] == '}')
 		{
-			if (batch)
+			if (restricted)
 				appendStringInfo(sql, "%c.contact_id = ANY ($%d) AND", c[1], CRM_RULE_CONTACTS);
 			c += 2;
 		}
@@ -36,7 +37,7 @@ append_join(StringInfo sql, const CrmRuleJoin *join, bool batch)
 }
 
 static SelectStmt *
-make_statement(const CrmRuleTree *rule, bool batch, List *columns)
+make_statement(const CrmRuleTree *rule, CrmRuleScope scope, List *columns)
 {
 	StringInfoData sql;
 	SelectStmt *select;
@@ -44,7 +45,7 @@ make_statement(const CrmRuleTree *rule, bool batch, List *columns)
 
 	initStringInfo(&sql);
 	/* OFFSET 0 keeps the rule from being asked about others: it might fail for them */
-	if (batch)
+	if (scope != CRM_RULE_ALL)
 		appendStringInfo(&sql,
 						 "SELECT p.contact_id FROM (SELECT q.* FROM crm.profile AS q"
 						 " WHERE q.contact_id = ANY ($%d) OFFSET 0) AS p",
@@ -52,18 +53,20 @@ make_statement(const CrmRuleTree *rule, bool batch, List *columns)
 	else
 		appendStringInfoString(&sql, "SELECT p.contact_id FROM crm.profile AS p");
 	/*
-	 * As columns and not as parameters, so that a plan for known values does not
-	 * leave out a part that another plan evaluates, and that fails.
+	 * A plan that knows the values would leave out parts that another plan
+	 * evaluates, and that fail; it does not look into functions in FROM.
 	 */
 	if (rule->reads_time)
 		appendStringInfo(&sql,
-						 " CROSS JOIN ROWS FROM (unnest(ARRAY[$%d]), unnest(ARRAY[$%d]))"
-						 " AS t(as_of, today)",
+						 scope == CRM_RULE_FEW
+							 ? " CROSS JOIN (SELECT $%d AS as_of, $%d AS today) AS t"
+							 : " CROSS JOIN ROWS FROM (unnest(ARRAY[$%d]), unnest(ARRAY[$%d]))"
+							   " AS t(as_of, today)",
 						 CRM_RULE_AS_OF, CRM_RULE_TODAY);
 	if (rule->reads_rank)
 		appendStringInfoString(&sql, " LEFT JOIN crm.stage AS r ON r.stage = p.stage");
 	foreach(cell, rule->joins)
-		append_join(&sql, lfirst(cell), batch);
+		append_join(&sql, lfirst(cell), scope != CRM_RULE_ALL);
 	select = castNode(SelectStmt,
 					  linitial_node(RawStmt, raw_parser(sql.data, RAW_PARSE_DEFAULT))->stmt);
 	if (columns != NIL)
@@ -122,12 +125,27 @@ analyze(const CrmRuleTree *rule, SelectStmt *select)
 	return parse_analyze_fixedparams(raw, rule->text, crm_rule_types, CRM_RULE_PARAMETERS, NULL);
 }
 
+/*
+ * The names of PostgreSQL first, then this extension's, nobody else's; dates are
+ * read in one way. What is written out is read again whatever the settings then
+ * are: names are qualified, dates are ISO.
+ */
 char *
-crm_rule_compile(const CrmRuleTree *rule, bool batch, List *columns)
+crm_rule_compile(CrmRuleTree *rule, CrmRuleScope scope, List *columns)
 {
-	Query *query = analyze(rule, make_statement(rule, batch, columns));
+	const char *search_path = pstrdup(namespace_search_path);
+	int nest_level = crm_rule_enter();
+	Query *query;
+	char *sql;
 
+	(void) set_config_option("search_path", "pg_catalog, crm, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	query = analyze(rule, make_statement(rule, scope, columns));
 	if (columns == NIL)
 		crm_rule_check_tree(rule, query->jointree->quals);
-	return pg_get_querydef(query, false);
+	(void) set_config_option("search_path", search_path, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	sql = pg_get_querydef(query, false);
+	crm_rule_leave(nest_level);
+	return sql;
 }

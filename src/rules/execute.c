@@ -39,6 +39,7 @@ typedef struct KeptRule
 {
 	uint32 hash;
 	char *text;
+	bool reads_zone;
 	SPIPlanPtr generic;    /* small batches */
 	SPIPlanPtr custom;     /* large ones */
 	MemoryContext context; /* of all of it */
@@ -57,23 +58,16 @@ forget_rules(Datum arg, Oid relid)
 		kept_valid = false;
 }
 
-/*
- * The names of PostgreSQL first, then this extension's, nobody else's; dates
- * and intervals are read and written in one way.
- */
+/* Dates and intervals are read and written in one way, whatever the session says. */
 int
 crm_rule_enter(void)
 {
-	static const char *const settings[][2] = {
-		{ "search_path", "pg_catalog, crm, pg_temp" },
-		{ "DateStyle", "ISO, YMD" },
-		{ "IntervalStyle", "postgres" },
-	};
 	int nest_level = NewGUCNestLevel();
 
-	for (int i = 0; i < lengthof(settings); i++)
-		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("DateStyle", "ISO, YMD", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+	(void) set_config_option("IntervalStyle", "postgres", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	(void) set_config_option("TimeZone", crm_guc_time_zone, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	return nest_level;
@@ -85,13 +79,16 @@ crm_rule_leave(int nest_level)
 	AtEOXact_GUC(true, nest_level);
 }
 
-/* All but the contacts; TimeZone is that of crm_rule_enter(). */
+/* All but the contacts. */
 void
 crm_rule_values(TimestampTz as_of, Datum *values)
 {
+	Datum zone = CStringGetTextDatum(crm_guc_time_zone);
+	Datum local = DirectFunctionCall2(timestamptz_zone, zone, TimestampTzGetDatum(as_of));
+
 	values[CRM_RULE_AS_OF - 1] = TimestampTzGetDatum(as_of);
-	values[CRM_RULE_TODAY - 1] = DirectFunctionCall1(timestamptz_date, TimestampTzGetDatum(as_of));
-	values[CRM_RULE_ZONE - 1] = CStringGetTextDatum(crm_guc_time_zone);
+	values[CRM_RULE_TODAY - 1] = DirectFunctionCall1(timestamp_date, local);
+	values[CRM_RULE_ZONE - 1] = zone;
 }
 
 void
@@ -135,7 +132,9 @@ find_rule(const char *text)
 	MemoryContext old;
 	ErrorContextCallback callback;
 	KeptRule *rule;
-	char *sql;
+	CrmRuleTree *tree;
+	char *few;
+	char *many;
 
 	if (!registered)
 	{
@@ -154,17 +153,20 @@ find_rule(const char *text)
 			return kept[i];
 
 	crm_rule_point(&callback, text);
-	sql = crm_rule_compile(crm_rule_read(text), true, NIL);
+	tree = crm_rule_read(text);
+	few = crm_rule_compile(tree, CRM_RULE_FEW, NIL);
+	many = crm_rule_compile(crm_rule_read(text), CRM_RULE_MANY, NIL);
 	crm_rule_point_end(&callback);
 	context = AllocSetContextCreate(CacheMemoryContext, "pg_crm rule", ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(context);
 	rule = palloc0(sizeof(KeptRule));
 	rule->hash = hash;
 	rule->text = pstrdup(text);
+	rule->reads_zone = tree->reads_zone;
 	rule->context = context;
 	MemoryContextSwitchTo(old);
-	rule->generic = prepare(sql, CURSOR_OPT_GENERIC_PLAN);
-	rule->custom = prepare(sql, CURSOR_OPT_CUSTOM_PLAN);
+	rule->generic = prepare(few, CURSOR_OPT_GENERIC_PLAN);
+	rule->custom = prepare(many, CURSOR_OPT_CUSTOM_PLAN);
 	SPI_keepplan(rule->generic);
 	SPI_keepplan(rule->custom);
 	kept[nkept++] = rule;
@@ -201,8 +203,8 @@ run_once(void *arg)
 		/* the plan returns them in any order */
 		if (place >= run->ncontacts || run->contacts[place] != contact_id)
 		{
-			int64 *found = bsearch(&contact_id, run->contacts, run->ncontacts, sizeof(int64),
-								   crm_compare_int64);
+			const int64 *found = bsearch(&contact_id, run->contacts, run->ncontacts, sizeof(int64),
+										 crm_compare_int64);
 
 			if (found == NULL)
 				continue;
@@ -281,14 +283,16 @@ crm_rule_evaluate(const char *text, const CrmRuleUser *user, const int64 *contac
 				  TimestampTz as_of, bool *holds)
 {
 	CrmActing acting;
-	int nest_level;
+	int nest_level = 0;
 	Run run = { .user = user, .contacts = contacts, .ncontacts = ncontacts, .holds = holds };
 
 	crm_connect(&acting);
-	nest_level = crm_rule_enter();
 	crm_rule_values(as_of, run.values);
 	run.rule = find_rule(text);
+	if (run.rule->reads_zone)
+		nest_level = crm_rule_enter();
 	run_contained(&run);
-	crm_rule_leave(nest_level);
+	if (run.rule->reads_zone)
+		crm_rule_leave(nest_level);
 	crm_disconnect(&acting);
 }

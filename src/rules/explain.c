@@ -210,8 +210,8 @@ references_between(const CrmRuleTree *rule, int begin, int until)
 
 /* Where the condition fails, the answer is the failure. */
 static void
-ask(ReturnSetInfo *result, const CrmRuleTree *rule, Question *question, Node *node,
-	const char *part, List *references)
+ask(ReturnSetInfo *result, CrmRuleTree *rule, Question *question, Node *node, const char *part,
+	List *references)
 {
 	List *columns = NIL;
 	StringInfoData found;
@@ -226,7 +226,7 @@ ask(ReturnSetInfo *result, const CrmRuleTree *rule, Question *question, Node *no
 		columns = list_make1(cast_to(node, "bool"));
 	foreach(cell, references)
 		columns = lappend(columns, cast_to(((CrmRuleReference *) lfirst(cell))->node, "text"));
-	question->sql = crm_rule_compile(rule, true, columns);
+	question->sql = crm_rule_compile(rule, CRM_RULE_FEW, columns);
 	if (!crm_attempt(ask_once, question, &error))
 	{
 		if (!crm_rule_is_contained(error))
@@ -296,7 +296,7 @@ crm_sql_explain_rule(PG_FUNCTION_ARGS)
 	question.values[CRM_RULE_CONTACTS - 1] = crm_int64_array(&contact_id, 1);
 	crm_rule_point(&callback, rule_text);
 	rule = crm_rule_read(rule_text);
-	(void) crm_rule_compile(crm_rule_read(rule_text), true, NIL); /* checked as a whole */
+	(void) crm_rule_compile(crm_rule_read(rule_text), CRM_RULE_FEW, NIL); /* checked as a whole */
 	crm_rule_point_end(&callback);
 	require_contact(contact_id);
 	ask(result, crm_rule_read(rule_text), &question, NULL, rule_text, NIL);

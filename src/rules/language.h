@@ -48,6 +48,7 @@ typedef struct CrmRuleTree
 	Node *tree;       /* raw; columns and rule functions are replaced */
 	bool reads_time;  /* as_of, today */
 	bool reads_rank;  /* of the contact's stage */
+	bool reads_zone;  /* or another setting: found when it is compiled */
 	List *joins;      /* CrmRuleJoin */
 	List *strings;    /* A_Const */
 	List *leaves;     /* CrmRuleLeaf, in the order of the text */
@@ -65,19 +66,25 @@ extern int crm_rule_position(const CrmRuleTree *rule, int location);
 extern Node *crm_rule_function(CrmRuleTree *rule, FuncCall *call);
 
 /* check.c: refuses what must not run in a rule, once every name is resolved */
-extern void crm_rule_check_tree(const CrmRuleTree *rule, Node *node);
+extern void crm_rule_check_tree(CrmRuleTree *rule, Node *node);
 
 /*
  * compile.c: the statement for a tree. It returns contact_id where the rule
  * holds, or contact_id and the columns given (raw, of a rule that compiled).
  */
-extern char *crm_rule_compile(const CrmRuleTree *rule, bool batch, List *columns);
+typedef enum CrmRuleScope
+{
+	CRM_RULE_FEW,  /* contacts of parameter 1, by a generic plan */
+	CRM_RULE_MANY, /* the same, planned for their number */
+	CRM_RULE_ALL   /* everybody */
+} CrmRuleScope;
+extern char *crm_rule_compile(CrmRuleTree *rule, CrmRuleScope scope, List *columns);
 
 /* Errors raised between the two point into the text of the rule. */
 extern void crm_rule_point(ErrorContextCallback *callback, const char *text);
 extern void crm_rule_point_end(ErrorContextCallback *callback);
 
-/* execute.c: the settings under which rules are read and run, and their parameters */
+/* execute.c: the settings under which rules run, and their parameters */
 extern int crm_rule_enter(void);
 extern void crm_rule_leave(int nest_level);
 extern const Oid crm_rule_types[CRM_RULE_PARAMETERS];

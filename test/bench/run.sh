@@ -4,7 +4,7 @@
 # Called by test/lib/inside.sh with $RUN, $PG_CONFIG and $TEMP_CONFIG; runs a cluster of its own,
 # since what it measures depends on the settings. See README.md.
 #
-# QUICK=1 fewer runs; LONG=1 also up to 5 million orders; ONLY='bulk copy small one tps memory' a part.
+# QUICK=1 fewer runs; LONG=1 also up to 5 million orders; ONLY='bulk copy small one tps memory rules' a part.
 # SERVER=1 takes the running server of PGHOST, PGPORT and PGUSER, on this machine, with pg_crm installed and no databases
 # but the bench's, and leaves them there, so that the next run need not make them again; FRESH=1 makes them anew.
 set -euo pipefail
@@ -16,7 +16,7 @@ if [ -n "$SERVER" ]; then
 fi
 . "$here/../lib/cluster.sh"
 QUICK=${QUICK:-} LONG=${LONG:-}
-ONLY=${ONLY:-bulk copy small one tps memory${LONG:+ growth}}
+ONLY=${ONLY:-bulk copy small one tps memory rules${LONG:+ growth}}
 [ -n "$QUICK" ] && RUNS=${RUNS:-1} || RUNS=${RUNS:-3}
 CONTACTS=100000 ORDERS=500000
 dir=$RUN/benchmark
@@ -303,6 +303,48 @@ memory() {
     MEMORY_N=$((n * 10000))
 }
 
+# A rule over a million contacts beside the SELECT that says the same, and for one contact at a time.
+rules() {
+    local run rule v million=1000000
+    sql postgres -c 'DROP DATABASE IF EXISTS pg_crm_r' -c 'CREATE DATABASE pg_crm_r TEMPLATE pg_crm_0'
+    say "rules: $million contacts"
+    sql pg_crm_r <<SQL
+INSERT INTO crm.contact (contact_id, created_at, city, tags)
+SELECT $CONTACTS + n, '2019-01-01', (ARRAY['Shanghai', 'Beijing', 'Chengdu'])[1 + n % 3], CASE WHEN n % 50 = 0 THEN '{staff}'::text[] ELSE '{}' END
+  FROM generate_series(1, $million - $CONTACTS) AS n;
+INSERT INTO crm.transaction (contact_id, amount, occurred_at, external_ref)
+SELECT n, 20 + n % 50, '2023-01-01'::timestamptz + n % 700 * interval '1 day', 'X' || n FROM generate_series(1, $million) AS n WHERE n % 3 = 0;
+VACUUM ANALYZE;
+CREATE PROCEDURE bench.rule_for_one(rows_n int, rule text, INOUT us double precision DEFAULT NULL) LANGUAGE plpgsql AS \$\$
+DECLARE
+	begun timestamptz := clock_timestamp();
+	holds boolean;
+BEGIN
+	FOR i IN 1 .. rows_n LOOP
+		holds := crm.rule_holds((i * 7919::bigint) % $million + 1, rule, '2024-12-01');
+	END LOOP;
+	us := extract(epoch FROM clock_timestamp() - begun) * 1e6 / rows_n;
+END \$\$;
+SQL
+    rule="orders >= 1 AND last_order_at < as_of - interval ''90 days'' AND NOT tags @> ''{staff}''"
+    for ((run = 0; run < RUNS + 2; run++)); do
+        for v in $(order_of $run bare pg_crm facts); do
+            say "rules: run $((run + 1)), $v"
+            case $v in
+                bare)   statement="SELECT count(*) FROM (SELECT contact_id FROM crm.profile WHERE $(sed "s/''/'/g; s/as_of/'2024-12-01'::timestamptz/" <<<"$rule") OFFSET 0) AS a" ;;
+                pg_crm) statement="SELECT count(*) FROM crm.audience('$rule', '2024-12-01')" ;;
+                facts)  statement="SELECT count(*) FROM crm.audience('$rule AND times(''purchase'', ''1 year'') >= 1', '2024-12-01')" ;;
+            esac
+            note audience $v "$(sql pg_crm_r <<SQL | sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p'
+\\timing on
+$statement;
+SQL
+)"
+        done
+        note rule_one pg_crm "$(sql pg_crm_r -c "CALL bench.rule_for_one(20000, '$rule')")"
+    done
+}
+
 # The pipeline's share per row: pg_crm less bare, for statements of 100 000 rows by contacts that are
 # new, two orders each, so that the work is the same; at 10 000 and at 5 million orders.
 growth() {
@@ -396,6 +438,10 @@ report() {
         row("2 clients, transactions a second", "tps", "%.0f")
         row("100 000 at 10 000 orders, ms", "growth_10k", "%.0f")
         row("100 000 at 5 million orders, ms", "growth_5M", "%.0f")
+        row("audience() of 1 million contacts, ms", "audience", "%.0f")
+        if (median("audience", "facts") != "") printf "  with times(purchase, 1 year), ms %s\n", cell("audience", "facts", "%.0f")
+        if (median("rule_one", "pg_crm") != "") printf "rule_holds() of one contact, us    %s\n", cell("rule_one", "pg_crm", "%.1f")
+        judge("audience() / the same SELECT by hand", "audience", "pg_crm", "bare", 1.3, 1)
         judge("INSERT ... SELECT, pg_crm / bare", "bulk", "pg_crm", "bare", 1.5, 1)
         judge("INSERT ... SELECT, PL/pgSQL row / pg_crm", "bulk", "row", "pg_crm", 3, 0)
         judge("COPY, pg_crm / bare", "copy", "pg_crm", "bare", 1.5, 1)
@@ -449,6 +495,7 @@ if has small || has one || has tps || has memory; then make_history; fi
 ! has tps || tps
 ! has memory || memory
 ! has growth || growth
+! has rules || rules
 say
 echo "PostgreSQL $("$PG_CONFIG" --version | sed 's/^PostgreSQL //'), $(nproc) cores, $RUNS run(s),$(for s in shared_buffers max_wal_size fsync synchronous_commit; do
     printf ' %s %s' $s "$(sql postgres -c "SHOW $s")"; done)"
