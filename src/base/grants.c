@@ -91,6 +91,7 @@ static const struct
 	{ "SELECT", "achievement_timeline", NULL, APP | ASSOCIATE | ANALYST | MARKETER },
 	{ "SELECT", "account", NULL, APP },
 	{ "SELECT", "store", NULL, APP | ASSOCIATE | ANALYST | MARKETER },
+	{ "SELECT", "associate", NULL, APP | ASSOCIATE | ANALYST | MARKETER },
 	{ "SELECT", "qr_code", NULL, APP | ANALYST | MARKETER },
 	{ "SELECT", "loyalty_program", NULL, APP | ANALYST | MARKETER },
 	{ "SELECT", "achievement", NULL, APP | ASSOCIATE | ANALYST | MARKETER },

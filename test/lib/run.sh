@@ -11,7 +11,7 @@ set -euo pipefail
 export LC_ALL=C.UTF-8
 lib=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$lib/../.." && pwd)
-command=${1:?test|test-one|accept|test-data|test-long|test-clean|bench|psql|demo|demo-stop}
+command=${1:?test|test-one|accept|test-data|test-long|test-peers|test-clean|bench|psql|demo|demo-stop}
 shift
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 unset MAKEFLAGS MAKELEVEL MFLAGS    # the calling make's are not for those called here
@@ -24,6 +24,14 @@ if [ "$command" = test-data ] && [ -z "${PG_CRM_DATA:-}" ]; then
     echo "test-data: PG_CRM_DATA is not set, so the tests against data that may not be carried" \
         "here are left out"
     exit 0
+fi
+
+# npm is not installed by this frame: it is there with the configuration of who uses it, or not
+if [ "$command" = test-peers ] || [[ " ${T:-}" = *" peers"* ]]; then
+    for program in npm node; do
+        command -v $program >/dev/null ||
+            { echo "test-peers: $program is missing; it fetches and runs what pg_crm is compared with" >&2; exit 1; }
+    done
 fi
 
 case $command in
@@ -98,6 +106,18 @@ if [ -n "${PG_CRM_DATA:-}" ]; then
         PG_CRM_DATA=$RUN/data
     fi
     export PG_CRM_DATA
+fi
+
+# the packages that pg_crm is compared with, by the caller's npm, into the folder of this run
+if [ "$command" = test-peers ] || [[ " ${T:-}" = *" peers"* ]]; then
+    PG_CRM_PEERS=$RUN/peers
+    mkdir "$PG_CRM_PEERS"
+    cp "$root/test/peers/package.json" "$PG_CRM_PEERS"
+    npm install --prefix "$PG_CRM_PEERS" --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel=error ||
+        { echo "test-peers: npm could not install $(tr -d '\n' <"$root/test/peers/package.json" |
+            sed 's/.*"dependencies": *{ *//; s/ *}.*//')" >&2; exit 1; }
+    [ "$(id -u)" != 0 ] || chown -R "$user:" "$PG_CRM_PEERS"
+    export PG_CRM_PEERS
 fi
 
 # two runs from one tree share the build, one after the other; the rest is each run's own

@@ -18,7 +18,10 @@ $node->safe_psql('shop', q{
     SELECT crm.grant_access('backend', 'app');
     INSERT INTO crm.account (kind, name) VALUES ('official_account', 'shop');
     INSERT INTO crm.loyalty_program (name) VALUES ('club');
-    INSERT INTO crm.store (store_id, name) VALUES (1000, 'Bund');
+    INSERT INTO crm.store (store_id, name, opening_hours) VALUES (1000, 'Bund', 'Mo-Th 10:00-22:00; Fr,Sa 10:00-02:00');
+    INSERT INTO crm.associate (store_id, userid, skills, working_hours) VALUES (1000, 'lin', '{bags}', 'Tu-Sa 10:00-12:00,13:00-19:00');
+    CREATE INDEX ON crm.associate (working_hours);
+    CREATE INDEX ON crm.associate USING hash (working_hours);
     SELECT crm.define_qr_code('{"account": "shop", "scene": "door", "store_id": 1000}');
     SELECT crm.define_achievement('{"name": "vip", "on_kind": "purchase", "measure": "amount", "thresholds": [60]}');
     SELECT crm.define_stage_rule('{"stage": "vip", "rule": "spend >= 60", "rank": 9}');
@@ -139,8 +142,14 @@ $node->safe_psql('shop', 'DROP TABLE public.note');
 
 my $tables = q{SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY 1};
 my $tables_before = $node->safe_psql('shop', $tables);
+$node->safe_psql('shop', q{ALTER TABLE crm.store ADD COLUMN seasons crm.weekly_hours[]; UPDATE crm.store SET seasons = '{24/7, "Mo 9:00-18:00"}'});
 my $table_rows    = join "\n", grep { !/^(profile|stage_history|lifecycle_funnel|stage_daily|achievement_timeline|contact_timeline|scan_count) / } split /\n/, $before;
 $node->safe_psql('shop', 'SELECT crm.uninstall()');
+is($node->safe_psql('shop', 'SELECT opening_hours, pg_typeof(opening_hours), seasons, pg_typeof(seasons) FROM crm.store'),
+    'Mo-Th 10:00-22:00; Fr-Sa 10:00-02:00|text|{24/7,"Mo 09:00-18:00"}|text[]', 'uninstall() makes text of timetables, and of lists of them');
+is($node->safe_psql('shop', q{SELECT a.attrelid::regclass, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
+    WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind IN ('r', 'p') AND t.typnamespace = 'crm'::regnamespace AND a.attnum > 0}), '', 'and of every other type of the extension');
+$node->safe_psql('shop', 'ALTER TABLE crm.store DROP COLUMN seasons');
 $node->safe_psql('shop', 'DROP EXTENSION pg_crm');
 is($node->safe_psql('shop', $tables), $tables_before, 'uninstall() and DROP EXTENSION leave every table');
 same(rows_of('shop'), $table_rows, 'with every row');
