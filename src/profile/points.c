@@ -48,7 +48,8 @@ static CrmPlan select_memberships = {
 
 static CrmPlan select_some_orders = {
 	ORDERS("(SELECT DISTINCT u.* FROM unnest($1, $2) AS u(contact_id, id)) n"
-		   " JOIN crm.transaction o ON o.contact_id = n.contact_id AND o.transaction_id = n.id"),
+		   " JOIN crm.transaction o ON o.contact_id = n.contact_id AND o.transaction_id = n.id"
+		   "  AND o.contact_id = ANY ($1)"),
 	2,
 	{ INT8ARRAYOID, INT8ARRAYOID }
 };
@@ -79,7 +80,7 @@ static CrmPlan select_all_scans = {
 
 static CrmPlan select_some_sums = {
 	SUMS " JOIN (SELECT DISTINCT u.* FROM unnest($1, $2) AS u(contact_id, id)) n"
-		 " ON n.contact_id = e.contact_id AND n.id = e.source_id"
+		 " ON n.contact_id = e.contact_id AND n.id = e.source_id AND e.contact_id = ANY ($1)"
 		 " WHERE e.earning_rule IS NOT NULL AND e.source_table = $3 GROUP BY 1, 2, 3, 4, 7",
 	3,
 	{ INT8ARRAYOID, INT8ARRAYOID, TEXTOID }
