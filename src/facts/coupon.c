@@ -90,6 +90,12 @@ static CrmPlan insert_code = {
 	{ TEXTOID, TEXTOID, INT8OID }
 };
 static CrmPlan find_store = { "SELECT FROM crm.store s WHERE s.store_id = $1", 1, { INT8OID } };
+static CrmPlan find_unknown_store = {
+	"SELECT u.store_id FROM crm.coupon c CROSS JOIN LATERAL unnest(c.stores) AS u(store_id)"
+	" WHERE c.name = $1 AND NOT EXISTS (SELECT FROM crm.store s WHERE s.store_id = u.store_id) LIMIT 1",
+	1,
+	{ TEXTOID }
+};
 static CrmPlan describe_grant = {
 	"SELECT jsonb_strip_nulls(jsonb_build_object('coupon', $1, 'coupon_grant_id', $2,"
 	" 'store_id', $3))",
@@ -112,11 +118,22 @@ typedef struct Coupon
 	bool never_expires;
 } Coupon;
 
+static void
+refuse_store(int64 store_id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
+			 errmsg("store %lld does not exist", (long long) store_id),
+			 errhint("Insert it into crm.store first.")));
+}
+
 Datum
 crm_define_coupon(PG_FUNCTION_ARGS)
 {
 	static const char *const required[] = { "name" };
 	CrmDocument *document = crm_document_open(fcinfo, "define_coupon");
+	JsonbValue *name;
+	Datum value;
 	CrmActing acting;
 	int version;
 
@@ -124,6 +141,10 @@ crm_define_coupon(PG_FUNCTION_ARGS)
 	crm_document_require(document, required, lengthof(required));
 	crm_connect(&acting);
 	version = crm_document_save(document, "coupon", required, 1);
+	name = crm_document_value(document, "name");
+	value = PointerGetDatum(cstring_to_text_with_len(name->val.string.val, name->val.string.len));
+	if (crm_run(&find_unknown_store, &value, NULL) > 0)
+		refuse_store(crm_result_int64(0, 1));
 	crm_disconnect(&acting);
 	PG_RETURN_INT32(version);
 }
@@ -134,10 +155,7 @@ crm_coupon_check_store(int64 store_id)
 	Datum value = Int64GetDatum(store_id);
 
 	if (crm_run(&find_store, &value, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("store %lld does not exist", (long long) store_id),
-				 errhint("Insert it into crm.store first, or leave store_id out.")));
+		refuse_store(store_id);
 }
 
 void

@@ -103,6 +103,7 @@ SELECT statement || E'\n  ' || pg_temp.refusal(statement) FROM (VALUES
     ($$SELECT crm.define_coupon('{"name": "x", "max_grants": 0}')$$),
     ($$SELECT crm.define_coupon('{"name": "x", "valid_for": "-1 day"}')$$),
     ($$SELECT crm.define_coupon('{"name": "x", "stores": []}')$$),
+    ($$SELECT crm.define_coupon('{"name": "x", "stores": [1, 99]}')$$),
     ($$SELECT crm.define_earning_rule('{"name": "x"}')$$),
     ($$SELECT crm.define_earning_rule('{"name": "x", "program": "club", "points": 0}')$$),
     ($$SELECT crm.define_earning_rule('{"name": "x", "program": "club", "per_amount": -1}')$$),
