@@ -99,9 +99,9 @@ static CrmPlan find_differences = {
 	{ INT8ARRAYOID, TIMESTAMPTZOID }
 };
 
-/* cheap, as it is asked at each order; mostly nothing is due */
+/* Cheap, as it is asked at each order, and without LIMIT, which would cost the index. */
 static CrmPlan is_due = {
-	"SELECT FROM crm.membership d WHERE d.contact_id = ANY ($1) AND d.tier_due_at <= $2 LIMIT 1",
+	"SELECT FROM crm.membership d WHERE d.contact_id = ANY ($1) AND d.tier_due_at <= $2",
 	2,
 	{ INT8ARRAYOID, TIMESTAMPTZOID }
 };
