@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS crm.contact (
 	attributes jsonb NOT NULL DEFAULT '{}',
 	tags text[] NOT NULL DEFAULT '{}',
 	stage text DEFAULT 'user'
-) WITH (fillfactor = 85);
+) WITH (fillfactor = 70);
 COMMENT ON TABLE crm.contact IS 'A person. Columns may be added; they appear in crm.profile after the next install().';
 COMMENT ON COLUMN crm.contact.contact_id IS 'Id of the contact, given by the sequence or by who inserts the row.';
 COMMENT ON COLUMN crm.contact.created_at IS 'When the contact was created; the timeline begins here or at the earliest fact.';

@@ -1,25 +1,27 @@
 -- profile: what is derived from the facts
 
+-- What an order changes stands side by side, which keeps its WAL record short; half of each page is left
+-- for the next versions of its rows, so that it is pruned once for some twenty-five updates.
 CREATE TABLE IF NOT EXISTS crm.profile_counter (
 	contact_id bigint PRIMARY KEY,
-	orders bigint NOT NULL DEFAULT 0,
-	spend numeric NOT NULL DEFAULT 0,
-	first_order_at timestamptz,
-	last_order_at timestamptz,
-	refunds bigint NOT NULL DEFAULT 0,
 	scans bigint NOT NULL DEFAULT 0,
 	raw_scans bigint NOT NULL DEFAULT 0,
+	refunds bigint NOT NULL DEFAULT 0,
 	followed_at timestamptz,
 	mobile_at timestamptz,
-	events bigint NOT NULL DEFAULT 0,
 	first_seen_at timestamptz,
+	first_order_at timestamptz,
+	events bigint NOT NULL DEFAULT 0,
+	orders bigint NOT NULL DEFAULT 0,
+	last_order_at timestamptz,
 	last_seen_at timestamptz,
-	stage text,
+	settled_at timestamptz NOT NULL,
+	spend numeric NOT NULL DEFAULT 0,
 	stage_since timestamptz,
-	stage_manual boolean NOT NULL DEFAULT false,
+	stage text,
 	ranked_stage text,
-	settled_at timestamptz NOT NULL
-) WITH (fillfactor = 80);
+	stage_manual boolean NOT NULL DEFAULT false
+) WITH (fillfactor = 50);
 COMMENT ON TABLE crm.profile_counter IS 'Counters of a contact, derived from the facts; its row is the contact''s lock.';
 COMMENT ON COLUMN crm.profile_counter.contact_id IS 'The contact.';
 COMMENT ON COLUMN crm.profile_counter.orders IS 'Orders, without those refunded in full.';

@@ -239,3 +239,12 @@ crm_int64_array(const int64 *values, int n)
 		crm_column_add(&column, Int64GetDatum(values[i]), false);
 	return crm_column_array(&column);
 }
+
+int
+crm_compare_int64(const void *a, const void *b)
+{
+	int64 left = *(const int64 *) a;
+	int64 right = *(const int64 *) b;
+
+	return (left > right) - (left < right);
+}

@@ -77,5 +77,6 @@ extern void crm_column_init(CrmColumn *column, Oid type);
 extern void crm_column_add(CrmColumn *column, Datum value, bool isnull);
 extern Datum crm_column_array(CrmColumn *column);
 extern Datum crm_int64_array(const int64 *values, int n);
+extern int crm_compare_int64(const void *a, const void *b); /* for qsort() */
 
 #endif /* CRM_DB_H */

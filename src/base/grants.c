@@ -60,6 +60,9 @@ static const struct
 	{ "set_stage", APP },
 	{ "dispatch_allowed", APP | MARKETER | DISPATCHER },
 	{ "timeline_svg", APP | MARKETER | ASSOCIATE },
+	{ "audience", MARKETER },
+	{ "explain", MARKETER },
+	{ "rule_holds", APP | MARKETER },
 	{ "define_achievement", MARKETER },
 	{ "define_stage_rule", MARKETER },
 	{ "define_qr_code", MARKETER },
@@ -138,6 +141,9 @@ static const struct
 	{ "SELECT", "stage_daily", NULL, ANALYST | MARKETER },
 	{ "SELECT", "scan_count", NULL, ANALYST | MARKETER },
 	{ "SELECT", "definition_log", NULL, MARKETER },
+	{ "SELECT", "rule_error",
+	  "contact_id, object_kind, object, day, times, first_at, last_at, sqlstate",
+	  ANALYST | MARKETER },
 };
 
 static int

@@ -7,9 +7,11 @@
 
 #include "catalog/partition.h"
 #include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -142,6 +144,39 @@ read_transactions(Batch *batch)
 	}
 }
 
+/* A stage set by an event row names one that there is, or none to give the stage back to the rules. */
+static void
+check_manual_stage(const CrmDefinitions *definitions, Datum properties)
+{
+	Jsonb *document = DatumGetJsonbP(properties);
+	JsonbValue stage;
+
+	if (getKeyJsonValueFromContainer(&document->root, "stage", 5, &stage) == NULL ||
+		stage.type == jbvNull)
+		return;
+	if (stage.type == jbvString)
+		for (int i = 0; i < definitions->nstages; i++)
+		{
+			const char *name = definitions->stages[i].stage;
+
+			if (strlen(name) == stage.val.string.len &&
+				memcmp(name, stage.val.string.val, stage.val.string.len) == 0)
+				return;
+		}
+	if (stage.type != jbvString)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+				 errmsg("\"stage\" of a set_stage event must be a string or null"),
+				 errhint("Name a stage, or null to give the stage back to the rules.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
+			 errmsg("stage \"%s\" does not exist",
+					pnstrdup(stage.val.string.val,
+							 pg_mbcliplen(stage.val.string.val, stage.val.string.len,
+										  CRM_MAX_KEY_BYTES))),
+			 errhint("Use a stage of crm.stage, or NULL to let the rules decide again.")));
+}
+
 static void
 read_events(Batch *batch)
 {
@@ -176,7 +211,10 @@ read_events(Batch *batch)
 		crm_check_document("properties", value);
 		crm_check_object("properties", value);
 		if (fact->kind == CRM_KIND_SET_STAGE)
+		{
 			fact->type = CRM_FACT_MANUAL_STAGE;
+			check_manual_stage(definitions, value);
+		}
 		fact->earns = definitions->earning_from[CRM_EARN_EVENT] &&
 			crm_definition_earns(definitions, kind_text);
 		if (fact->earns)

@@ -474,15 +474,6 @@ crm_profile_recompute(const int64 *contacts, int ncontacts, TimestampTz cause)
 	crm_recompute(contacts, ncontacts, &news);
 }
 
-int
-crm_compare_int64(const void *a, const void *b)
-{
-	int64 left = *(const int64 *) a;
-	int64 right = *(const int64 *) b;
-
-	return (left > right) - (left < right);
-}
-
 int64
 crm_profile_survivor(int64 contact_id)
 {

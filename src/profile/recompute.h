@@ -32,6 +32,4 @@ extern bool crm_recomputed_in_transaction(void);
 extern bool crm_profile_differs(const CrmHistory *history, const CrmWalk *walk,
 								CrmProfileColumn column);
 
-extern int crm_compare_int64(const void *a, const void *b);
-
 #endif /* CRM_RECOMPUTE_H */

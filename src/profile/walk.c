@@ -11,41 +11,6 @@
 #include "pg_crm.h"
 #include "profile/walk.h"
 
-static int
-compare_facts(const void *a, const void *b)
-{
-	const CrmFact *left = a;
-	const CrmFact *right = b;
-
-	if (left->contact_id != right->contact_id)
-		return left->contact_id < right->contact_id ? -1 : 1;
-	if (left->occurred_at != right->occurred_at)
-		return left->occurred_at < right->occurred_at ? -1 : 1;
-	if (left->type != right->type)
-		return (int) left->type - (int) right->type;
-	if (left->reference != NULL && right->reference != NULL)
-	{
-		int order = strcmp(left->reference, right->reference);
-
-		if (order != 0)
-			return order;
-	}
-	else if (left->reference != NULL || right->reference != NULL)
-		return left->reference != NULL ? -1 : 1;
-	return (left->id > right->id) - (left->id < right->id);
-}
-
-void
-crm_facts_sort(CrmFact *facts, int64 nfacts)
-{
-	for (int64 i = 1; i < nfacts; i++)
-		if (compare_facts(&facts[i - 1], &facts[i]) > 0)
-		{
-			qsort(facts, nfacts, sizeof(CrmFact), compare_facts);
-			return;
-		}
-}
-
 CrmWalk *
 crm_walk_create(const CrmDefinitions *definitions)
 {

@@ -13,12 +13,12 @@ CREATE FUNCTION bench.cpu() RETURNS double precision LANGUAGE sql VOLATILE AS $$
 	SELECT split_part(pg_read_file('/proc/self/schedstat', 0, 100, true), ' ', 1)::double precision / 1e6
 $$;
 
--- the first orders_n orders in statements of statement_n rows, each its own transaction
-CREATE PROCEDURE bench.in_statements(orders_n bigint, statement_n bigint) LANGUAGE plpgsql AS $$
+-- the orders_n orders after the one with id i, in statements of statement_n rows, each its own transaction
+CREATE PROCEDURE bench.in_statements(i bigint, orders_n bigint, statement_n bigint) LANGUAGE plpgsql AS $$
 DECLARE
-	i bigint := 0;
+	last bigint := i + orders_n;
 BEGIN
-	WHILE i < orders_n LOOP
+	WHILE i < last LOOP
 		INSERT INTO crm.transaction (contact_id, amount, occurred_at, external_ref)
 		SELECT contact_id, amount, occurred_at, external_ref FROM bench.orders
 		 WHERE id > i AND id <= i + statement_n;

@@ -149,6 +149,16 @@ SELECT 2 * (1 + (c * 7919 + r * 13) % $CONTACTS), 10, '2020-01-01'::timestamptz 
     done
     make_rivals 1
     for v in row statement; do sql ${v}_1 -c 'VACUUM ANALYZE crm.profile_counter, crm.contact, crm.transaction'; done
+    for v in $ALL; do       # later orders of those that have some, for small_steady
+        sql ${v}_1 <<SQL
+SELECT setseed(0.25) \g /dev/null
+INSERT INTO bench.orders
+SELECT n, 2 * (1 + floor(random() * $CONTACTS)), round((random() * 40)::numeric, 2),
+       '2020-08-01'::timestamptz + n * interval '1 s', 'L' || lpad(n::text, 9, '0')
+  FROM generate_series($((ORDERS + 1)), $((ORDERS * 2))) AS n;
+VACUUM ANALYZE bench.orders
+SQL
+    done
     if [ -n "$SERVER" ]; then       # what later runs begin with
         for v in $ALL; do sql postgres -c "CREATE DATABASE ${v}_h TEMPLATE ${v}_1"; done
         sql postgres -c 'CREATE DATABASE ready_1'
@@ -241,6 +251,29 @@ CALL bench.one_by_one('F$k-', $((first + 400 * turns)), $((2 * turns)), $((fresh
 \echo first
 SQL
 )
+        done
+    done
+}
+
+# The same statements for contacts that have bought before, in short turns.
+small_steady() {
+    local turn v n i=$ORDERS turns=5 orders=20000
+    for ((turn = -1; turn < turns; turn++)); do     # the first touch of these pages is not measured
+        for n in 10 1000; do
+            for v in $(order_of $((turn + 1)) $ALL); do
+                say "statements of $n: turn $((turn + 1)) of $turns, $v"
+                while IFS='|' read -r a b; do
+                    [ $turn -ge 0 ] || continue
+                    note steady_$n $v "$a"
+                    [ -z "$b" ] || note steady_${n}_cpu $v "$b"
+                done < <(sql ${v}_1 <<SQL
+SELECT coalesce(bench.cpu(), 0) AS cpu, clock_timestamp() AS begun \gset
+CALL bench.in_statements($i, $orders, $n);
+SELECT extract(epoch FROM clock_timestamp() - :'begun') * 1e6 / $orders, (bench.cpu() - :cpu) * 1e3 / $orders;
+SQL
+)
+            done
+            i=$((i + orders))
         done
     done
 }
@@ -354,6 +387,8 @@ report() {
         row("COPY of 500 000, s", "copy", "%.2f")
         row("statements of 1000, us a row", "small_1000", "%.1f")
         row("statements of 10, us a row", "small_10", "%.1f")
+        row("of contacts with orders: of 1000", "steady_1000", "%.1f")
+        row("of contacts with orders: of 10", "steady_10", "%.1f")
         row("one row, us", "one", "%.1f")
         row("  with commit and loop", "one_commit", "%.1f")
         row("first purchase, us", "first", "%.1f")
@@ -367,6 +402,8 @@ report() {
         judge("COPY, PL/pgSQL row / pg_crm", "copy", "row", "pg_crm", 3, 0)
         judge("statements of 1000, pg_crm / bare", "small_1000", "pg_crm", "bare", 1.6, 1)
         judge("statements of 10, pg_crm / bare", "small_10", "pg_crm", "bare", 1.6, 1)
+        judge("the same, contacts with orders: 1000, pg_crm / bare", "steady_1000", "pg_crm", "bare", 1.6, 1)
+        judge("the same, contacts with orders: 10, pg_crm / bare", "steady_10", "pg_crm", "bare", 1.6, 1)
         judge("one row, pg_crm / bare", "one", "pg_crm", "bare", 1.5, 1)
         judge("one row, pg_crm / PL/pgSQL row", "one", "pg_crm", "row", 1, 1)
         judge("first purchase, pg_crm / bare", "first", "pg_crm", "bare", 1.9, 1)
@@ -403,10 +440,11 @@ sql postgres -c 'DROP DATABASE now' -c CHECKPOINT
 ! has bulk || on_empty bulk 0.001 "INSERT INTO $columns SELECT contact_id, amount, occurred_at, external_ref FROM bench.orders" bare pg_crm $rivals
 [ -z "$QUICK" ] || rivals=''
 ! has copy || on_empty copy 0.001 "COPY $columns FROM '$dir/orders.copy'" bare pg_crm ${rivals:+row}
-! has small || on_empty small_1000 0.002 "CALL bench.in_statements($ORDERS, 1000)" bare pg_crm $rivals
+! has small || on_empty small_1000 0.002 "CALL bench.in_statements(0, $ORDERS, 1000)" bare pg_crm $rivals
 small=$([ -n "$QUICK" ] && echo 200000 || echo $ORDERS)
-! has small || on_empty small_10 "$(awk -v n=$small 'BEGIN { print 1000 / n }')" "CALL bench.in_statements($small, 10)" bare pg_crm $rivals
-if has one || has tps || has memory; then make_history; fi
+! has small || on_empty small_10 "$(awk -v n=$small 'BEGIN { print 1000 / n }')" "CALL bench.in_statements(0, $small, 10)" bare pg_crm $rivals
+if has small || has one || has tps || has memory; then make_history; fi
+! has small || small_steady
 ! has one || one_row
 ! has tps || tps
 ! has memory || memory

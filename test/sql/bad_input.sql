@@ -73,7 +73,9 @@ SELECT statement || E'\n  ' || pg_temp.refusal(statement) FROM (VALUES
     ($$SELECT crm.join_loyalty(1, 'no club')$$),
     ($$SELECT crm.join_loyalty(1, 'old club')$$),
     ($$SELECT crm.set_stage(99, 'lead', 'x')$$),
-    ($$SELECT crm.set_stage(1, 'nirvana', 'x')$$)) AS v (statement);
+    ($$SELECT crm.set_stage(1, 'nirvana', 'x')$$),
+    ($$INSERT INTO crm.event (contact_id, kind, properties) VALUES (1, 'set_stage', '{"stage": "nirvana"}')$$),
+    ($$INSERT INTO crm.event (contact_id, kind, properties) VALUES (1, 'set_stage', '{"stage": 5}')$$)) AS v (statement);
 
 \echo -- malformed values
 SELECT statement || E'\n  ' || pg_temp.refusal(statement) FROM (VALUES

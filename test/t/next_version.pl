@@ -34,7 +34,7 @@ PostgreSQL::Test::RecursiveCopy::copypath("$ENV{RUN}/tree", $tree);
 edit('pg_crm.control', sub { s/^default_version = '.*'/default_version = '$next'/m });
 edit('sql/extension/base_install.sql', sub { s/\(ARRAY\[0, 0, 0\], ''\)/$& , (ARRAY[99, 0, 0], '$step')/ });
 edit('sql/install/profile.sql', sub {
-    s/(CREATE TABLE IF NOT EXISTS crm\.profile_counter \(.*?settled_at timestamptz NOT NULL)/$1,\n\tnext_version integer NOT NULL DEFAULT 0/s;
+    s/(CREATE TABLE IF NOT EXISTS crm\.profile_counter \(.*?stage_manual boolean NOT NULL DEFAULT false)/$1,\n\tnext_version integer NOT NULL DEFAULT 0/s;
     $_ .= "COMMENT ON COLUMN crm.profile_counter.next_version IS 'Of the next version.';\n";
 });
 PostgreSQL::Test::Utils::system_or_bail(@make, '-j2', 'all');

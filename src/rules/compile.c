@@ -1,0 +1,133 @@
+/*
+ * compile.c
+ *		A rule as a statement over crm.profile and the joins of its functions.
+ *		PostgreSQL analyses it, what came out is checked, and is written out
+ *		again with every name resolved: the text that runs.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "parser/analyze.h"
+#include "parser/parser.h"
+#include "utils/builtins.h"
+#include "utils/ruleutils.h"
+
+#include "pg_crm.h"
+#include "rules/language.h"
+
+/* {x} becomes the restriction of x.contact_id to the contacts of a batch. */
+static void
+append_join(StringInfo sql, const CrmRuleJoin *join, bool batch)
+{
+	appendStringInfoString(sql, " LEFT JOIN (");
+	for (const char *c = join->sql; *c != '\0'; c++)
+	{
+		if (c[0] == '{' && c[1] != '\0' && c[2] == '}')
+		{
+			if (batch)
+				appendStringInfo(sql, "%c.contact_id = ANY ($%d) AND", c[1], CRM_RULE_CONTACTS);
+			c += 2;
+		}
+		else
+			appendStringInfoChar(sql, *c);
+	}
+	appendStringInfo(sql, ") AS %s ON %s.contact_id = p.contact_id", join->alias, join->alias);
+}
+
+static SelectStmt *
+make_statement(const CrmRuleTree *rule, bool batch, List *columns)
+{
+	StringInfoData sql;
+	SelectStmt *select;
+	ListCell *cell;
+
+	initStringInfo(&sql);
+	/* OFFSET 0 keeps the rule from being asked about others: it might fail for them */
+	if (batch)
+		appendStringInfo(&sql,
+						 "SELECT p.contact_id FROM (SELECT q.* FROM crm.profile AS q"
+						 " WHERE q.contact_id = ANY ($%d) OFFSET 0) AS p",
+						 CRM_RULE_CONTACTS);
+	else
+		appendStringInfoString(&sql, "SELECT p.contact_id FROM crm.profile AS p");
+	/*
+	 * As columns and not as parameters, so that a plan for known values does not
+	 * leave out a part that another plan evaluates, and that fails.
+	 */
+	if (rule->reads_time)
+		appendStringInfo(&sql,
+						 " CROSS JOIN ROWS FROM (unnest(ARRAY[$%d]), unnest(ARRAY[$%d]))"
+						 " AS t(as_of, today)",
+						 CRM_RULE_AS_OF, CRM_RULE_TODAY);
+	if (rule->reads_rank)
+		appendStringInfoString(&sql, " LEFT JOIN crm.stage AS r ON r.stage = p.stage");
+	foreach(cell, rule->joins)
+		append_join(&sql, lfirst(cell), batch);
+	select = castNode(SelectStmt,
+					  linitial_node(RawStmt, raw_parser(sql.data, RAW_PARSE_DEFAULT))->stmt);
+	if (columns != NIL)
+	{
+		foreach(cell, columns)
+		{
+			ResTarget *target = makeNode(ResTarget);
+
+			target->val = lfirst(cell);
+			target->location = -1;
+			select->targetList = lappend(select->targetList, target);
+		}
+	}
+	else
+		select->whereClause = rule->tree;
+	return select;
+}
+
+/* An error's position is one in the text of the rule. */
+static void
+point_into_rule(void *arg)
+{
+	int position = geterrposition();
+
+	if (position > 0)
+	{
+		errposition(0);
+		internalerrposition(position);
+		internalerrquery(arg);
+	}
+}
+
+void
+crm_rule_point(ErrorContextCallback *callback, const char *text)
+{
+	callback->callback = point_into_rule;
+	callback->arg = unconstify(char *, text);
+	callback->previous = error_context_stack;
+	error_context_stack = callback;
+}
+
+void
+crm_rule_point_end(ErrorContextCallback *callback)
+{
+	error_context_stack = callback->previous;
+}
+
+/* Analysis points into the text given here, so columns added by us have no place. */
+static Query *
+analyze(const CrmRuleTree *rule, SelectStmt *select)
+{
+	RawStmt *raw = makeNode(RawStmt);
+
+	raw->stmt = (Node *) select;
+	raw->stmt_location = -1;
+	return parse_analyze_fixedparams(raw, rule->text, crm_rule_types, CRM_RULE_PARAMETERS, NULL);
+}
+
+char *
+crm_rule_compile(const CrmRuleTree *rule, bool batch, List *columns)
+{
+	Query *query = analyze(rule, make_statement(rule, batch, columns));
+
+	if (columns == NIL)
+		crm_rule_check_tree(rule, query->jointree->quals);
+	return pg_get_querydef(query, false);
+}

@@ -1,0 +1,317 @@
+/*
+ * explain.c
+ *		Why a rule holds for a contact or does not: every condition with its
+ *		truth and the values it found.
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "nodes/makefuncs.h"
+#include "parser/scanner.h"
+#include "parser/scansup.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "base/db.h"
+#include "pg_crm.h"
+#include "rules/language.h"
+#include "rules/rules.h"
+
+PG_FUNCTION_INFO_V1(crm_sql_explain_rule);
+
+typedef struct Token
+{
+	int token;
+	int begin;
+	int end;
+} Token;
+
+/* The text in tokens, so that brackets and words inside strings do not count. */
+static Token *
+read_tokens(const char *text, int *ntokens)
+{
+	core_yy_extra_type extra;
+	core_yyscan_t scanner = scanner_init(text, &extra, &ScanKeywords, ScanKeywordTokens);
+	Token *tokens = palloc_array(Token, strlen(text) + 1);
+	int n = 0;
+
+	for (;;)
+	{
+		core_YYSTYPE value;
+		YYLTYPE location;
+		int token = core_yylex(&value, &location, scanner);
+
+		if (n > 0)
+			tokens[n - 1].end = location;
+		if (token == 0)
+			break;
+		tokens[n].token = token;
+		tokens[n++].begin = location;
+	}
+	if (n > 0)
+		tokens[n - 1].end = strlen(text);
+	scanner_finish(scanner);
+	*ntokens = n;
+	return tokens;
+}
+
+/* AND, OR, NOT, or a bracket that is opened */
+static bool
+joins_conditions(const char *text, const Token *token)
+{
+	static const char *const words[] = { "and", "or", "not" };
+
+	for (int i = 0; i < lengthof(words); i++)
+	{
+		int length = strlen(words[i]);
+		unsigned char after;
+
+		if (pg_strncasecmp(text + token->begin, words[i], length) != 0)
+			continue;
+		after = text[token->begin + length];
+		if (after != '_' && !IS_HIGHBIT_SET(after) && !isalnum(after))
+			return true;
+	}
+	return token->token == '(';
+}
+
+/*
+ * The text of a condition: from its first token to the one before the next
+ * condition, less what joins the two, with as many brackets as it opens.
+ */
+static char *
+leaf_text(const char *text, int begin, int until)
+{
+	int ntokens;
+	Token *tokens = read_tokens(text, &ntokens);
+	int first = 0;
+	int last;
+	int depth = 0;
+	int lowest = 0;
+
+	while (first < ntokens - 1 && tokens[first].begin < begin)
+		first++;
+	last = first;
+	while (last < ntokens - 1 && tokens[last + 1].begin < until)
+		last++;
+	while (last > first && joins_conditions(text, &tokens[last]))
+		last--;
+	for (int i = first; i <= last; i++)
+	{
+		depth += (tokens[i].token == '(') - (tokens[i].token == ')');
+		lowest = Min(lowest, depth);
+	}
+	/* brackets closed but not opened: the condition's own, or those of AND and OR around it */
+	for (; lowest < 0; lowest++)
+	{
+		if (tokens[last].token == ')')
+			last--;
+		else if (first > 0 && tokens[first - 1].token == '(')
+			first--;
+		else
+			break;
+	}
+	begin = tokens[first].begin;
+	until = tokens[last].end;
+	while (until > begin && scanner_isspace(text[until - 1]))
+		until--;
+	return pnstrdup(text + begin, until - begin);
+}
+
+static Node *
+cast_to(Node *node, const char *type)
+{
+	TypeCast *cast = makeNode(TypeCast);
+
+	cast->arg = copyObject(node);
+	cast->typeName = SystemTypeName(pstrdup(type));
+	cast->location = -1;
+	return (Node *) cast;
+}
+
+/* A condition: its truth, then what its columns and functions gave. */
+typedef struct Question
+{
+	char *sql;
+	Datum values[CRM_RULE_PARAMETERS];
+	MemoryContext context;
+	bool whole; /* not one condition but the rule, as it is asked of everybody */
+	bool isnull;
+	bool holds;
+	int nfound;
+	char **found;
+} Question;
+
+static bool
+ask_once(void *arg)
+{
+	Question *question = arg;
+	int code = SPI_execute_with_args(question->sql, CRM_RULE_PARAMETERS,
+									 unconstify(Oid *, &crm_rule_types[0]), question->values, NULL,
+									 true, 1);
+
+	if (code < 0)
+		elog(ERROR, "SPI_execute_with_args failed: %s", SPI_result_code_string(code));
+	if (question->whole)
+	{
+		question->holds = SPI_processed > 0;
+		return true;
+	}
+	if (SPI_processed == 0)
+		return true;
+	question->holds = DatumGetBool(crm_result(0, 2, &question->isnull));
+	for (int i = 0; i < question->nfound; i++)
+	{
+		bool isnull;
+		Datum value = crm_result(0, 3 + i, &isnull);
+
+		question->found[i] = isnull ? NULL : crm_text_copy(question->context, value);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return true;
+}
+
+static void
+answer(ReturnSetInfo *result, const char *part, const Question *question, const char *found)
+{
+	Datum values[3] = { CStringGetTextDatum(part), BoolGetDatum(question->holds), (Datum) 0 };
+	bool nulls[3] = { false, question->isnull, found == NULL };
+
+	if (found != NULL)
+		values[2] = CStringGetTextDatum(found);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/* References of the text between two places, each once. */
+static List *
+references_between(const CrmRuleTree *rule, int begin, int until)
+{
+	List *list = NIL;
+	ListCell *cell;
+	ListCell *other;
+
+	foreach(cell, rule->references)
+	{
+		CrmRuleReference *reference = lfirst(cell);
+		bool known = reference->location < begin || reference->location >= until;
+
+		foreach(other, list)
+			known = known ||
+				strcmp(((CrmRuleReference *) lfirst(other))->label, reference->label) == 0;
+		if (!known)
+			list = lappend(list, reference);
+	}
+	return list;
+}
+
+/* Where the condition fails, the answer is the failure. */
+static void
+ask(ReturnSetInfo *result, const CrmRuleTree *rule, Question *question, Node *node,
+	const char *part, List *references)
+{
+	List *columns = NIL;
+	StringInfoData found;
+	ErrorData *error;
+	ListCell *cell;
+
+	question->whole = node == NULL;
+	question->nfound = list_length(references);
+	question->found = palloc_array(char *, Max(question->nfound, 1));
+	question->isnull = false;
+	if (node != NULL)
+		columns = list_make1(cast_to(node, "bool"));
+	foreach(cell, references)
+		columns = lappend(columns, cast_to(((CrmRuleReference *) lfirst(cell))->node, "text"));
+	question->sql = crm_rule_compile(rule, true, columns);
+	if (!crm_attempt(ask_once, question, &error))
+	{
+		if (!crm_rule_is_contained(error))
+			ReThrowError(error);
+		question->holds = false;
+		answer(result, part, question, psprintf("error: %s", error->message));
+		FreeErrorData(error);
+		return;
+	}
+	initStringInfo(&found);
+	for (int i = 0; i < question->nfound; i++)
+	{
+		const char *label = ((CrmRuleReference *) list_nth(references, i))->label;
+
+		appendStringInfo(&found, "%s%s", i > 0 ? ", " : "", label);
+		if (question->found[i] == NULL)
+			appendStringInfoString(&found, " IS NULL");
+		else
+			appendStringInfo(&found, " = %s", question->found[i]);
+	}
+	answer(result, part, question, question->nfound > 0 ? found.data : NULL);
+}
+
+static void
+require_contact(int64 contact_id)
+{
+	static CrmPlan find = { "SELECT FROM crm.profile p WHERE p.contact_id = $1", 1, { INT8OID } };
+	Datum value = Int64GetDatum(contact_id);
+
+	if (crm_read(&find, &value, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
+				 errmsg("contact %lld does not exist", (long long) contact_id),
+				 errhint("Ask for a contact of crm.profile.")));
+}
+
+Datum
+crm_sql_explain_rule(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	Question question = { 0 };
+	TimestampTz as_of;
+	CrmActing acting;
+	ErrorContextCallback callback;
+	CrmRuleTree *rule;
+	char *rule_text;
+	int64 contact_id;
+	int nest_level;
+
+	for (int i = 0; i < 2; i++)
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("argument \"%s\" of crm.explain() must not be NULL",
+							i == 0 ? "contact_id" : "rule"),
+					 errhint("Name a contact and a rule.")));
+	contact_id = PG_GETARG_INT64(0);
+	rule_text = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	as_of = PG_ARGISNULL(2) ? crm_now() : PG_GETARG_TIMESTAMPTZ(2);
+	crm_rule_check_as_of(as_of);
+	InitMaterializedSRF(fcinfo, 0);
+
+	question.context = CurrentMemoryContext;
+	crm_connect(&acting);
+	nest_level = crm_rule_enter();
+	crm_rule_values(as_of, question.values);
+	question.values[CRM_RULE_CONTACTS - 1] = crm_int64_array(&contact_id, 1);
+	crm_rule_point(&callback, rule_text);
+	rule = crm_rule_read(rule_text);
+	(void) crm_rule_compile(crm_rule_read(rule_text), true, NIL); /* checked as a whole */
+	crm_rule_point_end(&callback);
+	require_contact(contact_id);
+	ask(result, crm_rule_read(rule_text), &question, NULL, rule_text, NIL);
+	if (list_length(rule->leaves) > 1 || rule->references != NIL)
+		for (int i = 0; i < list_length(rule->leaves); i++)
+		{
+			CrmRuleLeaf *leaf = list_nth(rule->leaves, i);
+			int until = i + 1 < list_length(rule->leaves)
+				? ((CrmRuleLeaf *) list_nth(rule->leaves, i + 1))->location
+				: (int) strlen(rule_text) + 1;
+
+			ask(result, rule, &question, leaf->node, leaf_text(rule_text, leaf->location, until),
+				references_between(rule, leaf->location, until));
+		}
+	crm_rule_leave(nest_level);
+	crm_disconnect(&acting);
+	return (Datum) 0;
+}

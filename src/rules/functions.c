@@ -1,0 +1,303 @@
+/*
+ * functions.c
+ *		Rule functions: each stands for a join that brings one value a contact,
+ *		so that a million contacts cost one pass over the facts.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+#include "base/db.h"
+#include "pg_crm.h"
+#include "rules/language.h"
+
+#define MAX_ARGUMENTS 2
+
+typedef struct RuleCall
+{
+	CrmRuleTree *rule;
+	int location;
+	const char *label;
+	const char *arguments[MAX_ARGUMENTS]; /* NULL where not given */
+} RuleCall;
+
+typedef struct RuleFunction
+{
+	const char *name;
+	int required;
+	int allowed;
+	Node *(*build)(RuleCall *call);
+	const char *usage;
+} RuleFunction;
+
+/* Orders with what was refunded of them; one refunded in full counts nowhere. */
+#define NET_ORDERS                                                                     \
+	" FROM crm.transaction AS o LEFT JOIN (SELECT b.contact_id, b.refund_of,"          \
+	" sum(b.amount) AS refunded FROM crm.transaction AS b WHERE {b} b.kind = 'refund'" \
+	" GROUP BY b.contact_id, b.refund_of) AS n"                                        \
+	" ON n.contact_id = o.contact_id AND n.refund_of = o.transaction_id"               \
+	" WHERE {o} o.kind = 'purchase' AND (o.amount = 0 OR o.amount > coalesce(n.refunded, 0))"
+
+/* The join of this call, shared by calls that say the same; \"otherwise\" where it has no row. */
+static Node *
+join(RuleCall *call, const char *sql, const char *otherwise)
+{
+	CrmRuleTree *rule = call->rule;
+	CrmRuleJoin *made = NULL;
+	ListCell *cell;
+	CoalesceExpr *value;
+
+	foreach(cell, rule->joins)
+		if (strcmp(((CrmRuleJoin *) lfirst(cell))->label, call->label) == 0)
+			made = lfirst(cell);
+	if (made == NULL)
+	{
+		made = palloc(sizeof(CrmRuleJoin));
+		made->label = call->label;
+		made->alias = psprintf("f%d", list_length(rule->joins) + 1);
+		made->sql = sql;
+		rule->joins = lappend(rule->joins, made);
+	}
+	value = castNode(CoalesceExpr,
+					 crm_rule_fragment(psprintf("COALESCE(%s.value, %s)", made->alias, otherwise)));
+	value->location = call->location;
+	return (Node *) value;
+}
+
+/* AND of the facts that lie in the interval before as_of. */
+static char *
+in_time(const char *alias, const char *within)
+{
+	char *until = psprintf(" AND %s.occurred_at <= $%d", alias, CRM_RULE_AS_OF);
+
+	if (within == NULL)
+		return until;
+	return psprintf("%s AND %s.occurred_at > $%d - %s::interval", until, alias, CRM_RULE_AS_OF,
+					quote_literal_cstr(within));
+}
+
+static void
+check_within(RuleCall *call, const char *within)
+{
+	Interval *interval;
+
+	if (within == NULL)
+		return;
+	interval = DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(within),
+													 ObjectIdGetDatum(InvalidOid),
+													 Int32GetDatum(-1)));
+	if (DatumGetInt32(DirectFunctionCall2(interval_cmp, IntervalPGetDatum(interval),
+										  IntervalPGetDatum(palloc0(sizeof(Interval))))) <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("interval \"%s\" of a rule function is not above zero", within),
+				 errhint("Say how far to look back, for example '7 days'."),
+				 errposition(crm_rule_position(call->rule, call->location))));
+}
+
+/* Facts of a kind as FROM and WHERE, over an alias whose contact_id and occurred_at count. */
+static char *
+facts_of(RuleCall *call, const char *what)
+{
+	const char *kind = call->arguments[0];
+	const char *within = call->arguments[1];
+
+	check_within(call, within);
+	if (strcmp(kind, "purchase") == 0)
+		return psprintf("SELECT o.contact_id, %s AS value" NET_ORDERS "%s GROUP BY o.contact_id",
+						what, in_time("o", within));
+	if (strcmp(kind, "refund") == 0)
+		return psprintf("SELECT o.contact_id, %s AS value FROM crm.transaction AS o"
+						" WHERE {o} o.kind = 'refund'%s GROUP BY o.contact_id",
+						what, in_time("o", within));
+	if (strcmp(kind, "scan") == 0)
+		return psprintf("SELECT o.contact_id, %s AS value FROM crm.scan AS o"
+						" WHERE {o} true%s GROUP BY o.contact_id",
+						what, in_time("o", within));
+	return psprintf("SELECT o.contact_id, %s AS value FROM crm.event AS o"
+					" WHERE {o} o.kind = %s%s GROUP BY o.contact_id",
+					what, quote_literal_cstr(kind), in_time("o", within));
+}
+
+static Node *
+build_times(RuleCall *call)
+{
+	return join(call, facts_of(call, "count(*)"), "0::pg_catalog.int8");
+}
+
+static Node *
+build_did(RuleCall *call)
+{
+	return join(call, facts_of(call, "true"), "false");
+}
+
+static Node *
+build_spent(RuleCall *call)
+{
+	const char *within = call->arguments[0];
+
+	check_within(call, within);
+	return join(
+		call,
+		psprintf("SELECT o.contact_id, sum(o.amount - coalesce(n.refunded, 0)) AS value" NET_ORDERS
+				 " AND o.currency = crm.default_currency()%s"
+				 " GROUP BY o.contact_id",
+				 in_time("o", within)),
+		"0::pg_catalog.numeric");
+}
+
+static void
+require(RuleCall *call, CrmPlan *find, const char *what, const char *name)
+{
+	Datum value = CStringGetTextDatum(name);
+
+	if (crm_read(find, &value, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
+				 errmsg("%s \"%s\" of a rule does not exist", what, name),
+				 errhint("Define it first, or correct the name."),
+				 errposition(crm_rule_position(call->rule, call->location))));
+}
+
+static Node *
+build_awarded(RuleCall *call)
+{
+	static CrmPlan find = { "SELECT FROM crm.achievement a WHERE a.name = $1", 1, { TEXTOID } };
+	const char *threshold = call->arguments[1];
+	char *reached = "";
+
+	require(call, &find, "achievement", call->arguments[0]);
+	if (threshold != NULL)
+		reached = psprintf(" AND o.threshold = %s::numeric",
+						   quote_literal_cstr(DatumGetCString(
+							   DirectFunctionCall1(numeric_out,
+												   DirectFunctionCall3(numeric_in,
+																	   CStringGetDatum(threshold),
+																	   ObjectIdGetDatum(InvalidOid),
+																	   Int32GetDatum(-1))))));
+	return join(call,
+				psprintf("SELECT o.contact_id, true AS value FROM crm.award AS o"
+						 " WHERE {o} o.achievement = %s AND o.revoked_at IS NULL"
+						 " AND o.awarded_at <= $%d%s GROUP BY o.contact_id",
+						 quote_literal_cstr(call->arguments[0]), CRM_RULE_AS_OF, reached),
+				"false");
+}
+
+static Node *
+build_rank(RuleCall *call)
+{
+	static CrmPlan find = { "SELECT FROM crm.stage s WHERE s.stage = $1", 1, { TEXTOID } };
+	SubLink *rank;
+
+	require(call, &find, "stage", call->arguments[0]);
+	rank = castNode(SubLink,
+					crm_rule_fragment(
+						psprintf("(SELECT s.rank FROM crm.stage AS s WHERE s.stage = %s)",
+								 quote_literal_cstr(call->arguments[0]))));
+	rank->location = call->location;
+	return (Node *) rank;
+}
+
+static Node *
+at_home(const char *type)
+{
+	return crm_rule_fragment(
+		psprintf("($%d AT TIME ZONE COALESCE(p.time_zone, $%d))::pg_catalog.%s", CRM_RULE_AS_OF,
+				 CRM_RULE_ZONE, type));
+}
+
+static Node *
+build_local_time(RuleCall *call)
+{
+	return at_home("time");
+}
+
+static Node *
+build_local_date(RuleCall *call)
+{
+	return at_home("date");
+}
+
+static const RuleFunction functions[] = {
+	{ "times", 1, 2, build_times, "times(kind), times(kind, within)" },
+	{ "did", 1, 2, build_did, "did(kind), did(kind, within)" },
+	{ "spent", 0, 1, build_spent, "spent(), spent(within)" },
+	{ "awarded", 1, 2, build_awarded, "awarded(achievement), awarded(achievement, threshold)" },
+	{ "rank", 1, 1, build_rank, "rank(stage)" },
+	{ "local_time", 0, 0, build_local_time, "local_time()" },
+	{ "local_date", 0, 0, build_local_date, "local_date()" },
+};
+
+static const char *
+constant_of(const RuleFunction *function, RuleCall *call, Node *node)
+{
+	A_Const *constant = (A_Const *) node;
+
+	if (IsA(node, A_Const) && !constant->isnull)
+		switch (nodeTag(&constant->val))
+		{
+			case T_String:
+				return strVal(&constant->val);
+			case T_Integer:
+				return psprintf("%d", intVal(&constant->val));
+			case T_Float:
+				return constant->val.fval.fval;
+			default:
+				break;
+		}
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("%s() in a rule takes constants only", function->name),
+			 errhint("Use %s with names and intervals as strings.", function->usage),
+			 errposition(crm_rule_position(call->rule, exprLocation(node)))));
+	return NULL; /* keep the compiler quiet */
+}
+
+Node *
+crm_rule_function(CrmRuleTree *rule, FuncCall *called)
+{
+	const char *name = strVal(linitial(called->funcname));
+	const RuleFunction *function = NULL;
+	RuleCall call = { .rule = rule, .location = called->location };
+	CrmRuleReference *reference;
+	StringInfoData label;
+	int n = 0;
+	ListCell *cell;
+
+	for (int i = 0; i < lengthof(functions); i++)
+		if (strcmp(functions[i].name, name) == 0)
+			function = &functions[i];
+	if (function == NULL)
+		return NULL;
+	if (list_length(called->args) < function->required ||
+		list_length(called->args) > function->allowed || called->func_variadic)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("%s() in a rule does not take %d arguments", name,
+						list_length(called->args)),
+				 errhint("Use %s.", function->usage),
+				 errposition(crm_rule_position(rule, called->location))));
+	initStringInfo(&label);
+	appendStringInfo(&label, "%s(", name);
+	foreach(cell, called->args)
+	{
+		call.arguments[n] = constant_of(function, &call, lfirst(cell));
+		appendStringInfo(&label, "%s%s", n > 0 ? ", " : "", quote_literal_cstr(call.arguments[n]));
+		n++;
+	}
+	appendStringInfoChar(&label, ')');
+	call.label = label.data;
+
+	reference = palloc(sizeof(CrmRuleReference));
+	reference->location = called->location;
+	reference->label = call.label;
+	reference->node = function->build(&call);
+	rule->references = lappend(rule->references, reference);
+	return reference->node;
+}

@@ -1,0 +1,89 @@
+/*
+ * language.h
+ *		What the files of the rule language share.
+ */
+#ifndef CRM_LANGUAGE_H
+#define CRM_LANGUAGE_H
+
+#include "postgres.h"
+
+#include "compat.h"
+#include "datatype/timestamp.h"
+#include "nodes/parsenodes.h"
+#include "nodes/pg_list.h"
+
+/* the parameters of a compiled rule */
+#define CRM_RULE_CONTACTS   1 /* bigint[] */
+#define CRM_RULE_AS_OF      2 /* timestamptz */
+#define CRM_RULE_TODAY      3 /* date, in the zone */
+#define CRM_RULE_ZONE       4 /* text */
+#define CRM_RULE_PARAMETERS 4
+
+/* A rule function as a join: at most one row a contact, columns contact_id and value. */
+typedef struct CrmRuleJoin
+{
+	const char *alias;
+	const char *sql; /* {x} stands for the restriction of x.contact_id to the batch */
+	const char *label;
+} CrmRuleJoin;
+
+/* A column or rule function that the rule reads, for explain(). */
+typedef struct CrmRuleReference
+{
+	int location;      /* in the text */
+	const char *label; /* "times('cart', '7 days')" */
+	Node *node;        /* what stands for it in the tree */
+} CrmRuleReference;
+
+/* A condition that is no AND, OR or NOT of others. */
+typedef struct CrmRuleLeaf
+{
+	int location; /* where it begins in the text, but for brackets */
+	Node *node;
+} CrmRuleLeaf;
+
+typedef struct CrmRuleTree
+{
+	const char *text;
+	Node *tree;       /* raw; columns and rule functions are replaced */
+	bool reads_time;  /* as_of, today */
+	bool reads_rank;  /* of the contact's stage */
+	List *joins;      /* CrmRuleJoin */
+	List *strings;    /* A_Const */
+	List *leaves;     /* CrmRuleLeaf, in the order of the text */
+	List *references; /* CrmRuleReference, in the order of the text */
+} CrmRuleTree;
+
+/* parse.c: text to tree, nothing looked up but the columns of crm.profile */
+extern CrmRuleTree *crm_rule_read(const char *text);
+extern Node *crm_rule_fragment(const char *sql);
+CRM_NORETURN extern void crm_rule_refuse(const CrmRuleTree *rule, int location, const char *what,
+										 const char *hint);
+extern int crm_rule_position(const CrmRuleTree *rule, int location);
+
+/* functions.c: what stands for a rule function; NULL if none has this name */
+extern Node *crm_rule_function(CrmRuleTree *rule, FuncCall *call);
+
+/* check.c: refuses what must not run in a rule, once every name is resolved */
+extern void crm_rule_check_tree(const CrmRuleTree *rule, Node *node);
+
+/*
+ * compile.c: the statement for a tree. It returns contact_id where the rule
+ * holds, or contact_id and the columns given (raw, of a rule that compiled).
+ */
+extern char *crm_rule_compile(const CrmRuleTree *rule, bool batch, List *columns);
+
+/* Errors raised between the two point into the text of the rule. */
+extern void crm_rule_point(ErrorContextCallback *callback, const char *text);
+extern void crm_rule_point_end(ErrorContextCallback *callback);
+
+/* execute.c: the settings under which rules are read and run, and their parameters */
+extern int crm_rule_enter(void);
+extern void crm_rule_leave(int nest_level);
+extern const Oid crm_rule_types[CRM_RULE_PARAMETERS];
+extern void crm_rule_values(TimestampTz as_of, Datum *values);
+
+/* Is this a failure of the rule for a contact, and not of the server or the transaction? */
+extern bool crm_rule_is_contained(const ErrorData *error);
+
+#endif /* CRM_LANGUAGE_H */

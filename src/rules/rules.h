@@ -1,0 +1,31 @@
+/*
+ * rules.h
+ *		The rule language: SQL boolean expressions over a contact's profile,
+ *		checked when saved, answered for a batch of contacts at a time.
+ */
+#ifndef CRM_RULES_H
+#define CRM_RULES_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+/* What a rule belongs to; its run-time errors are counted under it. */
+typedef struct CrmRuleUser
+{
+	const char *kind; /* "segment", "audience", … */
+	const char *name;
+} CrmRuleUser;
+
+/*
+ * For which of these contacts, ids ascending and distinct, does the rule hold
+ * at as_of? A rule that fails for a contact (a division by zero, say) is false
+ * for this one, and counted in crm.rule_error.
+ */
+extern void crm_rule_evaluate(const char *text, const CrmRuleUser *user, const int64 *contacts,
+							  int ncontacts, TimestampTz as_of, bool *holds);
+
+/* An infinite as_of is an error. */
+extern void crm_rule_check_as_of(TimestampTz as_of);
+
+#endif /* CRM_RULES_H */
