@@ -247,9 +247,11 @@ CREATE TABLE IF NOT EXISTS crm.membership (
 	left_at timestamptz,
 	tier text,
 	tier_since timestamptz,
-	points numeric NOT NULL DEFAULT 0 CHECK (points >= 0),
+	tier_due_at timestamptz,
+	tier_checked_at timestamptz,
 	PRIMARY KEY (contact_id, loyalty_program_id)
 );
+CREATE INDEX IF NOT EXISTS membership_tier_due_at_idx ON crm.membership (tier_due_at) WHERE tier_due_at IS NOT NULL;
 COMMENT ON TABLE crm.membership IS 'A contact in a loyalty programme.';
 COMMENT ON COLUMN crm.membership.contact_id IS 'The member.';
 COMMENT ON COLUMN crm.membership.loyalty_program_id IS 'The programme.';
@@ -257,7 +259,8 @@ COMMENT ON COLUMN crm.membership.joined_at IS 'When the contact joined.';
 COMMENT ON COLUMN crm.membership.left_at IS 'When the contact left; NULL for a member.';
 COMMENT ON COLUMN crm.membership.tier IS 'Tier of the member.';
 COMMENT ON COLUMN crm.membership.tier_since IS 'Since when the member has that tier.';
-COMMENT ON COLUMN crm.membership.points IS 'Balance of points.';
+COMMENT ON COLUMN crm.membership.tier_due_at IS 'When the tier ends unless something is earned before; NULL where time alone ends nothing.';
+COMMENT ON COLUMN crm.membership.tier_checked_at IS 'As of when the tier last changed, or when it ends; nothing is decided as of an earlier time.';
 
 CREATE TABLE IF NOT EXISTS crm.merge_ledger (
 	contact_id bigint NOT NULL,

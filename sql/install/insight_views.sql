@@ -123,6 +123,19 @@ SELECT m.contact_id, m.since, 'stage', 'stage_move', NULL::bigint,
        pg_catalog.jsonb_build_object('stage', m.stage, 'reason', m.reason)
   FROM crm.stage_move AS m
 UNION ALL
+SELECT p.contact_id, p.occurred_at, 'points_' || p.kind, 'point_entry', p.point_entry_id,
+       pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+           'program', (SELECT l.name FROM crm.loyalty_program AS l WHERE l.loyalty_program_id = p.loyalty_program_id),
+           'points', p.points, 'earning_rule', p.earning_rule, 'source_table', p.source_table,
+           'source_id', p.source_id, 'reason', p.reason, 'cause_id', p.cause_id))
+  FROM crm.point_entry AS p
+UNION ALL
+SELECT t.contact_id, t.occurred_at, 'tier', 'tier_change', t.tier_change_id,
+       pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+           'program', (SELECT l.name FROM crm.loyalty_program AS l WHERE l.loyalty_program_id = t.loyalty_program_id),
+           'old_tier', t.old_tier, 'new_tier', t.new_tier, 'reason', t.reason))
+  FROM crm.tier_change AS t
+UNION ALL
 SELECT l.contact_id, l.merged_at, 'merge', 'merge_ledger', l.merge_id,
        pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('other', l.other, 'reason', l.reason))
   FROM crm.merge_ledger AS l
@@ -134,7 +147,7 @@ SELECT l.contact_id, l.unmerged_at, 'unmerge', 'merge_ledger', l.merge_id,
 COMMENT ON VIEW crm.contact_timeline IS 'Everything that happened to a contact, facts and what followed from them; read it for one contact_id, sorted by occurred_at.';
 COMMENT ON COLUMN crm.contact_timeline.contact_id IS 'The contact.';
 COMMENT ON COLUMN crm.contact_timeline.occurred_at IS 'When it happened.';
-COMMENT ON COLUMN crm.contact_timeline.kind IS 'purchase, refund, scan, the kind of an event, award, award_moved, award_revoked, award_regranted, stage, merge or unmerge.';
+COMMENT ON COLUMN crm.contact_timeline.kind IS 'purchase, refund, scan, the kind of an event, award, award_moved, award_revoked, award_regranted, stage, points_earned, points_spent, points_reversed, tier, merge or unmerge.';
 COMMENT ON COLUMN crm.contact_timeline.source_table IS 'Table of schema crm that holds the row.';
 COMMENT ON COLUMN crm.contact_timeline.source_id IS 'Id of the row in that table; for an award the id of the fact that gained it; NULL for a stage.';
 COMMENT ON COLUMN crm.contact_timeline.detail IS 'What the row says, one jsonb object, without mobile numbers that the extension recorded.';

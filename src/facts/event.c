@@ -20,9 +20,10 @@ static const struct
 	const char *kind;
 	const char *function;
 } kept_kinds[] = {
-	{ "purchase", "purchase" },         { "refund", "refund" },
-	{ "set_stage", "set_stage" },       { "bind_mobile", "bind_mobile" },
-	{ "join_loyalty", "join_loyalty" },
+	{ "purchase", "purchase" },           { "refund", "refund" },
+	{ "set_stage", "set_stage" },         { "bind_mobile", "bind_mobile" },
+	{ "join_loyalty", "join_loyalty" },   { "issue_coupon", "issue_coupon" },
+	{ "redeem_coupon", "redeem_coupon" },
 };
 
 static CrmPlan insert_event = {

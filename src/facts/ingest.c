@@ -24,6 +24,7 @@
 #include "facts/rows.h"
 #include "pg_crm.h"
 #include "profile/definition.h"
+#include "profile/loyalty.h"
 #include "profile/profile.h"
 
 PG_FUNCTION_INFO_V1(crm_ingest);
@@ -214,7 +215,12 @@ read_events(Batch *batch)
 			fact->type = CRM_FACT_MANUAL_STAGE;
 			check_manual_stage(definitions, value);
 		}
-		pfree(kind_text);
+		fact->earns = definitions->earning_from[CRM_EARN_EVENT] &&
+			crm_definition_earns(definitions, kind_text);
+		if (fact->earns)
+			fact->detail = kind_text;
+		else
+			pfree(kind_text);
 	}
 }
 
@@ -411,6 +417,7 @@ crm_ingest(PG_FUNCTION_ARGS)
 				deduplicate_scans(&batch);
 		}
 		crm_profile_settle(batch.facts, batch.n);
+		crm_loyalty_settle(batch.facts, batch.n);
 	}
 	crm_rows_close(&batch.rows);
 	crm_act_end(&acting);

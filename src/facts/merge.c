@@ -18,6 +18,7 @@
 #include "base/db.h"
 #include "facts/record.h"
 #include "facts/rekey.h"
+#include "profile/loyalty.h"
 #include "profile/profile.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_merge);
@@ -76,13 +77,23 @@ static CrmPlan join_memberships = {
 	"   left_at = CASE WHEN b.left_at IS NOT NULL AND l.left_at IS NOT NULL"
 	"    THEN greatest(b.left_at, l.left_at) END,"
 	"   tier = coalesce(b.tier, l.tier),"
-	"   tier_since = CASE WHEN b.tier IS NULL THEN l.tier_since ELSE b.tier_since END,"
-	"   points = b.points + l.points"
+	"   tier_since = CASE WHEN b.tier IS NULL THEN l.tier_since ELSE b.tier_since END"
 	"  FROM crm.membership b JOIN crm.membership l ON l.loyalty_program_id = b.loyalty_program_id"
 	"  WHERE l.contact_id = $1 AND b.contact_id = $2 AND s.contact_id = $2"
 	"   AND s.loyalty_program_id = b.loyalty_program_id"
 	"  RETURNING jsonb_build_object('before', to_jsonb(b), 'after', to_jsonb(s)) AS change)"
 	" SELECT jsonb_agg(u.change) FROM u",
+	2,
+	{ INT8OID, INT8OID }
+};
+/*
+ * Two grants of what is given once: both stay, the loser's as the duplicate, so
+ * that they are redeemed once together.
+ */
+static CrmPlan mark_duplicates = {
+	"UPDATE crm.coupon_grant l SET duplicate_of = s.coupon_grant_id FROM crm.coupon_grant s"
+	" WHERE l.contact_id = $1 AND s.contact_id = $2 AND s.coupon = l.coupon AND s.once = l.once"
+	" AND l.duplicate_of IS NULL AND s.duplicate_of IS NULL",
 	2,
 	{ INT8OID, INT8OID }
 };
@@ -93,7 +104,8 @@ static CrmPlan select_identities = {
 };
 
 static CrmPlan delete_derived = { "WITH m AS (DELETE FROM crm.stage_move WHERE contact_id = $1),"
-								  " f AS (DELETE FROM crm.first_scan WHERE contact_id = $1)"
+								  " f AS (DELETE FROM crm.first_scan WHERE contact_id = $1),"
+								  " b AS (DELETE FROM crm.point_balance WHERE contact_id = $1)"
 								  " DELETE FROM crm.profile_counter WHERE contact_id = $1",
 								  1,
 								  { INT8OID } };
@@ -213,6 +225,7 @@ give_rows(int64 loser, int64 survivor, Moved *moved)
 	note_result(moved, "*external_ref");
 	crm_run(&join_memberships, values, NULL);
 	note_result(moved, "*membership");
+	crm_run(&mark_duplicates, values, NULL);
 	crm_run(&select_identities, values, NULL);
 	note_result(moved, "*identity");
 
@@ -306,6 +319,7 @@ join(const int64 *contacts, const char *reason, const char *shared_mobile)
 
 	crm_scan_count(&survivor, 1);
 	crm_profile_recompute(&survivor, 1, crm_now());
+	crm_loyalty_recompute(&survivor, 1, crm_now(), "merge");
 	return survivor;
 }
 

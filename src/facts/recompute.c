@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "facts/record.h"
+#include "profile/loyalty.h"
 #include "profile/profile.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_recompute);
@@ -63,6 +64,7 @@ recompute_chunk(int64 *last, bool *first, int64 only, bool all)
 	crm_profile_lock(contacts, n);
 	crm_scan_count(contacts, n);
 	crm_profile_recompute(contacts, n, crm_now());
+	crm_loyalty_recompute(contacts, n, crm_now(), "recompute");
 	return n;
 }
 

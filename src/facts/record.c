@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "facts/record.h"
+#include "profile/loyalty.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_join_loyalty);
 PG_FUNCTION_INFO_V1(crm_sql_set_stage);
@@ -81,6 +82,8 @@ crm_sql_join_loyalty(PG_FUNCTION_ARGS)
 		values[2] = TimestampTzGetDatum(at);
 		crm_run(&insert_membership, values, NULL);
 		crm_event_record(contact_id, "join_loyalty", at, 0, crm_text_object(1, names, &program));
+		/* what happened since then earns, and there may be a tier to begin with */
+		crm_loyalty_recompute(&contact_id, 1, at, "join_loyalty");
 	}
 	crm_disconnect(&acting);
 	PG_RETURN_VOID();

@@ -17,6 +17,7 @@
 #include "base/table.h"
 #include "facts/record.h"
 #include "facts/rekey.h"
+#include "profile/loyalty.h"
 #include "profile/profile.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_unmerge);
@@ -130,14 +131,29 @@ static CrmPlan give_identities = {
 
 static CrmPlan part_memberships = {
 	"UPDATE crm.membership c SET " UNCHANGED("joined_at") ", " UNCHANGED("left_at") ", " UNCHANGED("tier") ", " UNCHANGED(
-		"tier_since") ","
-					  " points = greatest(c.points - (a.points - b.points), 0)"
-					  " FROM jsonb_array_elements($3) e,"
+		"tier_since") " FROM jsonb_array_elements($3) e,"
 					  " jsonb_populate_record(NULL::crm.membership, e.value -> 'before') b,"
 					  " jsonb_populate_record(NULL::crm.membership, e.value -> 'after') a"
 					  " WHERE c.contact_id = $1 AND c.loyalty_program_id = b.loyalty_program_id",
 	3,
 	{ INT8OID, INT8OID, JSONBOID }
+};
+/*
+ * Grants that were the second of two are with another contact than the first
+ * now. Where several are left, the oldest is the first.
+ */
+static CrmPlan part_duplicates = {
+	"UPDATE crm.coupon_grant g SET duplicate_of = nullif(f.first, g.coupon_grant_id) FROM"
+	" (SELECT d.contact_id, d.coupon_grant_id, coalesce((SELECT o.coupon_grant_id"
+	"    FROM crm.coupon_grant o WHERE o.contact_id = d.contact_id AND o.coupon = d.coupon"
+	"     AND o.once = d.once AND o.duplicate_of IS NULL LIMIT 1),"
+	"   min(d.coupon_grant_id) OVER (PARTITION BY d.contact_id, d.coupon, d.once)) AS first"
+	"  FROM crm.coupon_grant d WHERE d.contact_id = ANY ($1) AND d.duplicate_of IS NOT NULL"
+	"   AND NOT EXISTS (SELECT FROM crm.coupon_grant o WHERE o.contact_id = d.contact_id"
+	"    AND o.coupon_grant_id = d.duplicate_of)) f"
+	" WHERE g.contact_id = f.contact_id AND g.coupon_grant_id = f.coupon_grant_id",
+	1,
+	{ INT8ARRAYOID }
 };
 static CrmPlan give_mobile = {
 	"UPDATE crm.contact c SET mobile = i.external_id::crm.mobile FROM crm.identity i"
@@ -359,6 +375,7 @@ unmerge(Merge *merge)
 	contacts[1] = Max(merge->survivor, merge->other);
 	values[0] = crm_int64_array(contacts, 2);
 	crm_run_protected(&mend_mobiles, values, NULL);
+	crm_run(&part_duplicates, values, NULL);
 	values[0] = Int64GetDatum(merge->survivor);
 	values[1] = Int64GetDatum(merge->merge_id);
 	values[2] = TimestampTzGetDatum(crm_now());
@@ -367,6 +384,7 @@ unmerge(Merge *merge)
 
 	crm_scan_count(contacts, 2);
 	crm_profile_recompute(contacts, 2, crm_now());
+	crm_loyalty_recompute(contacts, 2, crm_now(), "unmerge");
 }
 
 Datum

@@ -31,6 +31,7 @@
 #include "base/table.h"
 #include "pg_crm.h"
 #include "profile/definition.h"
+#include "profile/loyalty.h"
 #include "profile/profile.h"
 
 #define MAX_THRESHOLDS  100
@@ -51,6 +52,9 @@ static bool stage_changed = false;
 
 /* rows were changed in a way that profiles depend on, since the last recomputation */
 static bool derivation_changed = false;
+
+/* the same of points and tiers */
+static bool loyalty_changed = false;
 
 Datum
 crm_define_achievement(PG_FUNCTION_ARGS)
@@ -335,6 +339,9 @@ crm_check_definition(PG_FUNCTION_ARGS)
 		check_qr_code(&new);
 	else if (is_table(trigger, "stage"))
 		check_length("name of a stage", text_of(&new, "stage"), MAX_NAME_BYTES);
+	else if (crm_is_loyalty_definition(RelationGetRelid(trigger->tg_relation)))
+		crm_check_loyalty_definition(RelationGetRelid(trigger->tg_relation), new.descriptor,
+									 new.tuple);
 	else
 	{
 		char *rule = text_of(&new, "rule");
@@ -382,7 +389,7 @@ crm_log_definition(PG_FUNCTION_ARGS)
 	Row old = { RelationGetDescr(trigger->tg_relation), trigger->tg_trigtuple };
 	Row new = { RelationGetDescr(trigger->tg_relation),
 				insert ? trigger->tg_trigtuple : trigger->tg_newtuple };
-	static const char *const names[] = { "name", "stage", "scene" };
+	static const char *const names[] = { "name", "stage", "scene", "tier" };
 	static const char *const no_effect[] = { "label", "version" };
 	char *name = NULL;
 	CrmActing acting;
@@ -397,7 +404,12 @@ crm_log_definition(PG_FUNCTION_ARGS)
 		if (insert || delete || rows_differ(&old, &new, no_effect, lengthof(no_effect)))
 			derivation_changed = true;
 	}
-	else if (!is_table(trigger, "qr_code"))
+	else if (is_table(trigger, "earning_rule") || is_table(trigger, "tier"))
+	{
+		if (insert || delete || rows_differ(&old, &new, no_effect, lengthof(no_effect)))
+			loyalty_changed = true;
+	}
+	else if (!is_table(trigger, "qr_code") && !is_table(trigger, "coupon"))
 		crm_require_table(trigger->tg_relation, "loyalty_program");
 
 	for (int i = 0; i < lengthof(names) && name == NULL; i++)
@@ -473,6 +485,7 @@ Datum
 crm_definitions_changed(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	bool loyalty;
 	CrmActing acting;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) ||
@@ -481,9 +494,11 @@ crm_definitions_changed(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("crm.definitions_changed() must be called after a statement"),
 				 errhint("The triggers of pg_crm are made by crm.install().")));
-	if (!is_table(trigger, "achievement") && !is_table(trigger, "stage"))
+	loyalty = is_table(trigger, "earning_rule") || is_table(trigger, "tier");
+	if (!loyalty && !is_table(trigger, "achievement") && !is_table(trigger, "stage"))
 		crm_require_table(trigger->tg_relation, "stage_rule");
-	if (!derivation_changed && !TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event))
+	if (!(loyalty ? loyalty_changed : derivation_changed) &&
+		!TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event))
 		return PointerGetDatum(NULL);
 
 	crm_act_as_owner(&acting);
@@ -491,8 +506,16 @@ crm_definitions_changed(PG_FUNCTION_ARGS)
 	CacheInvalidateRelcacheByRelid(RelationGetRelid(trigger->tg_relation));
 	/* from here on this session sees the new definitions */
 	CommandCounterIncrement();
-	recompute_all();
-	derivation_changed = false;
+	if (loyalty)
+	{
+		crm_loyalty_recompute_all();
+		loyalty_changed = false;
+	}
+	else
+	{
+		recompute_all();
+		derivation_changed = false;
+	}
 	crm_act_end(&acting);
 	return PointerGetDatum(NULL);
 }

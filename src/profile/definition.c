@@ -1,18 +1,21 @@
 /*
  * definition.c
- *		Achievements, stages and stage rules as a backend keeps them. The cache
+ *		Achievements, stages, stage rules and earning rules as a backend keeps
+ *		them. The cache
  *		lives in a context of its own, is dropped as a whole by a relcache
- *		invalidation of one of the three tables, and rebuilt at the next use.
+ *		invalidation of one of its tables, and rebuilt at the next use.
  */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "base/db.h"
 #include "base/table.h"
@@ -46,7 +49,7 @@ static const CrmRuleColumn achievement_rule_columns[] = { { "fact.amount", NUMER
 static MemoryContext definition_context = NULL;
 static CrmDefinitions *definitions = NULL;
 static bool definitions_valid = false;
-static Oid definition_tables[3];
+static Oid definition_tables[5];
 
 static CrmPlan select_achievements = { "SELECT name, on_kind, measure, thresholds, rule, revocable"
 									   " FROM crm.achievement ORDER BY name COLLATE \"C\"",
@@ -58,12 +61,23 @@ static CrmPlan select_stages = {
 	0
 };
 
+static CrmPlan select_earning_rules = {
+	"SELECT r.name, p.loyalty_program_id, r.on_kind, r.points, r.per_amount, r.rounding, r.rule,"
+	" r.valid_from, r.valid_until"
+	" FROM crm.earning_rule r JOIN crm.loyalty_program p ON p.name = r.program"
+	" ORDER BY r.name COLLATE \"C\"",
+	0
+};
+static CrmPlan select_tiers = { "SELECT count(*), count(*) FILTER (WHERE measure = 'spend')"
+								" FROM crm.tier",
+								0 };
+
 static void
 forget_definitions(Datum arg, Oid relid)
 {
-	if (relid == InvalidOid || relid == definition_tables[0] || relid == definition_tables[1] ||
-		relid == definition_tables[2])
-		definitions_valid = false;
+	for (int i = 0; i < lengthof(definition_tables); i++)
+		if (relid == InvalidOid || relid == definition_tables[i])
+			definitions_valid = false;
 }
 
 void
@@ -212,6 +226,63 @@ load_stages(CrmDefinitions *build, MemoryContext context)
 	MemoryContextSwitchTo(old);
 }
 
+static TimestampTz
+result_time(uint64 row, int column, TimestampTz without)
+{
+	bool isnull;
+	Datum value = crm_result(row, column, &isnull);
+
+	return isnull ? without : DatumGetTimestampTz(value);
+}
+
+static void
+load_earning_rules(CrmDefinitions *build, MemoryContext context)
+{
+	uint64 n = crm_read(&select_earning_rules, NULL, NULL);
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	build->nearning_rules = n;
+	build->earning_rules = palloc0_array(CrmEarningRule, Max(n, 1));
+	for (uint64 row = 0; row < n; row++)
+	{
+		CrmEarningRule *earning = &build->earning_rules[row];
+		char *rounding = crm_result_text(row, 6);
+		char *rule = crm_result_text(row, 7);
+		bool isnull;
+		Datum per_amount;
+
+		earning->name = crm_result_text(row, 1);
+		earning->loyalty_program_id = crm_result_int64(row, 2);
+		earning->kind = crm_result_text(row, 3);
+		earning->source = strcmp(earning->kind, "purchase") == 0 ? CRM_EARN_TRANSACTION
+			: strcmp(earning->kind, "scan") == 0                 ? CRM_EARN_SCAN
+																 : CRM_EARN_EVENT;
+		earning->points = datumCopy(crm_result(row, 4, &isnull), false, -1);
+		per_amount = crm_result(row, 5, &isnull);
+		earning->by_amount = !isnull;
+		if (!isnull)
+			earning->per_amount = datumCopy(per_amount, false, -1);
+		earning->rounding = strcmp(rounding, "down") == 0 ? CRM_ROUND_DOWN
+			: strcmp(rounding, "up") == 0                 ? CRM_ROUND_UP
+														  : CRM_ROUND_NEAREST;
+		if (rule != NULL)
+			earning->rule = parse_stored("earning rule", earning->name, rule,
+										 crm_achievement_rule_parse);
+		earning->valid_from = result_time(row, 8, DT_NOBEGIN);
+		earning->valid_until = result_time(row, 9, DT_NOEND);
+		build->earning_from[earning->source] = true;
+	}
+	MemoryContextSwitchTo(old);
+}
+
+static void
+load_tiers(CrmDefinitions *build)
+{
+	crm_read(&select_tiers, NULL, NULL);
+	build->has_tiers = crm_result_int64(0, 1) > 0;
+	build->has_spend_tiers = crm_result_int64(0, 2) > 0;
+}
+
 const CrmDefinitions *
 crm_definitions(void)
 {
@@ -225,6 +296,8 @@ crm_definitions(void)
 	definition_tables[0] = crm_table_oid("achievement");
 	definition_tables[1] = crm_table_oid("stage");
 	definition_tables[2] = crm_table_oid("stage_rule");
+	definition_tables[3] = crm_table_oid("earning_rule");
+	definition_tables[4] = crm_table_oid("tier");
 
 	context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm definitions",
 									ALLOCSET_SMALL_SIZES);
@@ -249,6 +322,8 @@ crm_definitions(void)
 	{
 		load_achievements(build, context);
 		load_stages(build, context);
+		load_earning_rules(build, context);
+		load_tiers(build);
 	}
 	PG_CATCH();
 	{
@@ -282,4 +357,14 @@ crm_definition_event_kind(const CrmDefinitions *known, const char *kind)
 	int place = crm_definition_kind(known, kind, strlen(kind));
 
 	return place == CRM_KIND_PURCHASE || place == CRM_KIND_SCAN ? -1 : place;
+}
+
+bool
+crm_definition_earns(const CrmDefinitions *known, const char *kind)
+{
+	for (int i = 0; i < known->nearning_rules; i++)
+		if (known->earning_rules[i].source == CRM_EARN_EVENT &&
+			strcmp(known->earning_rules[i].kind, kind) == 0)
+			return true;
+	return false;
 }

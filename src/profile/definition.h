@@ -7,6 +7,8 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
+
 #include "rules/compare.h"
 
 /* The columns of crm.profile_counter, by which the walk keeps its state. */
@@ -67,6 +69,36 @@ typedef struct CrmStage
 	CrmRule *rule; /* NULL: no rule gives this stage */
 } CrmStage;
 
+/* what earns: an order, an event, a scan that counts */
+typedef enum CrmEarningSource
+{
+	CRM_EARN_TRANSACTION,
+	CRM_EARN_EVENT,
+	CRM_EARN_SCAN
+} CrmEarningSource;
+
+typedef enum CrmRounding
+{
+	CRM_ROUND_DOWN,
+	CRM_ROUND_NEAREST,
+	CRM_ROUND_UP
+} CrmRounding;
+
+typedef struct CrmEarningRule
+{
+	char *name;
+	int64 loyalty_program_id;
+	CrmEarningSource source;
+	char *kind;       /* of events */
+	Datum points;     /* numeric */
+	bool by_amount;   /* points for each per_amount, else for each fact */
+	Datum per_amount; /* numeric */
+	CrmRounding rounding;
+	CrmRule *rule; /* over fact.amount; NULL = all facts */
+	TimestampTz valid_from;
+	TimestampTz valid_until;
+} CrmEarningRule;
+
 typedef struct CrmDefinitions
 {
 	int nkinds;
@@ -78,6 +110,11 @@ typedef struct CrmDefinitions
 	bool may_regress;        /* some rule allows a fall */
 	bool every_fact_matters; /* some stage rule reads what every fact changes */
 	bool orders_continue;    /* no achievement on orders needs their history */
+	int nearning_rules;
+	CrmEarningRule *earning_rules;
+	bool earning_from[CRM_EARN_SCAN + 1]; /* some rule is on facts of this source */
+	bool has_tiers;
+	bool has_spend_tiers; /* some tier is reached by what orders cost */
 } CrmDefinitions;
 
 extern const CrmDefinitions *crm_definitions(void);
@@ -87,6 +124,9 @@ extern int crm_definition_kind(const CrmDefinitions *definitions, const char *ki
 
 /* The same for a row of crm.event: one that is named like an order or a scan is neither. */
 extern int crm_definition_event_kind(const CrmDefinitions *definitions, const char *kind);
+
+/* Does some earning rule give points for events of this kind? */
+extern bool crm_definition_earns(const CrmDefinitions *definitions, const char *kind);
 
 /* Rules as the definition tables take them; errors as of crm_rule_parse(). */
 extern CrmRule *crm_stage_rule_parse(const char *text);

@@ -33,6 +33,7 @@ typedef struct CrmFact
 	int64 id;
 	CrmFactType type;
 	bool own_currency;     /* orders: adds to amounts */
+	bool earns;            /* events: some earning rule is on this kind, see detail */
 	bool counted;          /* scans: the one that counts; orders: not refunded in full */
 	int kind;              /* events: place in the definitions' kinds, -1 = none */
 	Datum amount;          /* orders and refunds: numeric */

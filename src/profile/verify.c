@@ -15,6 +15,7 @@
 
 #include "base/db.h"
 #include "profile/history.h"
+#include "profile/loyalty.h"
 #include "profile/recompute.h"
 #include "profile/walk.h"
 
@@ -45,6 +46,9 @@ static CrmPlan find_differences = {
 	"  UNION ALL SELECT 'membership', m.contact_id, count(*) FROM crm.membership m GROUP BY m.contact_id"
 	"  UNION ALL SELECT 'award', a.contact_id, count(*) FROM crm.award a GROUP BY a.contact_id"
 	"  UNION ALL SELECT 'stage_move', v.contact_id, count(*) FROM crm.stage_move v GROUP BY v.contact_id"
+	"  UNION ALL SELECT 'point_entry', p.contact_id, count(*) FROM crm.point_entry p GROUP BY p.contact_id"
+	"  UNION ALL SELECT 'tier_change', h.contact_id, count(*) FROM crm.tier_change h GROUP BY h.contact_id"
+	"  UNION ALL SELECT 'coupon_grant', g.contact_id, count(*) FROM crm.coupon_grant g GROUP BY g.contact_id"
 	" ) AS f(what, contact_id, n)"
 	" WHERE NOT EXISTS (SELECT FROM crm.contact c WHERE c.contact_id = f.contact_id)"
 	" UNION ALL"
@@ -72,6 +76,41 @@ static CrmPlan find_differences = {
 	0
 };
 
+/* Points by their entries, and coupons by what was granted. */
+static CrmPlan find_loyalty_differences = {
+	"SELECT 'points in programme ' || coalesce(s.loyalty_program_id, b.loyalty_program_id),"
+	" coalesce(s.contact_id, b.contact_id), s.points::text, b.points::text"
+	" FROM (SELECT e.contact_id, e.loyalty_program_id, sum(e.points)::bigint AS points"
+	"   FROM crm.point_entry e GROUP BY 1, 2) s"
+	" FULL JOIN crm.point_balance b ON b.contact_id = s.contact_id"
+	"  AND b.loyalty_program_id = s.loyalty_program_id"
+	" WHERE s.points IS DISTINCT FROM b.points"
+	" UNION ALL"
+	" SELECT 'code of coupon_grant ' || g.coupon_grant_id, g.contact_id, 'a code of ' || g.coupon"
+	"  || ' of the contact', 'contact ' || coalesce(c.contact_id::text, 'none') || ', coupon '"
+	"  || coalesce(c.coupon, 'none')"
+	" FROM crm.coupon_grant g LEFT JOIN crm.coupon_code c ON c.code = g.code"
+	" WHERE c.contact_id IS DISTINCT FROM g.contact_id OR c.coupon IS DISTINCT FROM g.coupon"
+	" UNION ALL"
+	" SELECT 'coupon_code of ' || c.coupon, c.contact_id, 'a grant', NULL FROM crm.coupon_code c"
+	" WHERE c.contact_id IS NOT NULL AND NOT EXISTS (SELECT FROM crm.coupon_grant g"
+	"  WHERE g.contact_id = c.contact_id AND g.code = c.code)"
+	" UNION ALL"
+	" SELECT 'coupon_counter of ' || n.coupon, NULL, g.granted::text, n.granted::text"
+	" FROM crm.coupon_counter n JOIN crm.coupon c ON c.name = n.coupon AND c.version = n.version"
+	" CROSS JOIN LATERAL (SELECT count(*) AS granted FROM crm.coupon_grant g"
+	"  WHERE g.coupon = n.coupon) g"
+	" WHERE n.granted <> g.granted"
+	" UNION ALL"
+	" SELECT 'coupon_grant ' || d.coupon_grant_id || ' duplicates', d.contact_id,"
+	"  'another grant of the contact', 'grant ' || d.duplicate_of"
+	" FROM crm.coupon_grant d WHERE d.duplicate_of IS NOT NULL AND NOT EXISTS"
+	"  (SELECT FROM crm.coupon_grant g WHERE g.contact_id = d.contact_id"
+	"   AND g.coupon_grant_id = d.duplicate_of AND g.coupon = d.coupon"
+	"   AND g.once IS NOT DISTINCT FROM d.once)",
+	0
+};
+
 typedef struct Report
 {
 	ReturnSetInfo *result;
@@ -84,7 +123,7 @@ add_difference(Report *report, const char *check, const char *expected, const ch
 	Datum values[4] = { CStringGetTextDatum(check), Int64GetDatum(report->contact_id),
 						expected == NULL ? (Datum) 0 : CStringGetTextDatum(expected),
 						found == NULL ? (Datum) 0 : CStringGetTextDatum(found) };
-	bool nulls[4] = { false, false, expected == NULL, found == NULL };
+	bool nulls[4] = { false, report->contact_id == 0, expected == NULL, found == NULL };
 
 	tuplestore_putvalues(report->result->setResult, report->result->setDesc, values, nulls);
 }
@@ -212,6 +251,16 @@ verify_moves(Report *report, const CrmHistory *history, const CrmWalk *walk)
 }
 
 static void
+add_loyalty_difference(void *arg, int64 contact_id, const char *check, const char *expected,
+					   const char *found)
+{
+	Report *report = arg;
+
+	report->contact_id = contact_id;
+	add_difference(report, check, expected, found);
+}
+
+static void
 verify_histories(Report *report)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm verify",
@@ -250,10 +299,26 @@ verify_histories(Report *report)
 			verify_awards(report, &histories[i], walk);
 			verify_moves(report, &histories[i], walk);
 		}
+		crm_points_verify(contacts, n, add_loyalty_difference, report);
+		crm_tiers_verify(contacts, n, add_loyalty_difference, report);
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
+}
+
+static void
+add_found(Report *report, CrmPlan *plan)
+{
+	uint64 n = crm_read(plan, NULL, NULL);
+
+	for (uint64 row = 0; row < n; row++)
+	{
+		report->contact_id = crm_result_int64(row, 2);
+		add_difference(report, crm_result_text(row, 1), crm_result_text(row, 3),
+					   crm_result_text(row, 4));
+	}
+	SPI_freetuptable(SPI_tuptable);
 }
 
 Datum
@@ -261,19 +326,12 @@ crm_sql_verify(PG_FUNCTION_ARGS)
 {
 	Report report = { 0 };
 	CrmActing acting;
-	uint64 n;
 
 	InitMaterializedSRF(fcinfo, 0);
 	report.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	crm_connect(&acting);
-	n = crm_read(&find_differences, NULL, NULL);
-	for (uint64 row = 0; row < n; row++)
-	{
-		report.contact_id = crm_result_int64(row, 2);
-		add_difference(&report, crm_result_text(row, 1), crm_result_text(row, 3),
-					   crm_result_text(row, 4));
-	}
-	SPI_freetuptable(SPI_tuptable);
+	add_found(&report, &find_differences);
+	add_found(&report, &find_loyalty_differences);
 	verify_histories(&report);
 	crm_disconnect(&acting);
 	return (Datum) 0;

@@ -115,6 +115,12 @@ SELECT lives_ok($$SELECT crm.track(1, 'cart', '{"sku": 1}')$$, 'track');
 SELECT lives_ok($$SELECT crm.join_loyalty(1, 'club')$$, 'join_loyalty');
 SELECT lives_ok($$SELECT crm.set_stage(1, 'intent', 'asked')$$, 'set_stage');
 SELECT lives_ok($$SELECT crm.unfollow('shop', 'o1')$$, 'unfollow');
+SELECT lives_ok($$SELECT crm.define_earning_rule('{"name": "yuan", "program": "club"}')$$, 'define_earning_rule');
+SELECT lives_ok($$SELECT crm.purchase(1, 30)$$, 'an order that earns');
+SELECT is(crm.earn_points(1, 'club', 5), 6::bigint, 'earn_points');
+SELECT is(crm.spend_points(1, 'club', 2), 4::bigint, 'spend_points');
+SELECT lives_ok($$SELECT crm.define_coupon('{"name": "tea", "max_grants": 9}')$$, 'define_coupon');
+SELECT lives_ok($$SELECT crm.redeem_coupon(1, crm.issue_coupon(1, 'tea'))$$, 'issue_coupon and redeem_coupon');
 SELECT is_empty('SELECT * FROM crm.verify()', 'verify');
 SELECT lives_ok($$SELECT crm.define_achievement('{"name": "bare", "on_kind": "cart"}')$$, 'define');
 SELECT throws_ok('SELECT 1 FROM crm.contact', '42501', NULL, 'but sees no table');
@@ -134,6 +140,10 @@ SELECT throws_ok($$INSERT INTO crm.award VALUES (1, 'x', 1, now(), now())$$, '42
 SELECT throws_ok($$UPDATE crm.achievement SET on_kind = 'cart'$$, '42501', NULL, 'defines nothing');
 SELECT throws_ok($$SELECT crm.define_achievement('{}')$$, '42501', NULL, 'by function neither');
 SELECT throws_ok($$SELECT 1 FROM crm.merge_ledger$$, '42501', NULL, 'and reads no ledger');
+SELECT throws_ok($$INSERT INTO crm.point_entry (contact_id, loyalty_program_id, kind, points, balance_after, source_at, occurred_at, recorded_at) VALUES (1, 1, 'earned', 1, 1, now(), now(), now())$$, '42501', NULL, 'writes no points');
+SELECT throws_ok($$UPDATE crm.point_balance SET points = 1000$$, '42501', NULL, 'and no balance');
+SELECT throws_ok($$UPDATE crm.coupon_grant SET redeemed_at = NULL$$, '42501', NULL, 'takes no redemption back');
+SELECT lives_ok($$SELECT crm.issue_coupon(1, 'tea'), crm.earn_points(1, 'club', 1), count(*) FROM crm.coupon_grant$$, 'it issues coupons and gives points');
 SELECT lives_ok($$SELECT * FROM crm.profile, crm.stage_rule, crm.store$$, 'it reads profiles and definitions');
 
 -- analyst, and who is an analyst and more
@@ -147,19 +157,24 @@ SELECT throws_ok('SELECT ' || c, '42501', NULL, 'but no ' || c)
       'mobile FROM crm.contact', 'name FROM crm.contact', 'attributes FROM crm.contact', '* FROM crm.contact_timeline',
       'external_id FROM crm.identity', 'properties FROM crm.event', 'items FROM crm.transaction', 'external_ref FROM crm.transaction',
       'reason FROM crm.stage_move', 'reason FROM crm.stage_history', 'key FROM crm.fact_key', '* FROM crm.merge_ledger',
-      'settings FROM crm.account', '* FROM crm.definition_log']) AS c;
+      'code FROM crm.coupon_grant', 'code FROM crm.coupon_code', 'reason FROM crm.point_entry', 'settings FROM crm.account', '* FROM crm.definition_log']) AS c;
 SELECT throws_ok('SELECT crm.purchase(1, 5)', '42501', NULL, 'and buys nothing');
 SET ROLE marketing;
 SELECT lives_ok($$SELECT crm.define_achievement('{"name": "m", "on_kind": "cart", "thresholds": [7]}')$$, 'a marketer defines');
 SELECT lives_ok('SELECT crm.timeline_svg(1)', 'sees a timeline');
 SELECT lives_ok('SELECT * FROM crm.lifecycle_funnel', 'and the views');
 SELECT throws_ok('SELECT mobile FROM crm.profile', '42501', NULL, 'but no mobile');
+SELECT lives_ok($$SELECT crm.define_coupon('{"name": "pool", "codes": "pool"}')$$, 'defines coupons');
+SELECT lives_ok($$INSERT INTO crm.coupon_code (coupon, code) VALUES ('pool', 'P1')$$, 'adds codes to a pool');
+SELECT throws_ok($$INSERT INTO crm.coupon_code (coupon, code, contact_id) VALUES ('pool', 'P2', 1)$$, '42501', NULL, 'but gives them to nobody');
+SELECT throws_ok($$SELECT crm.issue_coupon(1, 'pool')$$, '42501', NULL, 'nor by function');
 SELECT throws_ok('UPDATE crm.stage SET rank = NULL', '42501', NULL, 'and changes no table');
 SET ROLE shop_staff;
 SELECT lives_ok('SELECT name, mobile FROM crm.profile', 'an associate knows the customer');
 SELECT lives_ok('SELECT crm.timeline_svg(1), count(*) FROM crm.contact_timeline', 'and the history');
 SELECT throws_ok('SELECT 1 FROM crm.contact', '42501', NULL, 'not the tables');
 SELECT throws_ok('SELECT crm.purchase(1, 5)', '42501', NULL, 'and records nothing');
+SELECT throws_ok($$SELECT crm.redeem_coupon(1, 'X')$$, '23503', NULL, 'but the use of a coupon');
 SET ROLE sender;
 SELECT ok(crm.dispatch_allowed(), 'the dispatcher asks whether it may');
 SELECT throws_ok('SELECT 1 FROM crm.contact', '42501', NULL, 'and as yet no more');

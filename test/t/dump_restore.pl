@@ -31,7 +31,13 @@ $node->safe_psql('shop', q{
     SELECT crm.purchase(crm.identify('shop', 'o1'), 30, '2024-03-01', 'a'), crm.purchase(70, 40, '2024-03-02', 'b');
     SELECT crm.purchase(70, 40, '2024-03-01', 'late', items => '[{"sku": 1}]');
     SELECT crm.refund(70, 'b', 10, '2024-03-05', 'back');
-    SELECT crm.join_loyalty(70, 'club', '2024-03-03');
+    INSERT INTO crm.tier (program, tier, rank, threshold, period) VALUES ('club', 'silver', 1, 0, NULL), ('club', 'gold', 2, 30, '100 years');
+    SELECT crm.define_earning_rule('{"name": "yuan", "program": "club", "per_amount": 1}');
+    SELECT crm.join_loyalty(70, 'club', '2024-03-02');
+    SELECT crm.earn_points(70, 'club', 7, 'welcome', 'w'), crm.spend_points(70, 'club', 5, key => 's');
+    SELECT crm.define_coupon('{"name": "tea", "max_grants": 3}'), crm.define_coupon('{"name": "pool", "codes": "pool"}');
+    INSERT INTO crm.coupon_code (code, coupon) VALUES ('POOL1', 'pool'), ('POOL2', 'pool');
+    SELECT crm.redeem_coupon(70, crm.issue_coupon(70, 'tea', 'k'), 1000), crm.issue_coupon(70, 'pool');
     SELECT crm.set_stage(crm.identify('shop', 'o2'), 'intent', 'asked');
     SELECT crm.track(70, 'cart', '{"sku": 2}', '2024-04-01', 'k1');
     DELETE FROM crm.stage_rule WHERE stage = 'loyal';

@@ -238,6 +238,7 @@ my @derived = (
     'SELECT * FROM crm.profile_counter', 'SELECT contact_id, stage, mobile FROM crm.contact', 'SELECT * FROM crm.first_scan', 'SELECT * FROM crm.stage_move',
     'SELECT contact_id, achievement, threshold, awarded_at, source_id, revoked_at FROM crm.award',
     'SELECT contact_id, achievement, threshold, change, old_awarded_at, new_awarded_at, occurred_at FROM crm.award_change',
+    'SELECT * FROM crm.point_balance',
     'SELECT contact_id, transaction_id, kind, amount, occurred_at, external_ref, refund_of FROM crm.transaction');
 
 for my $round (1 .. $rounds)
@@ -252,6 +253,9 @@ for my $round (1 .. $rounds)
         INSERT INTO crm.identity (kind, account_id, external_id, contact_id) SELECT 'openid', a, 'o' || n, n FROM generate_series(1, $contacts) AS n, generate_series(1, 2) AS a;
         INSERT INTO crm.qr_code (account_id, scene) VALUES (1, 'banner'), (1, 'door'), (2, 'shelf');
         INSERT INTO crm.loyalty_program (name) VALUES ('club');
+        INSERT INTO crm.tier (program, tier, rank, threshold, period) VALUES ('club', 'silver', 1, 10, '1 month'), ('club', 'gold', 2, 500, NULL);
+        INSERT INTO crm.earning_rule (name, program, on_kind, per_amount, rule) VALUES ('yuan', 'club', 'purchase', 3, NULL),
+            ('large', 'club', 'purchase', NULL, 'fact.amount >= 50'), ('cart', 'club', 'cart', NULL, NULL), ('scan', 'club', 'scan', NULL, NULL);
         INSERT INTO crm.stage (stage) VALUES ('odd');
         SELECT crm.define_achievement('{"name": "carts", "on_kind": "cart", "thresholds": [1, 3, 10]}')});
 
@@ -279,6 +283,7 @@ for my $round (1 .. $rounds)
     cmp_ok($count->("crm.transaction WHERE kind = 'refund'"), '>', $facts / 200, 'refunds');
     cmp_ok($count->("crm.award_change WHERE change = '$_'"), '>', 20, "awards $_") for 'moved', 'revoked', 'regranted';
     cmp_ok($count->('crm.merge_ledger'), '>', 2, 'merges');
+    cmp_ok($count->("crm.point_entry WHERE kind = '$_'"), '>', 20, "points $_") for 'earned', 'reversed';
     cmp_ok($count->('crm.merge_ledger WHERE unmerged_at IS NOT NULL'), '>', $facts / 10_000 - 1, 'some undone');
     cmp_ok($count->('crm.definition_log'), '>', $facts / 2000, 'definitions');
     cmp_ok($count->('crm.stage_move'), '>', 2 * $contacts, 'stage moves');

@@ -1,0 +1,316 @@
+/*
+ * define_loyalty.c
+ *		Saving earning rules, and what makes coupons, earning rules and tiers
+ *		impossible.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "base/db.h"
+#include "base/document.h"
+#include "base/table.h"
+#include "pg_crm.h"
+#include "profile/definition.h"
+#include "profile/loyalty.h"
+
+#define MAX_NAME_BYTES  63
+#define MAX_CODE_PREFIX 16
+#define MIN_CODE_LENGTH 8
+#define MAX_CODE_LENGTH 40
+#define RECOMPUTE_CHUNK 2000
+
+PG_FUNCTION_INFO_V1(crm_define_earning_rule);
+
+Datum
+crm_define_earning_rule(PG_FUNCTION_ARGS)
+{
+	static const char *const required[] = { "name", "program" };
+	CrmDocument *document = crm_document_open(fcinfo, "define_earning_rule");
+	CrmActing acting;
+	int version;
+
+	crm_document_check_keys(document, "earning_rule", NULL, 0);
+	crm_document_require(document, required, lengthof(required));
+	crm_connect(&acting);
+	version = crm_document_save(document, "earning_rule", required, 1);
+	crm_disconnect(&acting);
+	PG_RETURN_INT32(version);
+}
+
+/* a row under a trigger, by column names */
+typedef struct Row
+{
+	TupleDesc descriptor;
+	HeapTuple tuple;
+} Row;
+
+static Datum
+value_of(const Row *row, const char *column, bool *isnull)
+{
+	int attno = SPI_fnumber(row->descriptor, column);
+
+	*isnull = true;
+	return attno <= 0 ? (Datum) 0 : heap_getattr(row->tuple, attno, row->descriptor, isnull);
+}
+
+static char *
+text_of(const Row *row, const char *column)
+{
+	bool isnull;
+	Datum value = value_of(row, column, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+static void
+check_text(const Row *row, const char *column, const char *what, int most)
+{
+	char *value = text_of(row, column);
+
+	if (value == NULL)
+		return; /* the constraint speaks, if there is one */
+	if (*value == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION), errmsg("%s must not be empty: \"\"", what),
+				 errhint("Give a text of 1 to %d bytes.", most)));
+	if (strlen(value) > most)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("%s of %zu bytes is longer than %d: \"%s…\"", what, strlen(value), most,
+						pnstrdup(value, pg_mbcliplen(value, strlen(value), 40))),
+				 errhint("Give a text of 1 to %d bytes.", most)));
+}
+
+static void
+check_number(const Row *row, const char *column, bool zero_allowed)
+{
+	bool isnull;
+	Datum value = value_of(row, column, &isnull);
+	Datum zero = NumericGetDatum(int64_to_numeric(0));
+	Datum most = NumericGetDatum(int64_to_numeric(CRM_MAX_POINTS));
+
+	if (isnull)
+		return;
+	if (numeric_is_nan(DatumGetNumeric(value)) || numeric_is_inf(DatumGetNumeric(value)) ||
+		DatumGetBool(DirectFunctionCall2(zero_allowed ? numeric_lt : numeric_le, value, zero)) ||
+		DatumGetBool(DirectFunctionCall2(numeric_gt, value, most)))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("%s must be a number %s, not %s", column,
+						zero_allowed ? "of 0 or more" : "above 0",
+						pnstrdup(DatumGetCString(DirectFunctionCall1(numeric_out, value)), 40)),
+				 errhint("Give a number of at most %lld.", (long long) CRM_MAX_POINTS)));
+}
+
+/* An interval above zero: years, months, days and hours may not point both ways. */
+static void
+check_interval(const Row *row, const char *column)
+{
+	bool isnull;
+	Datum value = value_of(row, column, &isnull);
+	Interval *interval;
+
+	if (isnull)
+		return;
+	interval = DatumGetIntervalP(value);
+	if (interval->month < 0 || interval->day < 0 || interval->time < 0 ||
+		(interval->month == 0 && interval->day == 0 && interval->time == 0) ||
+		interval->month > 12 * 1000 || interval->day > 366 * 1000 ||
+		interval->time > USECS_PER_DAY * 366 * 1000)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("%s must be above 0 and at most 1000 years, not %s", column,
+						DatumGetCString(DirectFunctionCall1(interval_out, value))),
+				 errhint("Give for example \"1 year\" or \"30 days\".")));
+}
+
+static void
+check_validity(const Row *row)
+{
+	bool no_start;
+	bool no_end;
+	TimestampTz start = DatumGetTimestampTz(value_of(row, "valid_from", &no_start));
+	TimestampTz end = DatumGetTimestampTz(value_of(row, "valid_until", &no_end));
+
+	if (!no_start && !no_end && start >= end)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("valid_from %s is not before valid_until %s",
+						pstrdup(timestamptz_to_str(start)), pstrdup(timestamptz_to_str(end))),
+				 errhint("It is valid from valid_from until just before valid_until.")));
+}
+
+static void
+check_earning_rule(const Row *row)
+{
+	char *on_kind = text_of(row, "on_kind");
+	char *rule = text_of(row, "rule");
+	bool no_amount;
+
+	check_text(row, "name", "name of an earning rule", MAX_NAME_BYTES);
+	check_text(row, "on_kind", "on_kind", CRM_MAX_KIND_BYTES);
+	check_number(row, "points", false);
+	check_number(row, "per_amount", false);
+	check_validity(row);
+	(void) value_of(row, "per_amount", &no_amount);
+	if (!no_amount && on_kind != NULL && strcmp(on_kind, "purchase") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("per_amount does not go with on_kind \"%s\"", on_kind),
+				 errhint("Only purchases have an amount; leave per_amount out.")));
+	if (on_kind != NULL && strcmp(on_kind, "refund") == 0)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_CHECK_VIOLATION), errmsg("a refund earns no points"),
+			 errhint(
+				 "Refunds take back points of their orders by themselves; use on_kind purchase.")));
+	if (rule != NULL)
+		(void) crm_achievement_rule_parse(rule);
+}
+
+static void
+check_tier(const Row *row)
+{
+	check_text(row, "tier", "name of a tier", MAX_NAME_BYTES);
+	check_number(row, "threshold", true);
+	check_interval(row, "period");
+}
+
+static void
+check_stores(const Row *row)
+{
+	bool isnull;
+	Datum array = value_of(row, "stores", &isnull);
+
+	if (isnull)
+		return;
+	if (ARR_NDIM(DatumGetArrayTypeP(array)) != 1 || array_contains_nulls(DatumGetArrayTypeP(array)))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("stores must be a list of ids of shops without NULL"),
+				 errhint("Give for example [1, 2], or null for all shops.")));
+}
+
+static void
+check_coupon(const Row *row)
+{
+	char *prefix = text_of(row, "code_prefix");
+	bool isnull;
+	int length = DatumGetInt32(value_of(row, "code_length", &isnull));
+	int64 most;
+
+	check_text(row, "name", "name of a coupon", MAX_NAME_BYTES);
+	check_text(row, "code_prefix", "code_prefix", MAX_CODE_PREFIX);
+	if (prefix != NULL && strspn(prefix, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") != strlen(prefix))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("code_prefix \"%s\" holds something else than capitals and digits", prefix),
+				 errhint("Codes are typed in by people: use A to Z and 0 to 9.")));
+	if (!isnull && (length < MIN_CODE_LENGTH || length > MAX_CODE_LENGTH))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("code_length must be from %d to %d, not %d", MIN_CODE_LENGTH,
+						MAX_CODE_LENGTH, length),
+				 errhint("A shorter code could be guessed.")));
+	most = DatumGetInt64(value_of(row, "max_grants", &isnull));
+	if (!isnull && most < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("max_grants must be above 0, not %lld", (long long) most),
+				 errhint("Leave it out for any number; end a coupon with valid_until.")));
+	check_interval(row, "valid_for");
+	check_validity(row);
+	check_stores(row);
+}
+
+static const struct
+{
+	const char *table;
+	void (*check)(const Row *row);
+} definitions[] = {
+	{ "coupon", check_coupon },
+	{ "earning_rule", check_earning_rule },
+	{ "tier", check_tier },
+};
+
+bool
+crm_is_loyalty_definition(Oid relid)
+{
+	for (int i = 0; i < lengthof(definitions); i++)
+		if (crm_table_oid_if_any(definitions[i].table) == relid)
+			return true;
+	return false;
+}
+
+void
+crm_check_loyalty_definition(Oid relid, TupleDesc descriptor, HeapTuple tuple)
+{
+	Row row = { descriptor, tuple };
+
+	for (int i = 0; i < lengthof(definitions); i++)
+		if (crm_table_oid_if_any(definitions[i].table) == relid)
+			definitions[i].check(&row);
+}
+
+/* Who has points or may earn some. */
+static CrmPlan next_contacts = {
+	"SELECT DISTINCT m.contact_id FROM ("
+	" (SELECT contact_id FROM crm.membership WHERE contact_id > $1 ORDER BY contact_id LIMIT $2)"
+	" UNION ALL (SELECT contact_id FROM crm.point_balance WHERE contact_id > $1"
+	"  ORDER BY contact_id LIMIT $2)) m ORDER BY m.contact_id LIMIT $2",
+	2,
+	{ INT8OID, INT4OID }
+};
+
+void
+crm_loyalty_recompute_all(void)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm rules changed",
+												  ALLOCSET_DEFAULT_SIZES);
+	int64 last = PG_INT64_MIN;
+	int n;
+
+	do
+	{
+		CrmActing acting;
+		MemoryContext old;
+		int64 *contacts;
+		Datum values[2] = { Int64GetDatum(last), Int32GetDatum(RECOMPUTE_CHUNK) };
+
+		crm_connect(&acting);
+		n = crm_run(&next_contacts, values, NULL);
+		if (n > 0 && IsolationUsesXactSnapshot())
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("definitions cannot be changed in a transaction with a fixed snapshot"),
+				 errhint(
+					 "Use the isolation level READ COMMITTED, so that all facts recorded by now are seen.")));
+		old = MemoryContextSwitchTo(context);
+		contacts = palloc_array(int64, Max(n, 1));
+		for (int row = 0; row < n; row++)
+			contacts[row] = crm_result_int64(row, 1);
+		if (n > 0)
+		{
+			last = contacts[n - 1];
+			crm_loyalty_recompute(contacts, n, crm_now(), "definition");
+		}
+		MemoryContextSwitchTo(old);
+		crm_disconnect(&acting);
+		MemoryContextReset(context);
+	} while (n == RECOMPUTE_CHUNK);
+	MemoryContextDelete(context);
+}
