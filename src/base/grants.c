@@ -59,6 +59,8 @@ static const struct
 	{ "define_achievement", MARKETER },
 	{ "define_stage_rule", MARKETER },
 	{ "define_qr_code", MARKETER },
+	{ "define_scan_limit", MARKETER },
+	{ "scan_window_start", ANALYST | MARKETER },
 };
 
 /* what says nothing of who the contact is, and no free text */
@@ -105,6 +107,10 @@ static const struct
 	  ANALYST | MARKETER },
 	{ "SELECT", "scan", NULL, ANALYST | MARKETER },
 	{ "SELECT", "first_scan", NULL, ANALYST | MARKETER },
+	{ "SELECT", "scan_limit", NULL, APP | ANALYST | MARKETER },
+	{ "SELECT", "scan_flag", NULL, APP | ANALYST | MARKETER },
+	{ "SELECT", "scan_purchase", NULL, APP | ANALYST | MARKETER },
+	{ "SELECT", "acquisition", NULL, APP | ASSOCIATE | ANALYST | MARKETER },
 	{ "SELECT", "membership", NULL, ANALYST | MARKETER },
 	{ "SELECT", "award", NULL, ANALYST | MARKETER },
 	{ "SELECT", "award_change", NULL, ANALYST | MARKETER },

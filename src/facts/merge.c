@@ -18,6 +18,7 @@
 #include "base/db.h"
 #include "facts/record.h"
 #include "facts/rekey.h"
+#include "facts/scans.h"
 #include "profile/profile.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_merge);
@@ -205,6 +206,8 @@ give_rows(int64 loser, int64 survivor, Moved *moved)
 {
 	Datum values[2];
 	CrmReferrer *referrers;
+	Datum rows;
+	bool isnull;
 	int n;
 
 	values[0] = Int64GetDatum(loser);
@@ -215,13 +218,13 @@ give_rows(int64 loser, int64 survivor, Moved *moved)
 	note_result(moved, "*membership");
 	crm_run(&select_identities, values, NULL);
 	note_result(moved, "*identity");
+	rows = crm_acquisition_merge(loser, survivor, &isnull);
+	note(moved, "*acquisition", rows, isnull);
 
 	referrers = crm_referrers(&n);
 	for (int i = 0; i < n; i++)
 	{
-		bool isnull;
-		Datum rows = crm_rekey(&referrers[i], loser, survivor, &isnull);
-
+		rows = crm_rekey(&referrers[i], loser, survivor, &isnull);
 		note(moved, referrers[i].label, rows, isnull);
 	}
 	crm_run(&delete_derived, values, NULL);

@@ -17,6 +17,7 @@
 #include "base/table.h"
 #include "facts/record.h"
 #include "facts/rekey.h"
+#include "facts/scans.h"
 #include "profile/profile.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_unmerge);
@@ -338,6 +339,7 @@ unmerge(Merge *merge)
 	Datum values[3];
 	CrmReferrer *referrers;
 	int64 contacts[2];
+	bool isnull;
 	int n;
 
 	restore_survivor(merge);
@@ -348,6 +350,12 @@ unmerge(Merge *merge)
 	run_listed(merge, "*external_ref", &give_references, NULL);
 	run_listed(merge, "*identity", &give_identities, NULL);
 	run_listed(merge, "*membership", &part_memberships, NULL);
+	values[0] = merge->moved;
+	values[1] = CStringGetTextDatum("*acquisition");
+	crm_run(&find_rows, values, NULL);
+	(void) crm_result(0, 1, &isnull);
+	if (!isnull)
+		crm_acquisition_swap(merge->survivor, merge->other);
 
 	values[0] = Int64GetDatum(merge->survivor);
 	values[1] = Int64GetDatum(merge->other);
