@@ -11,22 +11,22 @@
 #include "base/db.h"
 #include "facts/scans.h"
 
-#define STAMP(touches)                                                                   \
-	"INSERT INTO crm.acquisition (contact_id, source, source_id, qr_code_id, campaign,"  \
-	" store_id, associate_id, account_id, occurred_at)"                                  \
-	" SELECT DISTINCT ON (t.contact_id) t.contact_id, t.source, t.id, q.qr_code_id,"     \
-	"  q.campaign, q.store_id, q.associate_id, coalesce(q.account_id, t.account_id),"    \
-	"  t.occurred_at"                                                                    \
-	" FROM (" touches ")"                                                                \
-	"  AS t(contact_id, source, id, account_id, occurred_at, qr_code_id)"                \
-	" LEFT JOIN crm.qr_code q ON q.qr_code_id = t.qr_code_id"                            \
-	" WHERE NOT EXISTS"                                                                  \
-	"  (SELECT FROM crm.acquisition a WHERE a.contact_id = t.contact_id)"                \
+#define STAMP(touches)                                                                  \
+	"INSERT INTO crm.acquisition (contact_id, source, source_id, qr_code_id, campaign," \
+	" store_id, associate_id, account_id, occurred_at)"                                 \
+	" SELECT DISTINCT ON (t.contact_id) t.contact_id, t.source, t.id, q.qr_code_id,"    \
+	"  q.campaign, q.store_id, q.associate_id, coalesce(q.account_id, t.account_id),"   \
+	"  t.occurred_at"                                                                   \
+	" FROM (" touches ")"                                                               \
+	"  AS t(contact_id, source, id, account_id, occurred_at, qr_code_id)"               \
+	" LEFT JOIN crm.qr_code q ON q.qr_code_id = t.qr_code_id"                           \
+	" WHERE NOT EXISTS"                                                                 \
+	"  (SELECT FROM crm.acquisition a WHERE a.contact_id = t.contact_id)"               \
 	" ORDER BY t.contact_id, t.occurred_at, t.source, t.id ON CONFLICT DO NOTHING"
 
 /* the code of a follow e is that of its scene, if it was valid then */
-#define CODE_OF_SCENE(scene)                                                              \
-	"(SELECT c.qr_code_id FROM crm.qr_code c WHERE c.account_id = e.account_id"           \
+#define CODE_OF_SCENE(scene)                                                             \
+	"(SELECT c.qr_code_id FROM crm.qr_code c WHERE c.account_id = e.account_id"          \
 	"  AND c.scene = " scene " AND e.occurred_at >= coalesce(c.valid_from, '-infinity')" \
 	"  AND e.occurred_at < coalesce(c.valid_until, 'infinity'))"
 
@@ -63,20 +63,16 @@ static CrmPlan is_earlier = {
 	2,
 	{ INT8OID, INT8OID }
 };
-static CrmPlan has_both = {
-	"SELECT FROM crm.acquisition l, crm.acquisition s"
-	" WHERE l.contact_id = $1 AND s.contact_id = $2",
-	2,
-	{ INT8OID, INT8OID }
-};
+static CrmPlan has_both = { "SELECT FROM crm.acquisition l, crm.acquisition s"
+							" WHERE l.contact_id = $1 AND s.contact_id = $2",
+							2,
+							{ INT8OID, INT8OID } };
 static CrmPlan swap[] = {
 	{ "UPDATE crm.acquisition SET contact_id = " NOBODY
 	  " WHERE contact_id = $1 AND contact_id <> $2",
 	  2,
 	  { INT8OID, INT8OID } },
-	{ "UPDATE crm.acquisition SET contact_id = $1 WHERE contact_id = $2",
-	  2,
-	  { INT8OID, INT8OID } },
+	{ "UPDATE crm.acquisition SET contact_id = $1 WHERE contact_id = $2", 2, { INT8OID, INT8OID } },
 	{ "UPDATE crm.acquisition SET contact_id = $2"
 	  " WHERE contact_id = " NOBODY " AND $1 <> $2",
 	  2,

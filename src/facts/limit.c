@@ -52,40 +52,40 @@ typedef enum Subject
 
 /* is a scan one of the subject j? */
 #define OF_CONTACT(scan) scan ".contact_id = j.contact_id"
-#define OF_CODE(scan)	 scan ".qr_code_id = j.qr_code_id"
-#define OF_STORE(scan)                                                                 \
+#define OF_CODE(scan)    scan ".qr_code_id = j.qr_code_id"
+#define OF_STORE(scan)                                                                \
 	scan ".qr_code_id IN (SELECT c.qr_code_id FROM crm.qr_code c WHERE c.store_id = " \
 		 "j.store_id)"
 #define OF_CONTACT_AND_CODE(scan)  OF_CONTACT(scan) " AND " OF_CODE(scan)
 #define OF_CONTACT_AND_STORE(scan) OF_CONTACT(scan) " AND " OF_STORE(scan)
 
-#define UNNEST "unnest($1, $2, $3, $4) AS n(contact_id, scan_id, qr_code_id, occurred_at)"
+#define UNNEST                     "unnest($1, $2, $3, $4) AS n(contact_id, scan_id, qr_code_id, occurred_at)"
 
 /* reads no more scans than are needed to know */
-#define MARK(scans, of_subject)                                                      \
-	"INSERT INTO crm.scan_flag (contact_id, scan_id, scan_limit, occurred_at)"       \
-	" SELECT s.contact_id, s.scan_id, $5, s.occurred_at FROM " scans                 \
-	" WHERE (SELECT count(*) FROM (SELECT FROM crm.scan x WHERE " of_subject("x")    \
-	"   AND x.occurred_at > s.occurred_at - $7 AND x.occurred_at <= s.occurred_at"   \
-	"   AND (x.occurred_at, x.scan_id, x.contact_id)"                                \
-	"    <= (s.occurred_at, s.scan_id, s.contact_id) LIMIT $6 + 1) w) > $6"          \
-	" ON CONFLICT DO NOTHING"
+#define MARK(scans, of_subject)                                                             \
+	"INSERT INTO crm.scan_flag (contact_id, scan_id, scan_limit, occurred_at)"              \
+	" SELECT s.contact_id, s.scan_id, $5, s.occurred_at FROM " scans                        \
+	" WHERE (SELECT count(*) FROM (SELECT FROM crm.scan x WHERE " of_subject(               \
+		"x") "   AND x.occurred_at > s.occurred_at - $7 AND x.occurred_at <= s.occurred_at" \
+			 "   AND (x.occurred_at, x.scan_id, x.contact_id)"                              \
+			 "    <= (s.occurred_at, s.scan_id, s.contact_id) LIMIT $6 + 1) w) > $6"        \
+			 " ON CONFLICT DO NOTHING"
 
 /* every scan of a subject that a new one may have brought over the limit */
-#define AFFECTED(subject, of_subject)                                                        \
-	"(SELECT " subject ", min(n.occurred_at) AS first_at, max(n.occurred_at) AS last_at"     \
+#define AFFECTED(subject, of_subject)                                                         \
+	"(SELECT " subject ", min(n.occurred_at) AS first_at, max(n.occurred_at) AS last_at"      \
 	"  FROM " UNNEST " JOIN crm.qr_code q ON q.qr_code_id = n.qr_code_id GROUP BY 1, 2, 3) j" \
-	" JOIN crm.scan s ON " of_subject("s")                                                   \
-	"  AND s.occurred_at >= j.first_at AND s.occurred_at < j.last_at + $7"
+	" JOIN crm.scan s ON " of_subject(                                                        \
+		"s") "  AND s.occurred_at >= j.first_at AND s.occurred_at < j.last_at + $7"
 
 #define COLUMNS(contact, code, store) \
 	contact " AS contact_id, " code " AS qr_code_id, " store " AS store_id"
 #define UNUSED "NULL::bigint"
 
 /* these scans alone */
-#define GIVEN                                                                           \
-	"(SELECT n.*, q.store_id FROM " UNNEST                                              \
-	"  JOIN crm.qr_code q ON q.qr_code_id = n.qr_code_id) j"                            \
+#define GIVEN                                                \
+	"(SELECT n.*, q.store_id FROM " UNNEST                   \
+	"  JOIN crm.qr_code q ON q.qr_code_id = n.qr_code_id) j" \
 	" CROSS JOIN LATERAL (SELECT j.contact_id, j.scan_id, j.occurred_at) s"
 
 /* clang-format off */
@@ -117,6 +117,11 @@ static CrmPlan select_scans = {
 	1,
 	{ INT8ARRAYOID }
 };
+static CrmPlan select_codes = {
+	"SELECT array_agg(DISTINCT s.qr_code_id) FROM crm.scan s WHERE s.contact_id = ANY ($1)",
+	1,
+	{ INT8ARRAYOID }
+};
 
 /*
  * Who scans a code of many sees only what others have committed, so those who
@@ -124,12 +129,13 @@ static CrmPlan select_scans = {
  * Locks of our own, not of rows: a change of a code holds its row while it
  * waits for scans to end. A few for all codes, as a large batch has many.
  */
-#define NLOCKS	   64
+#define NLOCKS     64
 #define CODE_LOCK  0x4351
 #define STORE_LOCK 0x4352
 
-#define DISTINCT_LOCKS(id)                                                                       \
-	"SELECT DISTINCT (hashint8(" id ")::bigint & 63) FROM crm.qr_code q WHERE q.qr_code_id = ANY ($1)" \
+#define DISTINCT_LOCKS(id)                                             \
+	"SELECT DISTINCT (hashint8(" id                                    \
+	")::bigint & 63) FROM crm.qr_code q WHERE q.qr_code_id = ANY ($1)" \
 	" AND " id " IS NOT NULL ORDER BY 1"
 
 static CrmPlan code_locks = { DISTINCT_LOCKS("q.qr_code_id"), 1, { INT8ARRAYOID } };
@@ -174,7 +180,7 @@ read_limits(Limit **limits)
 
 		if (by_contact)
 			(*limits)[i].subject = by_code ? CONTACT_AND_CODE
-				: by_store				   ? CONTACT_AND_STORE
+				: by_store                 ? CONTACT_AND_STORE
 										   : CONTACT;
 		else
 			(*limits)[i].subject = by_code ? CODE : STORE;
@@ -190,18 +196,17 @@ mark(CrmPlan *plans, const Limit *limits, int nlimits, const Datum *scans)
 {
 	for (int i = 0; i < nlimits; i++)
 	{
-		Datum values[7] = { scans[0],		scans[1],			 scans[2],		  scans[3],
-							limits[i].name, limits[i].max_scans, limits[i].period };
+		Datum values[7] = { scans[0],        scans[1],       scans[2],
+							scans[3],        limits[i].name, limits[i].max_scans,
+							limits[i].period };
 
 		crm_run(&plans[limits[i].subject], values, NULL);
 	}
 }
 
-void
-crm_scan_flag_new(const Datum *scans)
+static void
+lock_for(const Limit *limits, int n, Datum codes)
 {
-	Limit *limits;
-	int n = read_limits(&limits);
 	bool by_code = false;
 	bool by_store = false;
 
@@ -211,10 +216,37 @@ crm_scan_flag_new(const Datum *scans)
 		by_store = by_store || limits[i].subject == STORE;
 	}
 	if (by_code)
-		lock_subjects(&code_locks, scans[2], CODE_LOCK);
+		lock_subjects(&code_locks, codes, CODE_LOCK);
 	if (by_store)
-		lock_subjects(&store_locks, scans[2], STORE_LOCK);
+		lock_subjects(&store_locks, codes, STORE_LOCK);
+}
+
+void
+crm_scan_flag_new(const Datum *scans)
+{
+	Limit *limits;
+	int n = read_limits(&limits);
+
+	if (n == 0)
+		return;
+	lock_for(limits, n, scans[2]);
 	mark(mark_new, limits, n, scans);
+}
+
+void
+crm_scan_flag_lock(const int64 *contacts, int ncontacts)
+{
+	Datum value = crm_int64_array(contacts, ncontacts);
+	Limit *limits;
+	int n = read_limits(&limits);
+	bool isnull;
+
+	if (n == 0)
+		return;
+	crm_run(&select_codes, &value, NULL);
+	value = crm_result(0, 1, &isnull);
+	if (!isnull)
+		lock_for(limits, n, value);
 }
 
 void

@@ -272,6 +272,7 @@ join(const int64 *contacts, const char *reason, const char *shared_mobile)
 	Oid row_type;
 	bool isnull;
 
+	crm_scan_flag_lock(contacts, 2);
 	values[0] = crm_int64_array(contacts, 2);
 	crm_run(&lock_contacts, values, NULL);
 	values[1] = shared_mobile == NULL ? (Datum) 0 : CStringGetTextDatum(shared_mobile);

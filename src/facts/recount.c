@@ -137,7 +137,8 @@ refuse_if_scanned(Datum codes)
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
 				 errmsg("QR code %lld has scans", (long long) crm_result_int64(0, 1)),
-				 errhint("Let the code end by valid_until; its scans keep what they are counted by.")));
+				 errhint(
+					 "Let the code end by valid_until; its scans keep what they are counted by.")));
 }
 
 Datum

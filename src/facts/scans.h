@@ -19,6 +19,11 @@ extern void crm_scan_count_new(const Datum *scans);
 
 /* limit.c: marks what is over a limit since these scans are there */
 extern void crm_scan_flag_new(const Datum *scans);
+/*
+ * limit.c: keeps others from marking scans of these contacts, which are about
+ * to change hands; after the contacts' own locks
+ */
+extern void crm_scan_flag_lock(const int64 *contacts, int ncontacts);
 /* limit.c: the marks of the contacts' scans, found anew */
 extern void crm_scan_flag_again(const int64 *contacts, int ncontacts);
 

@@ -342,6 +342,7 @@ unmerge(Merge *merge)
 	bool isnull;
 	int n;
 
+	crm_scan_flag_lock(&merge->survivor, 1);
 	restore_survivor(merge);
 	restore_contact(merge);
 	referrers = crm_referrers(&n);

@@ -144,10 +144,10 @@ zone_named(const char *name)
 	pg_tz *zone = pg_tzset(name);
 
 	if (zone == NULL)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("time zone \"%s\" is not known", name),
-			 errhint("Name one of pg_timezone_names, for example Asia/Shanghai.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("time zone \"%s\" is not known", name),
+				 errhint("Name one of pg_timezone_names, for example Asia/Shanghai.")));
 	return zone;
 }
 

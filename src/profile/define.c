@@ -41,9 +41,9 @@
 #define MAX_THRESHOLD   INT64CONST(1000000000000000000)
 #define RECOMPUTE_CHUNK 10000
 /* of a window or a period */
-#define MAX_YEARS       100
+#define MAX_YEARS 100
 /* so many scans may have to be looked at for each new one */
-#define MAX_SCANS       10000
+#define MAX_SCANS 10000
 
 PG_FUNCTION_INFO_V1(crm_define_achievement);
 PG_FUNCTION_INFO_V1(crm_define_stage_rule);
@@ -282,10 +282,12 @@ check_qr_code(const Row *row)
 
 	(void) value_of(row, "store_id", &no_store);
 	check_length("scene", text_of(row, "scene"), MAX_SCENE_BYTES);
-	if (campaign != NULL && (*campaign != '\0' || (scope != NULL && strcmp(scope, "campaign") == 0)))
+	if (campaign != NULL &&
+		(*campaign != '\0' || (scope != NULL && strcmp(scope, "campaign") == 0)))
 		check_length("campaign", campaign, CRM_MAX_KEY_BYTES);
-	if (scope != NULL && ((strcmp(scope, "campaign") == 0 && campaign == NULL) ||
-						  (strcmp(scope, "store") == 0 && no_store)))
+	if (scope != NULL &&
+		((strcmp(scope, "campaign") == 0 && campaign == NULL) ||
+		 (strcmp(scope, "store") == 0 && no_store)))
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
 				 errmsg("dedup_scope \"%s\" of a code without a %s", scope, scope),

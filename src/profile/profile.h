@@ -52,7 +52,7 @@ typedef struct CrmFact
 	" WHEN 'store' THEN q.store_id::text ELSE q.qr_code_id::text END)"            \
 	" COLLATE \"C\" AS scope_id,"                                                 \
 	" crm.scan_window_start(s.occurred_at, q.dedup_window, q.valid_from, a.time_zone) AS window_start"
-#define CRM_SCAN_CODE                                     \
+#define CRM_SCAN_CODE                                    \
 	" JOIN crm.qr_code q ON q.qr_code_id = s.qr_code_id" \
 	" JOIN crm.account a ON a.account_id = q.account_id"
 
