@@ -36,25 +36,28 @@ static CrmPlan stamp_by_scans = {
 	4,
 	{ INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID }
 };
+/* clang-format off */
 static CrmPlan stamp_by_follows = {
-	STAMP("SELECT e.contact_id, 'follow', e.event_id, e.account_id, e.occurred_at," CODE_OF_SCENE(
-		"e.scene") " FROM unnest($1, $2, $3, $4, $5)"
-				   " AS e(contact_id, event_id, account_id, occurred_at, scene)"),
+	STAMP("SELECT e.contact_id, 'follow', e.event_id, e.account_id, e.occurred_at, "
+		  CODE_OF_SCENE("e.scene")
+		  " FROM unnest($1, $2, $3, $4, $5)"
+		  " AS e(contact_id, event_id, account_id, occurred_at, scene)"),
 	5,
 	{ INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID }
 };
 static CrmPlan stamp_again = {
 	STAMP("SELECT s.contact_id, 'scan', s.scan_id, NULL::bigint, s.occurred_at, s.qr_code_id"
 		  " FROM crm.scan s WHERE s.contact_id = ANY ($1)"
-		  " UNION ALL SELECT e.contact_id, 'follow', e.event_id, e.account_id, e.occurred_at," //
-		  CODE_OF_SCENE("e.properties ->> 'scene'")                                            //
+		  " UNION ALL SELECT e.contact_id, 'follow', e.event_id, e.account_id, e.occurred_at, "
+		  CODE_OF_SCENE("e.properties ->> 'scene'")
 		  " FROM crm.event e WHERE e.contact_id = ANY ($1) AND e.kind = 'follow'"),
 	1,
 	{ INT8ARRAYOID }
 };
+/* clang-format on */
 
 /* Whole rows change hands, whatever columns they have; nobody's id is the smallest number. */
-#define NOBODY "(-9223372036854775808)"
+#define NOBODY "'-9223372036854775808'::bigint"
 
 static CrmPlan is_earlier = {
 	"SELECT CASE WHEN (l.occurred_at, l.recorded_at) < (s.occurred_at, s.recorded_at)"
