@@ -50,64 +50,73 @@ typedef enum Subject
 	CONTACT_AND_STORE
 } Subject;
 
-/* is a scan one of the subject j? */
-#define OF_CONTACT(scan) scan ".contact_id = j.contact_id"
-#define OF_CODE(scan)    scan ".qr_code_id = j.qr_code_id"
-#define OF_STORE(scan)                                                                \
-	scan ".qr_code_id IN (SELECT c.qr_code_id FROM crm.qr_code c WHERE c.store_id = " \
-		 "j.store_id)"
-#define OF_CONTACT_AND_CODE(scan)  OF_CONTACT(scan) " AND " OF_CODE(scan)
-#define OF_CONTACT_AND_STORE(scan) OF_CONTACT(scan) " AND " OF_STORE(scan)
+/*
+ * Of the scans of the contacts $1, or codes $2, around the time from $6 to $7:
+ * those from $6 on of which the scan $4 places before is less than $5 ago. Arrays
+ * and times, no joins, as the tables may be many times as large as when they
+ * were last analyzed.
+ */
+#define MARK(scans, subject)                                                                   \
+	"INSERT INTO crm.scan_flag (contact_id, scan_id, scan_limit, occurred_at)"                 \
+	" SELECT w.contact_id, w.scan_id, $3, w.occurred_at"                                       \
+	" FROM (SELECT s.contact_id, s.scan_id, s.occurred_at,"                                    \
+	"   lag(s.occurred_at, $4) OVER (PARTITION BY " subject                                    \
+	"    ORDER BY s.occurred_at, s.scan_id, s.contact_id) AS before"                           \
+	"  FROM crm.scan s " scans "   AND s.occurred_at > $6 - $5 AND s.occurred_at < $7 + $5) w" \
+	" WHERE w.before > w.occurred_at - $5 AND w.occurred_at >= $6"                             \
+	" ON CONFLICT DO NOTHING"
 
-#define UNNEST                     "unnest($1, $2, $3, $4) AS n(contact_id, scan_id, qr_code_id, occurred_at)"
+#define OF_CONTACTS " WHERE s.contact_id = ANY ($1)"
+#define WITH_STORE  " JOIN crm.qr_code q ON q.qr_code_id = s.qr_code_id AND q.store_id IS NOT NULL"
+#define OF_STORES                                                             \
+	" WHERE s.qr_code_id = ANY (ARRAY(SELECT c.qr_code_id FROM crm.qr_code c" \
+	"  JOIN crm.qr_code b ON b.store_id = c.store_id WHERE b.qr_code_id = ANY ($2)))"
 
-/* reads no more scans than are needed to know */
-#define MARK(scans, of_subject)                                                             \
-	"INSERT INTO crm.scan_flag (contact_id, scan_id, scan_limit, occurred_at)"              \
-	" SELECT s.contact_id, s.scan_id, $5, s.occurred_at FROM " scans                        \
-	" WHERE (SELECT count(*) FROM (SELECT FROM crm.scan x WHERE " of_subject(               \
-		"x") "   AND x.occurred_at > s.occurred_at - $7 AND x.occurred_at <= s.occurred_at" \
-			 "   AND (x.occurred_at, x.scan_id, x.contact_id)"                              \
-			 "    <= (s.occurred_at, s.scan_id, s.contact_id) LIMIT $6 + 1) w) > $6"        \
-			 " ON CONFLICT DO NOTHING"
-
-/* every scan of a subject that a new one may have brought over the limit */
-#define AFFECTED(subject, of_subject)                                                         \
-	"(SELECT " subject ", min(n.occurred_at) AS first_at, max(n.occurred_at) AS last_at"      \
-	"  FROM " UNNEST " JOIN crm.qr_code q ON q.qr_code_id = n.qr_code_id GROUP BY 1, 2, 3) j" \
-	" JOIN crm.scan s ON " of_subject(                                                        \
-		"s") "  AND s.occurred_at >= j.first_at AND s.occurred_at < j.last_at + $7"
-
-#define COLUMNS(contact, code, store) \
-	contact " AS contact_id, " code " AS qr_code_id, " store " AS store_id"
-#define UNUSED "NULL::bigint"
-
-/* these scans alone */
-#define GIVEN                                                \
-	"(SELECT n.*, q.store_id FROM " UNNEST                   \
-	"  JOIN crm.qr_code q ON q.qr_code_id = n.qr_code_id) j" \
-	" CROSS JOIN LATERAL (SELECT j.contact_id, j.scan_id, j.occurred_at) s"
+#define ARGUMENTS                                                                                 \
+	7,                                                                                            \
+	{                                                                                             \
+		INT8ARRAYOID, INT8ARRAYOID, TEXTOID, INT4OID, INTERVALOID, TIMESTAMPTZOID, TIMESTAMPTZOID \
+	}
 
 /* clang-format off */
-#define ARGUMENTS \
-	7, { INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTOID, INT4OID, INTERVALOID }
-
-static CrmPlan mark_new[] = {
-	[CONTACT] = { MARK(AFFECTED(COLUMNS("n.contact_id", UNUSED, UNUSED), OF_CONTACT), OF_CONTACT), ARGUMENTS },
-	[CODE] = { MARK(AFFECTED(COLUMNS(UNUSED, "n.qr_code_id", UNUSED), OF_CODE), OF_CODE), ARGUMENTS },
-	[STORE] = { MARK(AFFECTED(COLUMNS(UNUSED, UNUSED, "q.store_id"), OF_STORE), OF_STORE), ARGUMENTS },
-	[CONTACT_AND_CODE] = { MARK(AFFECTED(COLUMNS("n.contact_id", "n.qr_code_id", UNUSED), OF_CONTACT_AND_CODE), OF_CONTACT_AND_CODE), ARGUMENTS },
-	[CONTACT_AND_STORE] = { MARK(AFFECTED(COLUMNS("n.contact_id", UNUSED, "q.store_id"), OF_CONTACT_AND_STORE), OF_CONTACT_AND_STORE), ARGUMENTS },
-};
-static CrmPlan mark_again[] = {
-	[CONTACT] = { MARK(GIVEN, OF_CONTACT), ARGUMENTS },
-	[CODE] = { MARK(GIVEN, OF_CODE), ARGUMENTS },
-	[STORE] = { MARK(GIVEN, OF_STORE), ARGUMENTS },
-	[CONTACT_AND_CODE] = { MARK(GIVEN, OF_CONTACT_AND_CODE), ARGUMENTS },
-	[CONTACT_AND_STORE] = { MARK(GIVEN, OF_CONTACT_AND_STORE), ARGUMENTS },
+static CrmPlan marks[] = {
+	[CONTACT] = { MARK(OF_CONTACTS, "s.contact_id"), ARGUMENTS },
+	[CODE] = { MARK(" WHERE s.qr_code_id = ANY ($2)", "s.qr_code_id"), ARGUMENTS },
+	[STORE] = { MARK(WITH_STORE OF_STORES, "q.store_id"), ARGUMENTS },
+	[CONTACT_AND_CODE] = { MARK(OF_CONTACTS, "s.contact_id, s.qr_code_id"), ARGUMENTS },
+	[CONTACT_AND_STORE] = { MARK(WITH_STORE OF_CONTACTS, "s.contact_id, q.store_id"), ARGUMENTS },
 };
 /* clang-format on */
 
+/*
+ * The same for single scans among many of others: counts no more of them than
+ * are needed to know.
+ */
+#define MARK_GIVEN(same_subject)                                                      \
+	"INSERT INTO crm.scan_flag (contact_id, scan_id, scan_limit, occurred_at)"        \
+	" SELECT s.contact_id, s.scan_id, $5, s.occurred_at"                              \
+	" FROM unnest($1, $2, $3, $4) AS s(contact_id, scan_id, qr_code_id, occurred_at)" \
+	" WHERE (SELECT count(*) FROM (SELECT FROM crm.scan x WHERE " same_subject        \
+	"   AND x.occurred_at > s.occurred_at - $7 AND x.occurred_at <= s.occurred_at"    \
+	"   AND (x.occurred_at, x.scan_id, x.contact_id)"                                 \
+	"    <= (s.occurred_at, s.scan_id, s.contact_id) LIMIT $6 + 1) w) > $6"           \
+	" ON CONFLICT DO NOTHING"
+
+static CrmPlan mark_given_by_code = { MARK_GIVEN("x.qr_code_id = s.qr_code_id"),
+									  7,
+									  { INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
+										TIMESTAMPTZARRAYOID, TEXTOID, INT4OID, INTERVALOID } };
+static CrmPlan mark_given_by_store = {
+	MARK_GIVEN(
+		"x.qr_code_id = ANY (ARRAY(SELECT c.qr_code_id FROM crm.qr_code c"
+		" JOIN crm.qr_code b ON b.store_id = c.store_id WHERE b.qr_code_id = s.qr_code_id))"),
+	7,
+	{ INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTOID, INT4OID, INTERVALOID }
+};
+
+static CrmPlan find_period = { "SELECT min(t.at), max(t.at) FROM unnest($1) AS t(at)",
+							   1,
+							   { TIMESTAMPTZARRAYOID } };
 static CrmPlan forget_marks = { "DELETE FROM crm.scan_flag f WHERE f.contact_id = ANY ($1)",
 								1,
 								{ INT8ARRAYOID } };
@@ -157,21 +166,21 @@ lock_subjects(CrmPlan *plan, Datum codes, uint16 kind)
 	}
 }
 
-typedef struct Limit
+typedef struct ScanLimit
 {
 	Subject subject;
 	Datum name;
 	Datum max_scans;
 	Datum period;
-} Limit;
+} ScanLimit;
 
 static int
-read_limits(Limit **limits)
+read_limits(ScanLimit **limits)
 {
 	int n = crm_run(&select_limits, NULL, NULL);
 	bool isnull;
 
-	*limits = palloc(sizeof(Limit) * Max(n, 1));
+	*limits = palloc(sizeof(ScanLimit) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
 		bool by_contact = DatumGetBool(crm_result(i, BY_CONTACT, &isnull));
@@ -191,21 +200,32 @@ read_limits(Limit **limits)
 	return n;
 }
 
+/* Marks by scans of whole subjects from one time to another. */
 static void
-mark(CrmPlan *plans, const Limit *limits, int nlimits, const Datum *scans)
+mark(const ScanLimit *limit, Datum contacts, Datum codes, TimestampTz first, TimestampTz last)
 {
-	for (int i = 0; i < nlimits; i++)
-	{
-		Datum values[7] = { scans[0],        scans[1],       scans[2],
-							scans[3],        limits[i].name, limits[i].max_scans,
-							limits[i].period };
+	Datum values[7] = { contacts,
+						codes,
+						limit->name,
+						limit->max_scans,
+						limit->period,
+						TimestampTzGetDatum(first),
+						TimestampTzGetDatum(last) };
 
-		crm_run(&plans[limits[i].subject], values, NULL);
-	}
+	crm_run(&marks[limit->subject], values, NULL);
 }
 
 static void
-lock_for(const Limit *limits, int n, Datum codes)
+mark_given(const ScanLimit *limit, const Datum *scans)
+{
+	Datum values[7] = { scans[0],    scans[1],         scans[2],     scans[3],
+						limit->name, limit->max_scans, limit->period };
+
+	crm_run(limit->subject == CODE ? &mark_given_by_code : &mark_given_by_store, values, NULL);
+}
+
+static void
+lock_for(const ScanLimit *limits, int n, Datum codes)
 {
 	bool by_code = false;
 	bool by_store = false;
@@ -224,20 +244,27 @@ lock_for(const Limit *limits, int n, Datum codes)
 void
 crm_scan_flag_new(const Datum *scans)
 {
-	Limit *limits;
+	ScanLimit *limits;
 	int n = read_limits(&limits);
+	TimestampTz first;
+	TimestampTz last;
+	bool isnull;
 
 	if (n == 0)
 		return;
 	lock_for(limits, n, scans[2]);
-	mark(mark_new, limits, n, scans);
+	crm_run(&find_period, &scans[3], NULL);
+	first = DatumGetTimestampTz(crm_result(0, 1, &isnull));
+	last = DatumGetTimestampTz(crm_result(0, 2, &isnull));
+	for (int i = 0; i < n; i++)
+		mark(&limits[i], scans[0], scans[2], first, last);
 }
 
 void
 crm_scan_flag_lock(const int64 *contacts, int ncontacts)
 {
 	Datum value = crm_int64_array(contacts, ncontacts);
-	Limit *limits;
+	ScanLimit *limits;
 	int n = read_limits(&limits);
 	bool isnull;
 
@@ -253,7 +280,7 @@ void
 crm_scan_flag_again(const int64 *contacts, int ncontacts)
 {
 	Datum value = crm_int64_array(contacts, ncontacts);
-	Limit *limits;
+	ScanLimit *limits;
 	int n;
 
 	crm_run(&forget_marks, &value, NULL);
@@ -266,7 +293,12 @@ crm_scan_flag_again(const int64 *contacts, int ncontacts)
 		crm_run(&select_scans, &value, NULL);
 		for (int i = 0; i < CRM_SCAN_COLUMNS; i++)
 			scans[i] = crm_result(0, i + 1, &isnull);
-		if (!isnull)
-			mark(mark_again, limits, n, scans);
+		for (int i = 0; i < n && !isnull; i++)
+		{
+			if (limits[i].subject == CODE || limits[i].subject == STORE)
+				mark_given(&limits[i], scans);
+			else
+				mark(&limits[i], value, scans[2], DT_NOBEGIN, DT_NOEND);
+		}
 	}
 }

@@ -149,8 +149,8 @@ SELECT is((SELECT (raw_scans, events)::text FROM crm.profile_counter WHERE conta
 SELECT is((SELECT (source, qr_code_id, account_id)::text FROM crm.acquisition WHERE contact_id = 30), '(follow,,1)', 'and won nobody');
 
 -- replays
-SELECT is((SELECT array_agg(DISTINCT (s.contact_id, s.scan_id, s.is_first)::text) FROM generate_series(1, 3) AS n, LATERAL crm.scan('d1', 'sh', 'o' || (3 + 0 * n), '2024-05-01Z', 'key') AS s),
-    (SELECT array_agg((3, scan_id, true)::text) FROM crm.scan WHERE contact_id = 3), 'a replay gives the first answer');
+SELECT array_agg(DISTINCT (s.contact_id, s.scan_id, s.is_first)::text) AS answers FROM generate_series(1, 3) AS n, LATERAL crm.scan('d1', 'sh', 'o' || (3 + 0 * n), '2024-05-01Z', 'key') AS s \gset
+SELECT is(:'answers'::text[], (SELECT array_agg((3, scan_id, true)::text) FROM crm.scan WHERE contact_id = 3), 'a replay gives the first answer');
 SELECT throws_ok($$SELECT crm.scan('c1', 'sh', 'o3', '2024-05-01Z', 'key')$$, '23505', NULL, 'another code under the key does not');
 
 -- rows of one statement, in no order, and rows that come late

@@ -19,7 +19,7 @@ my $seed = $ENV{CRM_SEED} // int(rand(1_000_000));
 srand($seed);
 diag("CRM_SEED=$seed");
 my $nscans    = $ENV{CRM_SCANS} // 200_000;
-my $ncontacts = 200;
+my $ncontacts = 40;
 
 my $node = crm_node('scans', conf => "max_connections = 20\nfsync = off\n");
 my $db   = crm_database($node, 'shop');
