@@ -20,6 +20,22 @@ LANGUAGE c AS 'MODULE_PATHNAME', 'crm_refuse_change';
 COMMENT ON FUNCTION crm.refuse_change() IS 'Trigger: refuses UPDATE, DELETE and TRUNCATE outside the extension; its argument is the hint.';
 REVOKE ALL ON FUNCTION crm.refuse_change() FROM PUBLIC;
 
+CREATE FUNCTION crm.codes_changed() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'crm_codes_changed';
+COMMENT ON FUNCTION crm.codes_changed() IS 'Trigger: counts scans anew when a code or the time zone of its account changed; keeps codes that have scans.';
+REVOKE ALL ON FUNCTION crm.codes_changed() FROM PUBLIC;
+
+CREATE FUNCTION crm.scan_limits_changed() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'crm_scan_limits_changed';
+COMMENT ON FUNCTION crm.scan_limits_changed() IS 'Trigger: marks scans anew when a limit changed.';
+REVOKE ALL ON FUNCTION crm.scan_limits_changed() FROM PUBLIC;
+
+CREATE FUNCTION crm.scan_window_start(at timestamptz, dedup_window interval,
+    valid_from timestamptz DEFAULT NULL, time_zone text DEFAULT NULL) RETURNS timestamptz
+LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'crm_sql_scan_window_start';
+COMMENT ON FUNCTION crm.scan_window_start(timestamptz, interval, timestamptz, text) IS 'Start of the window in which a scan at that time counts once; -infinity where the window is for ever.';
+REVOKE ALL ON FUNCTION crm.scan_window_start(timestamptz, interval, timestamptz, text) FROM PUBLIC;
+
 CREATE FUNCTION crm.recompute(contact_id bigint DEFAULT NULL) RETURNS bigint
 LANGUAGE c AS 'MODULE_PATHNAME', 'crm_sql_recompute';
 COMMENT ON FUNCTION crm.recompute(bigint) IS 'Makes everything derived anew from the facts, of one contact or of all; returns how many contacts.';

@@ -109,8 +109,11 @@ CREATE TABLE IF NOT EXISTS crm.qr_code (
 	valid_from timestamptz,
 	valid_until timestamptz,
 	version integer NOT NULL DEFAULT 1,
-	UNIQUE (account_id, scene)
+	UNIQUE (account_id, scene),
+	CHECK (dedup_scope <> 'campaign' OR campaign IS NOT NULL),
+	CHECK (dedup_scope <> 'store' OR store_id IS NOT NULL)
 );
+CREATE INDEX IF NOT EXISTS qr_code_store_id_idx ON crm.qr_code (store_id);
 COMMENT ON TABLE crm.qr_code IS 'A parametric QR code.';
 COMMENT ON COLUMN crm.qr_code.qr_code_id IS 'Id of the code.';
 COMMENT ON COLUMN crm.qr_code.account_id IS 'Account whose code it is.';
@@ -119,8 +122,8 @@ COMMENT ON COLUMN crm.qr_code.store_id IS 'Shop where the code hangs.';
 COMMENT ON COLUMN crm.qr_code.campaign IS 'Campaign the code belongs to.';
 COMMENT ON COLUMN crm.qr_code.associate_id IS 'Sales associate whose code it is.';
 COMMENT ON COLUMN crm.qr_code.dedup_scope IS 'A scan counts once per code, per campaign or per store.';
-COMMENT ON COLUMN crm.qr_code.dedup_window IS 'Length of the tumbling window in which a scan counts once; NULL means for ever.';
-COMMENT ON COLUMN crm.qr_code.valid_from IS 'First moment at which the code is valid; windows start here.';
+COMMENT ON COLUMN crm.qr_code.dedup_window IS 'Length of the tumbling window in which a scan counts once, in the time zone of the account; NULL means for ever.';
+COMMENT ON COLUMN crm.qr_code.valid_from IS 'First moment at which the code is valid; windows begin here, else with 1970.';
 COMMENT ON COLUMN crm.qr_code.valid_until IS 'Moment at which the code ends.';
 COMMENT ON COLUMN crm.qr_code.version IS 'Counts the saves of the definition.';
 
@@ -132,6 +135,7 @@ CREATE TABLE IF NOT EXISTS crm.scan (
 	recorded_at timestamptz NOT NULL DEFAULT crm.now(),
 	PRIMARY KEY (contact_id, scan_id, recorded_at)
 ) PARTITION BY RANGE (recorded_at);
+CREATE INDEX IF NOT EXISTS scan_qr_code_id_occurred_at_idx ON crm.scan (qr_code_id, occurred_at);
 COMMENT ON TABLE crm.scan IS 'Every raw scan of a QR code. A fact: rows are only added.';
 COMMENT ON COLUMN crm.scan.contact_id IS 'Who scanned.';
 COMMENT ON COLUMN crm.scan.scan_id IS 'Id of the scan.';
@@ -155,6 +159,62 @@ COMMENT ON COLUMN crm.first_scan.scope_id IS 'The code''s id, the campaign''s na
 COMMENT ON COLUMN crm.first_scan.window_start IS 'Start of the window; -infinity where it is for ever.';
 COMMENT ON COLUMN crm.first_scan.scan_id IS 'The scan.';
 COMMENT ON COLUMN crm.first_scan.occurred_at IS 'When it was scanned.';
+
+CREATE TABLE IF NOT EXISTS crm.scan_limit (
+	name text PRIMARY KEY,
+	per text[] NOT NULL DEFAULT '{contact}'
+		CHECK (per <@ '{contact,code,store}' AND pg_catalog.cardinality(per) > 0),
+	max_scans integer NOT NULL,
+	period interval NOT NULL,
+	label text,
+	version integer NOT NULL DEFAULT 1
+);
+COMMENT ON TABLE crm.scan_limit IS 'How many scans are usual in a period; those beyond are marked in crm.scan_flag.';
+COMMENT ON COLUMN crm.scan_limit.name IS 'Name of the limit.';
+COMMENT ON COLUMN crm.scan_limit.per IS 'Scans counted together: those of one contact, code or store, or of several of these at once.';
+COMMENT ON COLUMN crm.scan_limit.max_scans IS 'So many scans in the period that ends with a scan are not marked; one more is.';
+COMMENT ON COLUMN crm.scan_limit.period IS 'Length of the period; a day is 24 hours.';
+COMMENT ON COLUMN crm.scan_limit.label IS 'Name shown to people.';
+COMMENT ON COLUMN crm.scan_limit.version IS 'Counts the saves of the definition.';
+
+CREATE TABLE IF NOT EXISTS crm.scan_flag (
+	contact_id bigint NOT NULL,
+	scan_id bigint NOT NULL,
+	scan_limit text NOT NULL,
+	occurred_at timestamptz NOT NULL,
+	recorded_at timestamptz NOT NULL DEFAULT crm.now(),
+	PRIMARY KEY (contact_id, scan_id, scan_limit)
+);
+COMMENT ON TABLE crm.scan_flag IS 'Scans that came faster than a limit allows. They are stored and count like others.';
+COMMENT ON COLUMN crm.scan_flag.contact_id IS 'Who scanned.';
+COMMENT ON COLUMN crm.scan_flag.scan_id IS 'The scan.';
+COMMENT ON COLUMN crm.scan_flag.scan_limit IS 'Name of the limit.';
+COMMENT ON COLUMN crm.scan_flag.occurred_at IS 'When it was scanned.';
+COMMENT ON COLUMN crm.scan_flag.recorded_at IS 'When it was marked.';
+
+CREATE TABLE IF NOT EXISTS crm.acquisition (
+	contact_id bigint PRIMARY KEY,
+	source text NOT NULL,
+	source_id bigint,
+	qr_code_id bigint,
+	campaign text,
+	store_id bigint,
+	associate_id bigint,
+	account_id bigint,
+	occurred_at timestamptz NOT NULL,
+	recorded_at timestamptz NOT NULL DEFAULT crm.now()
+);
+COMMENT ON TABLE crm.acquisition IS 'By what a contact was won: the first scan or follow that was recorded, with what its code said then. Written once.';
+COMMENT ON COLUMN crm.acquisition.contact_id IS 'Who was won.';
+COMMENT ON COLUMN crm.acquisition.source IS 'scan or follow, or what the brand inserts for contacts won elsewhere.';
+COMMENT ON COLUMN crm.acquisition.source_id IS 'Id of the scan or of the event.';
+COMMENT ON COLUMN crm.acquisition.qr_code_id IS 'The code; of a follow that of its scene.';
+COMMENT ON COLUMN crm.acquisition.campaign IS 'Campaign of the code at that time.';
+COMMENT ON COLUMN crm.acquisition.store_id IS 'Shop of the code at that time.';
+COMMENT ON COLUMN crm.acquisition.associate_id IS 'Sales associate of the code at that time.';
+COMMENT ON COLUMN crm.acquisition.account_id IS 'Account of the code or of the follow.';
+COMMENT ON COLUMN crm.acquisition.occurred_at IS 'When it was scanned or followed.';
+COMMENT ON COLUMN crm.acquisition.recorded_at IS 'When the database learnt of it.';
 
 CREATE TABLE IF NOT EXISTS crm.transaction (
 	contact_id bigint NOT NULL,
@@ -307,6 +367,9 @@ CREATE OR REPLACE TRIGGER crm_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE 
 CREATE OR REPLACE TRIGGER crm_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON crm.scan
 	FOR EACH STATEMENT EXECUTE FUNCTION crm.refuse_change('Facts are append-only: scans stay as they were recorded.');
 
+CREATE OR REPLACE TRIGGER crm_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON crm.acquisition
+	FOR EACH STATEMENT EXECUTE FUNCTION crm.refuse_change('A source is written once; later touches are scans and follows.');
+
 CREATE OR REPLACE TRIGGER crm_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON crm.identity
 	FOR EACH STATEMENT EXECUTE FUNCTION crm.refuse_change('Identifiers change hands with crm.bind_mobile() and crm.merge().');
 
@@ -321,3 +384,20 @@ CREATE OR REPLACE TRIGGER crm_contact_added AFTER INSERT ON crm.contact
 
 CREATE OR REPLACE TRIGGER crm_identity_added AFTER INSERT ON crm.identity
 	REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION crm.identity_added();
+
+-- triggers: what scans are counted by
+
+CREATE OR REPLACE TRIGGER crm_codes_changed AFTER UPDATE ON crm.qr_code
+	REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION crm.codes_changed();
+
+CREATE OR REPLACE TRIGGER crm_codes_deleted AFTER DELETE ON crm.qr_code
+	REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION crm.codes_changed();
+
+CREATE OR REPLACE TRIGGER crm_refuse_change BEFORE TRUNCATE ON crm.qr_code
+	FOR EACH STATEMENT EXECUTE FUNCTION crm.refuse_change('Delete the codes that have no scans; let others end by valid_until.');
+
+CREATE OR REPLACE TRIGGER crm_codes_changed AFTER UPDATE ON crm.account
+	REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION crm.codes_changed();
+
+CREATE OR REPLACE TRIGGER crm_scan_limits_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON crm.scan_limit
+	FOR EACH STATEMENT EXECUTE FUNCTION crm.scan_limits_changed();

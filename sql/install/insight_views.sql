@@ -109,6 +109,10 @@ SELECT s.contact_id, s.occurred_at, 'scan', 'scan', s.scan_id,
                       FROM crm.qr_code AS q WHERE q.qr_code_id = s.qr_code_id), '{}')
   FROM crm.scan AS s
 UNION ALL
+SELECT g.contact_id, g.occurred_at, 'scan_flag', 'scan_flag', g.scan_id,
+       pg_catalog.jsonb_build_object('scan_limit', g.scan_limit)
+  FROM crm.scan_flag AS g
+UNION ALL
 SELECT w.contact_id, w.awarded_at, 'award', 'award', w.source_id,
        pg_catalog.jsonb_build_object('achievement', w.achievement, 'threshold', w.threshold)
   FROM crm.award AS w
@@ -147,7 +151,7 @@ SELECT l.contact_id, l.unmerged_at, 'unmerge', 'merge_ledger', l.merge_id,
 COMMENT ON VIEW crm.contact_timeline IS 'Everything that happened to a contact, facts and what followed from them; read it for one contact_id, sorted by occurred_at.';
 COMMENT ON COLUMN crm.contact_timeline.contact_id IS 'The contact.';
 COMMENT ON COLUMN crm.contact_timeline.occurred_at IS 'When it happened.';
-COMMENT ON COLUMN crm.contact_timeline.kind IS 'purchase, refund, scan, the kind of an event, award, award_moved, award_revoked, award_regranted, stage, points_earned, points_spent, points_reversed, tier, merge or unmerge.';
+COMMENT ON COLUMN crm.contact_timeline.kind IS 'purchase, refund, scan, scan_flag, the kind of an event, award, award_moved, award_revoked, award_regranted, stage, points_earned, points_spent, points_reversed, tier, merge or unmerge.';
 COMMENT ON COLUMN crm.contact_timeline.source_table IS 'Table of schema crm that holds the row.';
 COMMENT ON COLUMN crm.contact_timeline.source_id IS 'Id of the row in that table; for an award the id of the fact that gained it; NULL for a stage.';
 COMMENT ON COLUMN crm.contact_timeline.detail IS 'What the row says, one jsonb object, without mobile numbers that the extension recorded.';
@@ -155,12 +159,14 @@ COMMENT ON COLUMN crm.contact_timeline.detail IS 'What the row says, one jsonb o
 CREATE OR REPLACE VIEW crm.scan_count AS
 SELECT s.qr_code_id, q.campaign, q.store_id, q.associate_id,
        (pg_catalog.timezone(COALESCE(a.time_zone, crm.default_time_zone()), s.occurred_at))::date AS day,
-       pg_catalog.count(*) AS scans, pg_catalog.count(f.scan_id) AS counted
+       pg_catalog.count(*) AS scans, pg_catalog.count(f.scan_id) AS counted, pg_catalog.count(g.scan_id) AS flagged
   FROM crm.scan AS s
   LEFT JOIN crm.qr_code AS q ON q.qr_code_id = s.qr_code_id
   LEFT JOIN crm.account AS a ON a.account_id = q.account_id
   LEFT JOIN (SELECT DISTINCT c.contact_id, c.scan_id FROM crm.first_scan AS c) AS f
        ON f.contact_id = s.contact_id AND f.scan_id = s.scan_id
+  LEFT JOIN (SELECT DISTINCT c.contact_id, c.scan_id FROM crm.scan_flag AS c) AS g
+       ON g.contact_id = s.contact_id AND g.scan_id = s.scan_id
  GROUP BY 1, 2, 3, 4, 5;
 COMMENT ON VIEW crm.scan_count IS 'Scans of each code and day, all and those that count.';
 COMMENT ON COLUMN crm.scan_count.qr_code_id IS 'The code.';
@@ -170,3 +176,32 @@ COMMENT ON COLUMN crm.scan_count.associate_id IS 'Sales associate whose code it 
 COMMENT ON COLUMN crm.scan_count.day IS 'Day in the time zone of the code''s account, else pg_crm.time_zone.';
 COMMENT ON COLUMN crm.scan_count.scans IS 'Scans on that day.';
 COMMENT ON COLUMN crm.scan_count.counted IS 'Those of them that count (crm.first_scan).';
+COMMENT ON COLUMN crm.scan_count.flagged IS 'Those of them that came faster than a limit allows (crm.scan_flag).';
+
+-- an order refunded in full counts nowhere, so not here either
+CREATE OR REPLACE VIEW crm.scan_purchase AS
+SELECT s.contact_id, s.scan_id, s.qr_code_id, q.store_id, s.occurred_at, o.transaction_id,
+       o.occurred_at AS purchased_at, o.amount, s.occurred_at - o.occurred_at AS elapsed
+  FROM crm.scan AS s
+  JOIN crm.qr_code AS q ON q.qr_code_id = s.qr_code_id
+ CROSS JOIN LATERAL (
+       SELECT t.transaction_id, t.occurred_at, t.amount
+         FROM crm.transaction AS t
+        WHERE t.contact_id = s.contact_id AND t.store_id = q.store_id AND t.kind = 'purchase'
+          AND t.occurred_at <= s.occurred_at
+          AND (t.amount = 0 OR t.amount > (SELECT COALESCE(pg_catalog.sum(r.amount), 0)
+                                             FROM crm.transaction AS r
+                                            WHERE r.contact_id = t.contact_id AND r.kind = 'refund'
+                                              AND r.refund_of = t.transaction_id))
+        ORDER BY t.occurred_at DESC, t.transaction_id DESC
+        LIMIT 1) AS o;
+COMMENT ON VIEW crm.scan_purchase IS 'The last purchase of the contact at the code''s store before each scan; scans without one are left out. For those within a day: WHERE elapsed <= interval ''1 day''.';
+COMMENT ON COLUMN crm.scan_purchase.contact_id IS 'Who scanned and bought.';
+COMMENT ON COLUMN crm.scan_purchase.scan_id IS 'The scan.';
+COMMENT ON COLUMN crm.scan_purchase.qr_code_id IS 'The code.';
+COMMENT ON COLUMN crm.scan_purchase.store_id IS 'The shop.';
+COMMENT ON COLUMN crm.scan_purchase.occurred_at IS 'When it was scanned.';
+COMMENT ON COLUMN crm.scan_purchase.transaction_id IS 'The purchase, at the time of the scan or before; not one refunded in full.';
+COMMENT ON COLUMN crm.scan_purchase.purchased_at IS 'When it was bought.';
+COMMENT ON COLUMN crm.scan_purchase.amount IS 'Amount of the purchase.';
+COMMENT ON COLUMN crm.scan_purchase.elapsed IS 'Time from the purchase to the scan.';

@@ -28,5 +28,13 @@ CREATE OR REPLACE TRIGGER crm_check_definition BEFORE INSERT OR UPDATE ON crm.qr
 CREATE OR REPLACE TRIGGER crm_log_definition AFTER INSERT OR UPDATE OR DELETE ON crm.qr_code
 	FOR EACH ROW EXECUTE FUNCTION crm.log_definition();
 
+CREATE OR REPLACE TRIGGER crm_check_definition BEFORE INSERT OR UPDATE ON crm.scan_limit
+	FOR EACH ROW EXECUTE FUNCTION crm.check_definition();
+CREATE OR REPLACE TRIGGER crm_log_definition AFTER INSERT OR UPDATE OR DELETE ON crm.scan_limit
+	FOR EACH ROW EXECUTE FUNCTION crm.log_definition();
+
+CREATE OR REPLACE TRIGGER crm_check_definition BEFORE INSERT OR UPDATE ON crm.account
+	FOR EACH ROW EXECUTE FUNCTION crm.check_definition();
+
 CREATE OR REPLACE TRIGGER crm_log_definition AFTER INSERT OR UPDATE OR DELETE ON crm.loyalty_program
 	FOR EACH ROW EXECUTE FUNCTION crm.log_definition();

@@ -8,6 +8,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
@@ -110,6 +111,20 @@ crm_check_object(const char *what, Datum value)
 				 errmsg("%s must be a jsonb object, not of type %s", what,
 						TextDatumGetCString(DirectFunctionCall1(jsonb_typeof, value))),
 				 errhint("Give names to the values, for example {\"sku\": \"A1\"}.")));
+}
+
+char *
+crm_text_member(Datum object, const char *key)
+{
+	Jsonb *document = DatumGetJsonbP(object);
+	JsonbValue *value = getKeyJsonValueFromContainer(&document->root, key, strlen(key), NULL);
+
+	if (value != NULL && value->type == jbvString)
+		return pnstrdup(value->val.string.val, value->val.string.len);
+	if (value != NULL && value->type == jbvNumeric)
+		return DatumGetCString(
+			DirectFunctionCall1(numeric_out, NumericGetDatum(value->val.numeric)));
+	return NULL;
 }
 
 void

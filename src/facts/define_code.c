@@ -1,6 +1,6 @@
 /*
  * define_code.c
- *		Saving the definition of a QR code.
+ *		Saving the definition of a QR code, and of a limit of scans.
  */
 #include "postgres.h"
 
@@ -15,6 +15,7 @@
 #include "pg_crm.h"
 
 PG_FUNCTION_INFO_V1(crm_define_qr_code);
+PG_FUNCTION_INFO_V1(crm_define_scan_limit);
 
 static CrmPlan find_account = { "SELECT account_id FROM crm.account WHERE name = $1",
 								1,
@@ -84,6 +85,59 @@ check_reference(CrmDocument *document, const char *key, CrmPlan *find, const cha
 				 errhint("Insert it into crm.%s first.", table)));
 }
 
+static CrmPlan find_other_window = {
+	"SELECT o.scene, o.dedup_window::text, q.dedup_window::text FROM crm.qr_code q"
+	" JOIN crm.qr_code o ON o.qr_code_id <> q.qr_code_id AND o.dedup_scope = q.dedup_scope"
+	"  AND CASE q.dedup_scope WHEN 'campaign' THEN o.campaign = q.campaign"
+	"   WHEN 'store' THEN o.store_id = q.store_id ELSE false END"
+	"  AND o.dedup_window::text IS DISTINCT FROM q.dedup_window::text"
+	" WHERE q.account_id = $1 AND q.scene = $2 ORDER BY o.qr_code_id LIMIT 1",
+	2,
+	{ INT8OID, TEXTOID }
+};
+
+static const char *
+window_text(int column)
+{
+	char *window = crm_result_text(0, column);
+
+	return window == NULL ? "for ever" : window;
+}
+
+/* Codes of one campaign or store each have windows of their own; seldom is that meant. */
+static void
+warn_of_other_windows(CrmDocument *document)
+{
+	JsonbValue *scene = crm_document_value(document, "scene");
+	JsonbValue *account_id = crm_document_value(document, "account_id");
+	Datum values[2];
+
+	values[0] = DirectFunctionCall1(numeric_int8, NumericGetDatum(account_id->val.numeric));
+	values[1] = PointerGetDatum(
+		cstring_to_text_with_len(scene->val.string.val, scene->val.string.len));
+	if (crm_run(&find_other_window, values, NULL) > 0)
+		ereport(WARNING,
+				(errmsg("the code of scene \"%s\" counts in other windows (%s) than this one (%s)",
+						crm_result_text(0, 1), window_text(2), window_text(3)),
+				 errhint("Give codes of one campaign or store the same dedup_window.")));
+}
+
+Datum
+crm_define_scan_limit(PG_FUNCTION_ARGS)
+{
+	static const char *const required[] = { "name", "max_scans", "period" };
+	CrmDocument *document = crm_document_open(fcinfo, "define_scan_limit");
+	CrmActing acting;
+	int version;
+
+	crm_document_check_keys(document, "scan_limit", NULL, 0);
+	crm_document_require(document, required, lengthof(required));
+	crm_connect(&acting);
+	version = crm_document_save(document, "scan_limit", required, 1);
+	crm_disconnect(&acting);
+	PG_RETURN_INT32(version);
+}
+
 Datum
 crm_define_qr_code(PG_FUNCTION_ARGS)
 {
@@ -102,6 +156,7 @@ crm_define_qr_code(PG_FUNCTION_ARGS)
 	check_reference(document, "account_id", &find_account_id, "account");
 	check_reference(document, "store_id", &find_store, "store");
 	version = crm_document_save(document, "qr_code", keys, lengthof(keys));
+	warn_of_other_windows(document);
 	crm_disconnect(&acting);
 	PG_RETURN_INT32(version);
 }

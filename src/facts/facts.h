@@ -21,6 +21,8 @@ extern void crm_check_kind(const char *value);
 extern void crm_check_amount(Datum amount, bool above_zero);
 extern void crm_check_document(const char *what, Datum value);
 extern void crm_check_object(const char *what, Datum value);
+/* a text in an object, NULL where there is none */
+extern char *crm_text_member(Datum object, const char *key);
 extern void crm_require_argument(const char *function, const char *argument, bool is_null);
 extern TimestampTz crm_time_argument(FunctionCallInfo fcinfo, int argument, bool *given);
 extern char *crm_text_argument(FunctionCallInfo fcinfo, int argument);
@@ -55,6 +57,8 @@ extern int64 crm_event_record(int64 contact_id, const char *kind, TimestampTz at
 /* scan.c */
 extern int64 crm_scan_record(int64 contact_id, int64 qr_code_id, TimestampTz at, bool *is_first);
 extern int64 crm_scan_find_code(const char *scene, int64 account_id, TimestampTz at);
+
+/* count.c: what follows from the contacts' scans alone, found anew; they are locked */
 extern void crm_scan_count(const int64 *contacts, int ncontacts);
 
 /* identity.c */

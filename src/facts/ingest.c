@@ -22,6 +22,7 @@
 #include "base/table.h"
 #include "facts/facts.h"
 #include "facts/rows.h"
+#include "facts/scans.h"
 #include "pg_crm.h"
 #include "profile/definition.h"
 #include "profile/loyalty.h"
@@ -36,6 +37,8 @@ typedef struct Batch
 	int64 size;
 	CrmFact *facts;
 	bool has_refunds;
+	CrmColumn scans[CRM_SCAN_COLUMNS];
+	CrmColumn follows[CRM_FOLLOW_COLUMNS];
 } Batch;
 
 static CrmFact *
@@ -178,6 +181,19 @@ check_manual_stage(const CrmDefinitions *definitions, Datum properties)
 }
 
 static void
+add_follow(Batch *batch, const CrmFact *fact, Datum properties)
+{
+	char *scene = crm_text_member(properties, "scene");
+
+	crm_column_add(&batch->follows[0], Int64GetDatum(fact->contact_id), false);
+	crm_column_add(&batch->follows[1], Int64GetDatum(fact->id), false);
+	crm_column_add(&batch->follows[2], Int64GetDatum(fact->account_id), fact->account_id == 0);
+	crm_column_add(&batch->follows[3], TimestampTzGetDatum(fact->occurred_at), false);
+	crm_column_add(&batch->follows[4], scene == NULL ? (Datum) 0 : CStringGetTextDatum(scene),
+				   scene == NULL);
+}
+
+static void
 read_events(Batch *batch)
 {
 	static const char *const columns[] = { "contact_id",  "event_id",   "kind",
@@ -191,6 +207,12 @@ read_events(Batch *batch)
 	AttrNumber properties = attno[5];
 	const CrmDefinitions *definitions = crm_definitions();
 	bool isnull;
+
+	crm_column_init(&batch->follows[0], INT8OID);
+	crm_column_init(&batch->follows[1], INT8OID);
+	crm_column_init(&batch->follows[2], INT8OID);
+	crm_column_init(&batch->follows[3], TIMESTAMPTZOID);
+	crm_column_init(&batch->follows[4], TEXTOID);
 
 	while (crm_rows_next(&batch->rows))
 	{
@@ -215,6 +237,8 @@ read_events(Batch *batch)
 			fact->type = CRM_FACT_MANUAL_STAGE;
 			check_manual_stage(definitions, value);
 		}
+		if (fact->kind == CRM_KIND_FOLLOW)
+			add_follow(batch, fact, value);
 		fact->earns = definitions->earning_from[CRM_EARN_EVENT] &&
 			crm_definition_earns(definitions, kind_text);
 		if (fact->earns)
@@ -227,13 +251,16 @@ read_events(Batch *batch)
 static void
 read_scans(Batch *batch)
 {
-	static const char *const columns[] = { "contact_id", "scan_id", "occurred_at" };
+	static const char *const columns[] = { "contact_id", "scan_id", "qr_code_id", "occurred_at" };
 	const AttrNumber *attno = crm_rows_attributes(&batch->rows, columns, lengthof(columns));
 	AttrNumber contact_id = attno[0];
 	AttrNumber id = attno[1];
-	AttrNumber occurred_at = attno[2];
+	AttrNumber qr_code_id = attno[2];
+	AttrNumber occurred_at = attno[3];
 	bool isnull;
 
+	for (int i = 0; i < CRM_SCAN_COLUMNS; i++)
+		crm_column_init(&batch->scans[i], i == 3 ? TIMESTAMPTZOID : INT8OID);
 	while (crm_rows_next(&batch->rows))
 	{
 		CrmFact *fact = add_fact(batch);
@@ -242,6 +269,10 @@ read_scans(Batch *batch)
 		fact->contact_id = DatumGetInt64(crm_rows_value(&batch->rows, contact_id, &isnull));
 		fact->id = DatumGetInt64(crm_rows_value(&batch->rows, id, &isnull));
 		fact->occurred_at = time_of(batch, occurred_at);
+		crm_column_add(&batch->scans[0], Int64GetDatum(fact->contact_id), false);
+		crm_column_add(&batch->scans[1], Int64GetDatum(fact->id), false);
+		crm_column_add(&batch->scans[2], crm_rows_value(&batch->rows, qr_code_id, &isnull), false);
+		crm_column_add(&batch->scans[3], TimestampTzGetDatum(fact->occurred_at), false);
 	}
 }
 
@@ -320,51 +351,36 @@ check_refunds(const Batch *batch)
 	crm_disconnect(&acting);
 }
 
-static CrmPlan count_scans = {
-	"INSERT INTO crm.first_scan AS f (contact_id, scope, scope_id, window_start, scan_id, occurred_at)"
-	" SELECT DISTINCT ON (s.contact_id, s.qr_code_id) s.contact_id, 'code', s.qr_code_id::text,"
-	" '-infinity'::timestamptz, s.scan_id, s.occurred_at"
-	" FROM unnest($1, $2) AS n(contact_id, scan_id)"
-	" JOIN crm.scan s ON s.contact_id = n.contact_id AND s.scan_id = n.scan_id"
-	" ORDER BY s.contact_id, s.qr_code_id, s.occurred_at, s.scan_id"
-	" ON CONFLICT (contact_id, scope, scope_id, window_start) DO UPDATE"
-	" SET scan_id = excluded.scan_id, occurred_at = excluded.occurred_at"
-	" WHERE (excluded.occurred_at, excluded.scan_id) < (f.occurred_at, f.scan_id)",
-	2,
-	{ INT8ARRAYOID, INT8ARRAYOID }
-};
-static CrmPlan find_unknown_code = {
-	"SELECT s.qr_code_id FROM unnest($1, $2) AS n(contact_id, scan_id)"
-	" JOIN crm.scan s ON s.contact_id = n.contact_id AND s.scan_id = n.scan_id"
-	" WHERE NOT EXISTS (SELECT FROM crm.qr_code q WHERE q.qr_code_id = s.qr_code_id) LIMIT 1",
-	2,
-	{ INT8ARRAYOID, INT8ARRAYOID }
-};
+static void
+arrays_of(CrmColumn *columns, int ncolumns, Datum *arrays)
+{
+	for (int i = 0; i < ncolumns; i++)
+		arrays[i] = crm_column_array(&columns[i]);
+}
 
 static void
-deduplicate_scans(const Batch *batch)
+take_scans(Batch *batch)
 {
 	CrmActing acting;
-	CrmColumn contacts;
-	CrmColumn ids;
-	Datum values[2];
+	Datum arrays[CRM_SCAN_COLUMNS];
 
 	crm_connect(&acting);
-	crm_column_init(&contacts, INT8OID);
-	crm_column_init(&ids, INT8OID);
-	for (int64 i = 0; i < batch->n; i++)
-	{
-		crm_column_add(&contacts, Int64GetDatum(batch->facts[i].contact_id), false);
-		crm_column_add(&ids, Int64GetDatum(batch->facts[i].id), false);
-	}
-	values[0] = crm_column_array(&contacts);
-	values[1] = crm_column_array(&ids);
-	if (crm_run(&find_unknown_code, values, NULL) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("QR code %lld does not exist", (long long) crm_result_int64(0, 1)),
-				 errhint("Define the code with crm.define_qr_code() first.")));
-	crm_run(&count_scans, values, NULL);
+	arrays_of(batch->scans, CRM_SCAN_COLUMNS, arrays);
+	crm_scan_count_new(arrays);
+	crm_scan_flag_new(arrays);
+	crm_acquisition_by_scans(arrays);
+	crm_disconnect(&acting);
+}
+
+static void
+take_follows(Batch *batch)
+{
+	CrmActing acting;
+	Datum arrays[CRM_FOLLOW_COLUMNS];
+
+	crm_connect(&acting);
+	arrays_of(batch->follows, CRM_FOLLOW_COLUMNS, arrays);
+	crm_acquisition_by_follows(arrays);
 	crm_disconnect(&acting);
 }
 
@@ -414,10 +430,13 @@ crm_ingest(PG_FUNCTION_ARGS)
 			if (batch.has_refunds)
 				check_refunds(&batch);
 			else
-				deduplicate_scans(&batch);
+				take_scans(&batch);
 		}
 		crm_profile_settle(batch.facts, batch.n);
 		crm_loyalty_settle(batch.facts, batch.n);
+		/* their contacts are locked by now */
+		if (batch.follows[0].n > 0)
+			take_follows(&batch);
 	}
 	crm_rows_close(&batch.rows);
 	crm_act_end(&acting);

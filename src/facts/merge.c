@@ -18,6 +18,7 @@
 #include "base/db.h"
 #include "facts/record.h"
 #include "facts/rekey.h"
+#include "facts/scans.h"
 #include "profile/loyalty.h"
 #include "profile/profile.h"
 
@@ -217,6 +218,8 @@ give_rows(int64 loser, int64 survivor, Moved *moved)
 {
 	Datum values[2];
 	CrmReferrer *referrers;
+	Datum rows;
+	bool isnull;
 	int n;
 
 	values[0] = Int64GetDatum(loser);
@@ -228,13 +231,13 @@ give_rows(int64 loser, int64 survivor, Moved *moved)
 	crm_run(&mark_duplicates, values, NULL);
 	crm_run(&select_identities, values, NULL);
 	note_result(moved, "*identity");
+	rows = crm_acquisition_merge(loser, survivor, &isnull);
+	note(moved, "*acquisition", rows, isnull);
 
 	referrers = crm_referrers(&n);
 	for (int i = 0; i < n; i++)
 	{
-		bool isnull;
-		Datum rows = crm_rekey(&referrers[i], loser, survivor, &isnull);
-
+		rows = crm_rekey(&referrers[i], loser, survivor, &isnull);
 		note(moved, referrers[i].label, rows, isnull);
 	}
 	crm_run(&delete_derived, values, NULL);
@@ -282,6 +285,7 @@ join(const int64 *contacts, const char *reason, const char *shared_mobile)
 	Oid row_type;
 	bool isnull;
 
+	crm_scan_flag_lock(contacts, 2);
 	values[0] = crm_int64_array(contacts, 2);
 	crm_run(&lock_contacts, values, NULL);
 	values[1] = shared_mobile == NULL ? (Datum) 0 : CStringGetTextDatum(shared_mobile);

@@ -25,7 +25,7 @@ static CrmPlan find_referrers = {
 	"SELECT c.oid, a.attnum, c.relowner,"
 	" n.nspname = 'crm' AND c.relname IN ('transaction', 'event', 'scan'),"
 	" n.nspname = 'crm' AND c.relname IN ('transaction', 'event', 'scan', 'identity', 'contact',"
-	"  'point_entry'),"
+	"  'point_entry', 'acquisition'),"
 	" format('%I.%I', n.nspname, c.relname), quote_ident(a.attname),"
 	" CASE WHEN n.nspname = 'crm' AND a.attname = 'contact_id' THEN c.relname::text"
 	"  ELSE format('%s.%s.%s', n.nspname, c.relname, a.attname) END,"

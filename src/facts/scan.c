@@ -40,19 +40,6 @@ static CrmPlan counts_now = {
 	2,
 	{ INT8OID, INT8OID }
 };
-static CrmPlan forget_counts = { "DELETE FROM crm.first_scan f WHERE f.contact_id = ANY ($1)",
-								 1,
-								 { INT8ARRAYOID } };
-static CrmPlan count_again = {
-	"INSERT INTO crm.first_scan (contact_id, scope, scope_id, window_start, scan_id, occurred_at)"
-	" SELECT DISTINCT ON (s.contact_id, s.qr_code_id) s.contact_id, 'code', s.qr_code_id::text,"
-	" '-infinity'::timestamptz, s.scan_id, s.occurred_at"
-	" FROM crm.scan s WHERE s.contact_id = ANY ($1)"
-	" ORDER BY s.contact_id, s.qr_code_id, s.occurred_at, s.scan_id",
-	1,
-	{ INT8ARRAYOID }
-};
-
 static Code
 read_code(const char *scene, int64 account_id)
 {
@@ -119,20 +106,6 @@ crm_scan_record(int64 contact_id, int64 qr_code_id, TimestampTz at, bool *is_fir
 	*is_first = crm_run(&counts_now, values, NULL) > 0;
 	crm_disconnect(&acting);
 	return id;
-}
-
-/* Which scans of the contacts count, found anew from all of them. */
-void
-crm_scan_count(const int64 *contacts, int ncontacts)
-{
-	CrmActing acting;
-	Datum value;
-
-	crm_connect(&acting);
-	value = crm_int64_array(contacts, ncontacts);
-	crm_run(&forget_counts, &value, NULL);
-	crm_run(&count_again, &value, NULL);
-	crm_disconnect(&acting);
 }
 
 static void

@@ -17,6 +17,7 @@
 #include "base/table.h"
 #include "facts/record.h"
 #include "facts/rekey.h"
+#include "facts/scans.h"
 #include "profile/loyalty.h"
 #include "profile/profile.h"
 
@@ -354,8 +355,10 @@ unmerge(Merge *merge)
 	Datum values[3];
 	CrmReferrer *referrers;
 	int64 contacts[2];
+	bool isnull;
 	int n;
 
+	crm_scan_flag_lock(&merge->survivor, 1);
 	restore_survivor(merge);
 	restore_contact(merge);
 	referrers = crm_referrers(&n);
@@ -364,6 +367,12 @@ unmerge(Merge *merge)
 	run_listed(merge, "*external_ref", &give_references, NULL);
 	run_listed(merge, "*identity", &give_identities, NULL);
 	run_listed(merge, "*membership", &part_memberships, NULL);
+	values[0] = merge->moved;
+	values[1] = CStringGetTextDatum("*acquisition");
+	crm_run(&find_rows, values, NULL);
+	(void) crm_result(0, 1, &isnull);
+	if (!isnull)
+		crm_acquisition_swap(merge->survivor, merge->other);
 
 	values[0] = Int64GetDatum(merge->survivor);
 	values[1] = Int64GetDatum(merge->other);

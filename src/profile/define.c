@@ -12,6 +12,7 @@
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "pgtime.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -40,6 +41,10 @@
 /* thresholds are compared as integers too */
 #define MAX_THRESHOLD   INT64CONST(1000000000000000000)
 #define RECOMPUTE_CHUNK 10000
+/* of a window or a period */
+#define MAX_YEARS 100
+/* so many scans may have to be looked at for each new one */
+#define MAX_SCANS 10000
 
 PG_FUNCTION_INFO_V1(crm_define_achievement);
 PG_FUNCTION_INFO_V1(crm_define_stage_rule);
@@ -241,34 +246,98 @@ check_achievement(const Row *row)
 		(void) crm_achievement_rule_parse(rule);
 }
 
+/* A length of time that is above 0; one value of months, or of days and hours. */
+static void
+check_interval(const char *what, const Interval *length, bool months, const char *hint)
+{
+	char *text = DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(length)));
+
+	if (length->month < 0 || length->day < 0 || length->time < 0 ||
+		(length->month == 0 && length->day == 0 && length->time == 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION), errmsg("%s %s is not above 0", what, text),
+				 errhint("%s", hint)));
+	if (length->month > 0 && (!months || length->day > 0 || length->time > 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 months ? errmsg("%s %s mixes months with days", what, text)
+						: errmsg("%s %s is of months, which differ in length", what, text),
+				 errhint("%s", hint)));
+	if (length->month > MAX_YEARS * MONTHS_PER_YEAR || length->day > MAX_YEARS * DAYS_PER_YEAR ||
+		length->time > MAX_YEARS * DAYS_PER_YEAR * USECS_PER_DAY)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("%s %s is longer than %d years", what, text, MAX_YEARS),
+				 errhint("%s", hint)));
+}
+
 static void
 check_qr_code(const Row *row)
 {
-	char *dedup_scope = text_of(row, "dedup_scope");
+	char *scope = text_of(row, "dedup_scope");
+	char *campaign = text_of(row, "campaign");
+	bool no_store;
 	bool no_window;
 	bool no_start;
 	bool no_end;
+	Datum window = value_of(row, "dedup_window", &no_window);
 	TimestampTz start = DatumGetTimestampTz(value_of(row, "valid_from", &no_start));
 	TimestampTz end = DatumGetTimestampTz(value_of(row, "valid_until", &no_end));
 
-	(void) value_of(row, "dedup_window", &no_window);
+	(void) value_of(row, "store_id", &no_store);
 	check_length("scene", text_of(row, "scene"), MAX_SCENE_BYTES);
-	if (!no_window ||
-		(dedup_scope != NULL &&
-		 (strcmp(dedup_scope, "campaign") == 0 || strcmp(dedup_scope, "store") == 0)))
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 no_window ? errmsg("dedup_scope \"%s\" is not supported yet", dedup_scope)
-					   : errmsg("dedup_window is not supported yet"),
-			 errhint(
-				 "A scan counts once per code for ever; other scopes and windows come with the next version.")));
+	if (campaign != NULL &&
+		(*campaign != '\0' || (scope != NULL && strcmp(scope, "campaign") == 0)))
+		check_length("campaign", campaign, CRM_MAX_KEY_BYTES);
+	if (scope != NULL &&
+		((strcmp(scope, "campaign") == 0 && campaign == NULL) ||
+		 (strcmp(scope, "store") == 0 && no_store)))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("dedup_scope \"%s\" of a code without a %s", scope, scope),
+				 errhint("Give the code a %s, or use dedup_scope \"code\".",
+						 strcmp(scope, "store") == 0 ? "store_id" : "campaign")));
+	if (!no_window)
+		check_interval(
+			"dedup_window", DatumGetIntervalP(window), true,
+			"Give for example 10 minutes, 1 day, 1 week or 3 months; without a window a scan counts once for ever.");
 	if (!no_start && !no_end && start >= end)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
 				 errmsg("valid_from %s is not before valid_until %s",
 						pstrdup(timestamptz_to_str(start)), pstrdup(timestamptz_to_str(end))),
 				 errhint("A code is valid from valid_from until just before valid_until.")));
+}
+
+static void
+check_account(const Row *row)
+{
+	char *zone = text_of(row, "time_zone");
+
+	if (zone != NULL && pg_tzset(zone) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("time_zone \"%s\" of an account is not known",
+						pnstrdup(zone, pg_mbcliplen(zone, strlen(zone), 40))),
+				 errhint("Name one of pg_timezone_names, for example Asia/Shanghai.")));
+}
+
+static void
+check_scan_limit(const Row *row)
+{
+	bool isnull;
+	Datum value = value_of(row, "max_scans", &isnull);
+
+	check_length("name of a scan limit", text_of(row, "name"), MAX_NAME_BYTES);
+	if (!isnull && (DatumGetInt32(value) < 1 || DatumGetInt32(value) > MAX_SCANS))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("max_scans %d is not between 1 and %d", DatumGetInt32(value), MAX_SCANS),
+				 errhint("Say how many scans are allowed in the period; more are marked.")));
+	value = value_of(row, "period", &isnull);
+	if (!isnull)
+		check_interval("period", DatumGetIntervalP(value), false,
+					   "Give for example 1 minute, 1 hour or 1 day (of 24 hours).");
 }
 
 /* Do two rows differ in a column other than these? */
@@ -337,6 +406,10 @@ crm_check_definition(PG_FUNCTION_ARGS)
 		check_achievement(&new);
 	else if (is_table(trigger, "qr_code"))
 		check_qr_code(&new);
+	else if (is_table(trigger, "account"))
+		check_account(&new);
+	else if (is_table(trigger, "scan_limit"))
+		check_scan_limit(&new);
 	else if (is_table(trigger, "stage"))
 		check_length("name of a stage", text_of(&new, "stage"), MAX_NAME_BYTES);
 	else if (crm_is_loyalty_definition(RelationGetRelid(trigger->tg_relation)))
@@ -409,7 +482,8 @@ crm_log_definition(PG_FUNCTION_ARGS)
 		if (insert || delete || rows_differ(&old, &new, no_effect, lengthof(no_effect)))
 			loyalty_changed = true;
 	}
-	else if (!is_table(trigger, "qr_code") && !is_table(trigger, "coupon"))
+	else if (!is_table(trigger, "qr_code") && !is_table(trigger, "coupon") &&
+			 !is_table(trigger, "scan_limit"))
 		crm_require_table(trigger->tg_relation, "loyalty_program");
 
 	for (int i = 0; i < lengthof(names) && name == NULL; i++)

@@ -69,11 +69,12 @@ sub one_contact
     }
     $_->{counts} = !($_->{cents} > 0 && $_->{net} == 0) for values %order;
 
-    # the earliest scan of a code counts
+    # the earliest scan of a code, campaign or store in a window counts; the zone is Asia/Shanghai
     my %first;
     for my $scan (sort { $a->{at} <=> $b->{at} || $a->{id} <=> $b->{id} } grep { $_->{type} eq 'scan' } @$facts)
     {
-        $first{ $scan->{code} } //= $scan;
+        my $start = $scan->{length} ? $scan->{at} - ($scan->{at} + 8 * 3_600_000_000) % $scan->{length} : '-infinity';
+        $first{"$scan->{scope}|$start"} //= $scan;
     }
     $_->{counts} = 1 for values %first;
 
@@ -220,7 +221,8 @@ sub crm_differences
     push @{ $facts{ $_->{contact_id} } }, { %$_, type => $_->{kind} eq 'set_stage' ? 'set_stage' : 'event' }
       for rows($ask, 'SELECT contact_id, event_id AS id, kind, ' . usec('occurred_at') . q{ AS at, account_id, properties ->> 'stage' AS stage, properties ->> 'reason' AS reason FROM crm.event});
     push @{ $facts{ $_->{contact_id} } }, { %$_, type => 'scan' }
-      for rows($ask, 'SELECT contact_id, scan_id AS id, qr_code_id AS code, ' . usec('occurred_at') . ' AS at FROM crm.scan');
+      for rows($ask, q{SELECT contact_id, scan_id AS id, dedup_scope || ' ' || CASE dedup_scope WHEN 'campaign' THEN campaign WHEN 'store' THEN store_id::text ELSE qr_code_id::text END AS scope, }
+        . usec('dedup_window') . ' AS length, ' . usec('occurred_at') . ' AS at FROM crm.scan JOIN crm.qr_code USING (qr_code_id)');
     my @strangers = grep { !$contact{$_} } keys %facts;
     return "facts of contacts that do not exist: @strangers" if @strangers;
 
@@ -243,7 +245,7 @@ sub crm_differences
         compare('award', [ $stored->("$award d.revocable") ], \@awards),
         (map { "award missing: $_" } grep { !$kept{ join '|', (split /\|/)[ 0 .. 2 ] } } @kept),
         compare('stage', [ $stored->('SELECT contact_id, ' . usec('since') . ', stage, reason FROM crm.stage_move') ], \@moves),
-        compare('scan', [ $stored->(q{SELECT contact_id, scope_id, scan_id, } . usec('occurred_at') . q{ FROM crm.first_scan WHERE scope = 'code'}) ], \@scans));
+        compare('scan', [ $stored->(q{SELECT contact_id, scope || ' ' || scope_id, CASE WHEN isfinite(window_start) THEN } . usec('window_start') . q{::text ELSE window_start::text END, scan_id, } . usec('occurred_at') . q{ FROM crm.first_scan}) ], \@scans));
 }
 
 1;

@@ -26,6 +26,7 @@ $$SELECT jsonb_build_object(
     'event', (SELECT jsonb_agg(e ORDER BY event_id) FROM crm.event e WHERE contact_id = $1),
     'scan', (SELECT jsonb_agg(s ORDER BY scan_id) FROM crm.scan s WHERE contact_id = $1),
     'first_scan', (SELECT jsonb_agg(f ORDER BY scan_id) FROM crm.first_scan f WHERE contact_id = $1),
+    'acquisition', (SELECT to_jsonb(a) FROM crm.acquisition a WHERE contact_id = $1),
     'fact_key', (SELECT jsonb_agg(k ORDER BY source, key) FROM crm.fact_key k WHERE contact_id = $1),
     'membership', (SELECT jsonb_agg(m ORDER BY loyalty_program_id) FROM crm.membership m WHERE contact_id = $1),
     'point_balance', (SELECT jsonb_agg(p ORDER BY loyalty_program_id) FROM crm.point_balance p WHERE contact_id = $1),

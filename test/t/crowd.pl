@@ -94,6 +94,19 @@ together(q{INSERT INTO seen SELECT 'scans', scan_id, is_first FROM crm.scan('ban
     q{SELECT count(DISTINCT id), count(*) FILTER (WHERE first) FROM seen WHERE what = 'scans'}           => '128|1',
     q{SELECT scans, raw_scans FROM crm.profile_counter JOIN crm.identity USING (contact_id) WHERE external_id = 'scanners'} => '1|128');
 
+one(q{INSERT INTO crm.qr_code (account_id, scene, campaign, dedup_scope) VALUES (1, 'k0', 'spring', 'campaign'), (1, 'k1', 'spring', 'campaign')});
+together(q{SELECT crm.scan('k' || :client_id % 2, 'oa', 'campaigner');}, 'scans of two codes of one campaign',
+    q{SELECT scans, raw_scans FROM crm.profile_counter JOIN crm.identity USING (contact_id) WHERE external_id = 'campaigner'} => '1|128',
+    q{SELECT count(*) FROM crm.acquisition JOIN crm.identity USING (contact_id) WHERE external_id = 'campaigner'}          => 1);
+
+# a limit for all who scan a code, kept through the mix below too
+one(q{SELECT crm.define_scan_limit('{"name": "crowd", "per": ["code"], "max_scans": 10, "period": "1 day"}')});
+one(q{INSERT INTO crm.qr_code (account_id, scene) VALUES (1, 'hot')});
+together(q{SELECT crm.scan('hot', 'oa', 'x' || :client_id);}, 'one code scanned by 64 contacts',
+    q{SELECT count(*), count(DISTINCT contact_id) FROM crm.scan JOIN crm.qr_code USING (qr_code_id) WHERE scene = 'hot'} => '128|64',
+    q{SELECT sum(counted) FROM crm.scan_count JOIN crm.qr_code USING (qr_code_id) WHERE scene = 'hot'}                  => 64,
+    q{SELECT count(*) FROM crm.scan_flag JOIN crm.scan USING (contact_id, scan_id) JOIN crm.qr_code USING (qr_code_id) WHERE scene = 'hot'} => 118);
+
 together("SELECT crm.join_loyalty($c, 'club');", 'joining the programme',
     'SELECT count(*) FROM crm.membership'                                                            => 1,
     "SELECT count(*) FROM crm.event WHERE contact_id = $c AND kind = 'join_loyalty'"                 => 1);

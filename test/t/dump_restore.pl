@@ -23,10 +23,13 @@ $node->safe_psql('shop', q{
     CREATE INDEX ON crm.associate (working_hours);
     CREATE INDEX ON crm.associate USING hash (working_hours);
     SELECT crm.define_qr_code('{"account": "shop", "scene": "door", "store_id": 1000}');
+    SELECT crm.define_qr_code('{"account": "shop", "scene": "till", "campaign": "spring", "store_id": 1000, "dedup_scope": "campaign", "dedup_window": "1 day"}');
+    SELECT crm.define_scan_limit('{"name": "fast", "max_scans": 1, "period": "1 minute"}');
     SELECT crm.define_achievement('{"name": "vip", "on_kind": "purchase", "measure": "amount", "thresholds": [60]}');
     SELECT crm.define_stage_rule('{"stage": "vip", "rule": "spend >= 60", "rank": 9}');
     INSERT INTO crm.contact (contact_id, name, shoe_size, mobile, created_at) VALUES (70, 'Li', 42, '13800138000', '2024-01-01');
     SELECT crm.follow('shop', 'o' || n, at => '2024-02-01', scene => 'door') FROM generate_series(1, 5) AS n;
+    SELECT crm.scan('till', 'shop', 'o1', ('2024-02-01 12:00:' || n)::timestamptz) FROM unnest(ARRAY['00+08', '30+08', '31+08']) AS n;
     SELECT crm.bind_mobile(crm.identify('shop', 'o1'), '13900139000');
     SELECT crm.purchase(crm.identify('shop', 'o1'), 30, '2024-03-01', 'a'), crm.purchase(70, 40, '2024-03-02', 'b');
     SELECT crm.purchase(70, 40, '2024-03-01', 'late', items => '[{"sku": 1}]');
@@ -149,7 +152,7 @@ $node->safe_psql('shop', 'DROP TABLE public.note');
 my $tables = q{SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY 1};
 my $tables_before = $node->safe_psql('shop', $tables);
 $node->safe_psql('shop', q{ALTER TABLE crm.store ADD COLUMN seasons crm.weekly_hours[]; UPDATE crm.store SET seasons = '{24/7, "Mo 9:00-18:00"}'});
-my $table_rows    = join "\n", grep { !/^(profile|stage_history|lifecycle_funnel|stage_daily|achievement_timeline|contact_timeline|scan_count) / } split /\n/, $before;
+my $table_rows    = join "\n", grep { !/^(profile|stage_history|lifecycle_funnel|stage_daily|achievement_timeline|contact_timeline|scan_count|scan_purchase) / } split /\n/, $before;
 $node->safe_psql('shop', 'SELECT crm.uninstall()');
 is($node->safe_psql('shop', 'SELECT opening_hours, pg_typeof(opening_hours), seasons, pg_typeof(seasons) FROM crm.store'),
     'Mo-Th 10:00-22:00; Fr-Sa 10:00-02:00|text|{24/7,"Mo 09:00-18:00"}|text[]', 'uninstall() makes text of timetables, and of lists of them');

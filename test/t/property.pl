@@ -236,6 +236,7 @@ sub right
 
 my @derived = (
     'SELECT * FROM crm.profile_counter', 'SELECT contact_id, stage, mobile FROM crm.contact', 'SELECT * FROM crm.first_scan', 'SELECT * FROM crm.stage_move',
+    'SELECT contact_id, source, source_id, qr_code_id, occurred_at FROM crm.acquisition',
     'SELECT contact_id, achievement, threshold, awarded_at, source_id, revoked_at FROM crm.award',
     'SELECT contact_id, achievement, threshold, change, old_awarded_at, new_awarded_at, occurred_at FROM crm.award_change',
     'SELECT * FROM crm.point_balance',
@@ -251,7 +252,8 @@ for my $round (1 .. $rounds)
         INSERT INTO crm.contact (contact_id, created_at) SELECT n, '2022-12-20Z'::timestamptz + n % 50 * interval '1 day' FROM generate_series(1, $contacts) AS n;
         INSERT INTO crm.account (kind, name) VALUES ('official_account', 'oa'), ('mini_program', 'mini');
         INSERT INTO crm.identity (kind, account_id, external_id, contact_id) SELECT 'openid', a, 'o' || n, n FROM generate_series(1, $contacts) AS n, generate_series(1, 2) AS a;
-        INSERT INTO crm.qr_code (account_id, scene) VALUES (1, 'banner'), (1, 'door'), (2, 'shelf');
+        INSERT INTO crm.qr_code (account_id, scene) VALUES (1, 'banner');
+        INSERT INTO crm.qr_code (account_id, scene, campaign, dedup_scope, dedup_window) VALUES (1, 'door', 'spring', 'campaign', '1 day'), (2, 'shelf', 'spring', 'campaign', '1 day');
         INSERT INTO crm.loyalty_program (name) VALUES ('club');
         INSERT INTO crm.tier (program, tier, rank, threshold, period) VALUES ('club', 'silver', 1, 10, '1 month'), ('club', 'gold', 2, 500, NULL);
         INSERT INTO crm.earning_rule (name, program, on_kind, per_amount, rule) VALUES ('yuan', 'club', 'purchase', 3, NULL),
