@@ -99,6 +99,21 @@ SELECT is(pg_temp.tier(5), 'member 06-01');
 SELECT is(pg_temp.tier(6), 'member 06-01', 'than apart');
 SELECT is_empty('SELECT * FROM crm.verify()', 'sound when unmerged');
 
+-- what time alone brings
+SET pg_crm.clock = '2025-12-01 00:00Z';
+SELECT crm.join_loyalty(7, 'club'), crm.earn_points(7, 'club', 150) \g /dev/null
+SELECT is(crm.tick('2026-05-31 23:59:59Z'), 0, 'tick() enters no journey steps');
+SELECT is(pg_temp.tier(7), 'silver 12-01 until 2026-06-01', 'not due yet');
+SELECT crm.tick('2026-06-01Z') \g /dev/null
+SELECT is(pg_temp.tier(7), 'member 06-01', 'due at its moment');
+SELECT crm.tick('2020-01-01Z') \g /dev/null
+SELECT is(pg_temp.tier(7), 'member 06-01', 'a time before moves nobody');
+SELECT throws_ok($$SELECT crm.tick('infinity')$$, '22008');
+SELECT throws_ok($$SELECT crm.tick(NULL, -1)$$, '22023');
+SET pg_crm.clock = '2026-06-01 00:00Z';
+SELECT is_empty('SELECT * FROM crm.verify() WHERE contact_id = 7', 'sound');
+SET pg_crm.clock = '2025-06-01 00:00Z';
+
 -- found and mended
 UPDATE crm.membership SET tier = 'gold' WHERE contact_id = 5;
 SELECT results_eq('SELECT check_name, contact_id, expected, found FROM crm.verify()', $$VALUES ('tier in programme 1', 5::bigint, 'member', 'gold')$$, 'a wrong tier is found');
