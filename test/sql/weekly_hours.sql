@@ -158,7 +158,7 @@ DECLARE
     taken integer := 0;
 BEGIN
     PERFORM setseed(0.5);
-    FOR i IN 1 .. 40000 LOOP
+    FOR i IN 1 .. 15000 LOOP
         SELECT string_agg(parts[1 + (random() * (array_length(parts, 1) - 1))::integer], '')
         INTO form FROM generate_series(1, 1 + (random() * 11)::integer) WHERE i > 0;
         BEGIN
