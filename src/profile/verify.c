@@ -77,7 +77,7 @@ static CrmPlan find_differences = {
 	" (SELECT FROM crm.qr_code q WHERE q.qr_code_id = s.qr_code_id)"
 	" GROUP BY s.contact_id, s.qr_code_id"
 	" UNION ALL"
-	/* found in another way than the marks were made: by how long ago the scan that fills it was */
+	/* over a limit: the scan max_scans places before is less than the period ago */
 	" SELECT 'scan_flag ' || coalesce(e.name, f.scan_limit), coalesce(e.contact_id, f.contact_id),"
 	" 'scan ' || e.scan_id, 'scan ' || f.scan_id"
 	" FROM (SELECT w.* FROM (SELECT l.name, s.contact_id, s.scan_id, s.occurred_at,"

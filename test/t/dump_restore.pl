@@ -41,6 +41,7 @@ $node->safe_psql('shop', q{
     SELECT crm.define_coupon('{"name": "tea", "max_grants": 3}'), crm.define_coupon('{"name": "pool", "codes": "pool"}');
     INSERT INTO crm.coupon_code (code, coupon) VALUES ('POOL1', 'pool'), ('POOL2', 'pool');
     SELECT crm.redeem_coupon(70, crm.issue_coupon(70, 'tea', 'k'), 1000), crm.issue_coupon(70, 'pool');
+    SELECT crm.purchase(crm.identify('shop', 'o3'), 1, '2024-01-31', 'till', 1000);
     SELECT crm.set_stage(crm.identify('shop', 'o2'), 'intent', 'asked');
     SELECT crm.track(70, 'cart', '{"sku": 2}', '2024-04-01', 'k1');
     DELETE FROM crm.stage_rule WHERE stage = 'loyal';
