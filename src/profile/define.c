@@ -34,6 +34,7 @@
 #include "profile/definition.h"
 #include "profile/loyalty.h"
 #include "profile/profile.h"
+#include "profile/recompute.h"
 
 #define MAX_THRESHOLDS  100
 #define MAX_NAME_BYTES  63
@@ -508,9 +509,8 @@ static CrmPlan next_contacts = {
 	{ INT8OID, INT4OID }
 };
 
-/* Walks everybody's history by the definitions as they are now. */
-static void
-recompute_all(void)
+void
+crm_for_all_contacts(CrmPlan *next, void (*work)(const int64 *contacts, int ncontacts))
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "pg_crm definitions changed",
@@ -526,7 +526,7 @@ recompute_all(void)
 		Datum values[2] = { Int64GetDatum(last), Int32GetDatum(RECOMPUTE_CHUNK) };
 
 		crm_connect(&acting);
-		n = crm_run(&next_contacts, values, NULL);
+		n = crm_run(next, values, NULL);
 		if (n > 0 && IsolationUsesXactSnapshot())
 			ereport(
 				ERROR,
@@ -541,13 +541,20 @@ recompute_all(void)
 		if (n > 0)
 		{
 			last = contacts[n - 1];
-			crm_profile_recompute(contacts, n, crm_now());
+			work(contacts, n);
 		}
 		MemoryContextSwitchTo(old);
 		crm_disconnect(&acting);
 		MemoryContextReset(context);
 	} while (n == RECOMPUTE_CHUNK);
 	MemoryContextDelete(context);
+}
+
+/* Walks histories by the definitions as they are now. */
+static void
+walk_anew(const int64 *contacts, int ncontacts)
+{
+	crm_profile_recompute(contacts, ncontacts, crm_now());
 }
 
 /*
@@ -587,7 +594,7 @@ crm_definitions_changed(PG_FUNCTION_ARGS)
 	}
 	else
 	{
-		recompute_all();
+		crm_for_all_contacts(&next_contacts, walk_anew);
 		derivation_changed = false;
 	}
 	crm_act_end(&acting);

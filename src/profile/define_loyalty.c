@@ -14,7 +14,6 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
@@ -25,12 +24,12 @@
 #include "pg_crm.h"
 #include "profile/definition.h"
 #include "profile/loyalty.h"
+#include "profile/recompute.h"
 
 #define MAX_NAME_BYTES  63
 #define MAX_CODE_PREFIX 16
 #define MIN_CODE_LENGTH 8
 #define MAX_CODE_LENGTH 40
-#define RECOMPUTE_CHUNK 2000
 
 PG_FUNCTION_INFO_V1(crm_define_earning_rule);
 
@@ -275,42 +274,14 @@ static CrmPlan next_contacts = {
 	{ INT8OID, INT4OID }
 };
 
+static void
+earn_anew(const int64 *contacts, int ncontacts)
+{
+	crm_loyalty_recompute(contacts, ncontacts, crm_now(), "definition");
+}
+
 void
 crm_loyalty_recompute_all(void)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm rules changed",
-												  ALLOCSET_DEFAULT_SIZES);
-	int64 last = PG_INT64_MIN;
-	int n;
-
-	do
-	{
-		CrmActing acting;
-		MemoryContext old;
-		int64 *contacts;
-		Datum values[2] = { Int64GetDatum(last), Int32GetDatum(RECOMPUTE_CHUNK) };
-
-		crm_connect(&acting);
-		n = crm_run(&next_contacts, values, NULL);
-		if (n > 0 && IsolationUsesXactSnapshot())
-			ereport(
-				ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("definitions cannot be changed in a transaction with a fixed snapshot"),
-				 errhint(
-					 "Use the isolation level READ COMMITTED, so that all facts recorded by now are seen.")));
-		old = MemoryContextSwitchTo(context);
-		contacts = palloc_array(int64, Max(n, 1));
-		for (int row = 0; row < n; row++)
-			contacts[row] = crm_result_int64(row, 1);
-		if (n > 0)
-		{
-			last = contacts[n - 1];
-			crm_loyalty_recompute(contacts, n, crm_now(), "definition");
-		}
-		MemoryContextSwitchTo(old);
-		crm_disconnect(&acting);
-		MemoryContextReset(context);
-	} while (n == RECOMPUTE_CHUNK);
-	MemoryContextDelete(context);
+	crm_for_all_contacts(&next_contacts, earn_anew);
 }

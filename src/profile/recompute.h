@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "base/db.h"
 #include "profile/history.h"
 
 /* What is new in a batch: it dates and orders the changes. */
@@ -31,5 +32,11 @@ extern bool crm_recomputed_in_transaction(void);
 /* Does the stored counter differ from what the walk found? */
 extern bool crm_profile_differs(const CrmHistory *history, const CrmWalk *walk,
 								CrmProfileColumn column);
+
+/*
+ * define.c: does work for all contacts of a plan, some thousands at a time. The
+ * plan's parameters are the last contact before and how many.
+ */
+extern void crm_for_all_contacts(CrmPlan *next, void (*work)(const int64 *contacts, int ncontacts));
 
 #endif /* CRM_RECOMPUTE_H */
