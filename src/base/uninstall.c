@@ -15,11 +15,13 @@
 PG_FUNCTION_INFO_V1(crm_uninstall);
 
 /* oid, array type of every type of the extension */
+/* without the array types, which PostgreSQL 18 counts among an extension's own */
 #define EXTENSION_TYPES                                                        \
 	"(SELECT y.oid, y.typarray FROM pg_type y"                                 \
 	" JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = y.oid" \
 	"  AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'"        \
-	" JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pg_crm')"
+	" JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pg_crm'"      \
+	" WHERE y.typarray <> 0)"
 
 static void
 refuse(const char *dependents)
