@@ -14,8 +14,7 @@
 
 PG_FUNCTION_INFO_V1(crm_uninstall);
 
-/* oid, array type of every type of the extension */
-/* without the array types, which PostgreSQL 18 counts among an extension's own */
+/* oid, array type of every type of the extension but array types, which PostgreSQL 18 counts too */
 #define EXTENSION_TYPES                                                        \
 	"(SELECT y.oid, y.typarray FROM pg_type y"                                 \
 	" JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = y.oid" \
