@@ -272,7 +272,8 @@ check_walker(Node *node, void *context)
 				"A rule is made of columns, constants, operators, AND, OR, NOT, CASE, IN,"
 				" built-in functions and rule functions.");
 	}
-	if (check_functions_in_node(node, is_refused_function, context))
+	if (check_functions_in_node(node, is_refused_function, context) ||
+		(IsA(node, FuncExpr) && ((FuncExpr *) node)->funcretset))
 		refuse_function(rule, node);
 	if (!IsA(node, Var) && !IsA(node, CaseTestExpr))
 		check_type(rule, node);

@@ -69,19 +69,27 @@ make_statement(const CrmRuleTree *rule, CrmRuleScope scope, List *columns)
 		append_join(&sql, lfirst(cell), scope != CRM_RULE_ALL);
 	select = castNode(SelectStmt,
 					  linitial_node(RawStmt, raw_parser(sql.data, RAW_PARSE_DEFAULT))->stmt);
-	if (columns != NIL)
+	if (columns == NIL)
 	{
-		foreach(cell, columns)
-		{
-			ResTarget *target = makeNode(ResTarget);
+		/*
+		 * IS TRUE keeps the planner from taking the rule apart: a part evaluated
+		 * earlier than written might fail, one left out would not.
+		 */
+		BooleanTest *holds = makeNode(BooleanTest);
 
-			target->val = lfirst(cell);
-			target->location = -1;
-			select->targetList = lappend(select->targetList, target);
-		}
+		holds->arg = (Expr *) rule->tree;
+		holds->booltesttype = IS_TRUE;
+		holds->location = -1;
+		select->whereClause = (Node *) holds;
 	}
-	else
-		select->whereClause = rule->tree;
+	foreach(cell, columns)
+	{
+		ResTarget *target = makeNode(ResTarget);
+
+		target->val = lfirst(cell);
+		target->location = -1;
+		select->targetList = lappend(select->targetList, target);
+	}
 	return select;
 }
 

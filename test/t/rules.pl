@@ -198,7 +198,7 @@ CREATE FUNCTION plain(condition text, as_of timestamptz) RETURNS bigint[] LANGUA
 SET TimeZone = 'Asia/Shanghai' SET search_path = pg_catalog, crm AS $$
 DECLARE
 	source text := format('SELECT p.contact_id FROM (SELECT p.*, (SELECT s.rank FROM crm.stage s WHERE s.stage = p.stage) AS stage_rank,
-		%L::timestamptz AS as_of, %L::timestamptz::date AS today FROM crm.profile p WHERE %%s) AS p WHERE (%s)',
+		%L::timestamptz AS as_of, %L::timestamptz::date AS today FROM crm.profile p WHERE %%s) AS p WHERE (%s) IS TRUE',
 		as_of, as_of, replace(condition, '%', '%%'));
 	answer bigint[] := '{}';
 	c bigint;
@@ -358,6 +358,8 @@ pg_advisory_lock(1) IS NULL
 convert_from('\x41', 'UTF8') = pg_ls_dir('.')
 TEXTS
 
+push @attacks, 'true; SELECT 2' if @attacks % 2 == 0;
+
 sub hidden
 {
     my ($text) = @_;
@@ -388,7 +390,11 @@ BEGIN
 	FOR h IN SELECT * FROM hostile ORDER BY n LOOP
 		state := '00000';
 		BEGIN
-			PERFORM count(*) FROM crm.audience(h.text);
+			IF h.n % 2 = 0 THEN
+				PERFORM count(*) FROM crm.audience(h.text);
+			ELSE
+				PERFORM crm.rule_holds(1, h.text);
+			END IF;
 		EXCEPTION WHEN OTHERS THEN
 			state := SQLSTATE;
 		END;
@@ -396,7 +402,8 @@ BEGIN
 	END LOOP;
 END $$;
 SQL
-copied('hostile (n, attack, text)', map { [ $_, $_ < @attacks ? 't' : 'f', $texts[$_] ] } 0 .. $#texts);
+@texts = (@attacks, @attacks, @texts[ @attacks .. $#texts ]);    # each attack at an even and at an odd place
+copied('hostile (n, attack, text)', map { [ $_, $_ < 2 * @attacks ? 't' : 'f', $texts[$_] ] } 0 .. $#texts);
 my $pid    = sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'});
 my $before = sql('SELECT count(*), sum(hashtextextended(c::text, 0)) FROM crm.contact c');
 sql('CALL try()');
