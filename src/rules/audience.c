@@ -50,7 +50,8 @@ run_once(void *arg)
 
 		parameter->value = audience->values[i];
 		parameter->isnull = i + 1 == CRM_RULE_CONTACTS;
-		parameter->pflags = PARAM_FLAG_CONST;
+		/* not PARAM_FLAG_CONST: the plan is not to leave out what depends on them */
+		parameter->pflags = 0;
 		parameter->ptype = crm_rule_types[i];
 	}
 	options.params = parameters;

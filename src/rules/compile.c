@@ -53,15 +53,16 @@ make_statement(const CrmRuleTree *rule, CrmRuleScope scope, List *columns)
 	else
 		appendStringInfoString(&sql, "SELECT p.contact_id FROM crm.profile AS p");
 	/*
-	 * A plan that knows the values would leave out parts that another plan
-	 * evaluates, and that fail; it does not look into functions in FROM.
+	 * A plan that knows the values, as that for many contacts does, would leave
+	 * out parts that another plan evaluates, and that fail; it does not look
+	 * into functions in FROM.
 	 */
 	if (rule->reads_time)
 		appendStringInfo(&sql,
-						 scope == CRM_RULE_FEW
-							 ? " CROSS JOIN (SELECT $%d AS as_of, $%d AS today) AS t"
-							 : " CROSS JOIN ROWS FROM (unnest(ARRAY[$%d]), unnest(ARRAY[$%d]))"
-							   " AS t(as_of, today)",
+						 scope == CRM_RULE_MANY
+							 ? " CROSS JOIN ROWS FROM (unnest(ARRAY[$%d]), unnest(ARRAY[$%d]))"
+							   " AS t(as_of, today)"
+							 : " CROSS JOIN (SELECT $%d AS as_of, $%d AS today) AS t",
 						 CRM_RULE_AS_OF, CRM_RULE_TODAY);
 	if (rule->reads_rank)
 		appendStringInfoString(&sql, " LEFT JOIN crm.stage AS r ON r.stage = p.stage");

@@ -226,7 +226,8 @@ ask(ReturnSetInfo *result, CrmRuleTree *rule, Question *question, Node *node, co
 		columns = list_make1(cast_to(node, "bool"));
 	foreach(cell, references)
 		columns = lappend(columns, cast_to(((CrmRuleReference *) lfirst(cell))->node, "text"));
-	question->sql = crm_rule_compile(rule, CRM_RULE_FEW, columns);
+	/* as for many: this plan knows the values too */
+	question->sql = crm_rule_compile(rule, CRM_RULE_MANY, columns);
 	if (!crm_attempt(ask_once, question, &error))
 	{
 		if (!crm_rule_is_contained(error))
