@@ -94,6 +94,23 @@ crm_check_time(const char *what, TimestampTz at)
 				 "Facts are recorded when they have happened; check the clock or the time zone of the sender.")));
 }
 
+TimestampTz
+crm_as_of_argument(FunctionCallInfo fcinfo, int argument)
+{
+	TimestampTz as_of;
+
+	if (PG_ARGISNULL(argument))
+		return crm_now();
+	as_of = PG_GETARG_TIMESTAMPTZ(argument);
+	if (TIMESTAMP_NOT_FINITE(as_of))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("as_of must be finite, not %s",
+						TIMESTAMP_IS_NOBEGIN(as_of) ? "-infinity" : "infinity"),
+				 errhint("Give the time for which to ask, or NULL for now.")));
+	return as_of;
+}
+
 Datum
 crm_sql_now(PG_FUNCTION_ARGS)
 {

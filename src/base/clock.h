@@ -6,6 +6,7 @@
 #define CRM_CLOCK_H
 
 #include "datatype/timestamp.h"
+#include "fmgr.h"
 #include "utils/guc.h"
 
 extern char *crm_guc_clock; /* pg_crm.clock */
@@ -17,5 +18,8 @@ extern void crm_check_time(const char *what, TimestampTz at);
 
 extern bool crm_clock_check(char **newval, void **extra, GucSource source);
 extern void crm_clock_assign(const char *newval, void *extra);
+
+/* An argument as_of: finite, of any time; NULL means now. */
+extern TimestampTz crm_as_of_argument(FunctionCallInfo fcinfo, int argument);
 
 #endif /* CRM_CLOCK_H */

@@ -17,6 +17,7 @@
 #include "utils/numeric.h"
 #include "utils/rel.h"
 
+#include "base/db.h"
 #include "base/document.h"
 #include "base/install.h"
 #include "base/table.h"
@@ -341,4 +342,20 @@ crm_document_save(CrmDocument *document, const char *table, const char *const *k
 		crm_ddl_text(psprintf("INSERT INTO crm.%s AS t (%s) VALUES (%s)"
 							  " ON CONFLICT (%s) DO UPDATE SET %s RETURNING t.version",
 							  table, columns.data, values.data, keys.data, sets.data)));
+}
+
+int
+crm_document_define(FunctionCallInfo fcinfo, const char *function, const char *table,
+					const char *const *required, int nrequired)
+{
+	CrmDocument *document = crm_document_open(fcinfo, function);
+	CrmActing acting;
+	int version;
+
+	crm_document_check_keys(document, table, NULL, 0);
+	crm_document_require(document, required, nrequired);
+	crm_connect(&acting);
+	version = crm_document_save(document, table, required, 1);
+	crm_disconnect(&acting);
+	return version;
 }

@@ -46,4 +46,11 @@ extern char *crm_document_literal(CrmDocument *document, const char *key, const 
 extern int crm_document_save(CrmDocument *document, const char *table,
 							 const char *const *key_columns, int nkey_columns);
 
+/*
+ * All of it for a table whose keys are its columns: opened, checked, saved under
+ * the first of the keys it needs. Returns the version.
+ */
+extern int crm_document_define(FunctionCallInfo fcinfo, const char *function, const char *table,
+							   const char *const *required, int nrequired);
+
 #endif /* CRM_DOCUMENT_H */

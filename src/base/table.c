@@ -121,8 +121,11 @@ know_table(const char *name)
 	if (!OidIsValid(table.relid))
 		return table;
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table.relid));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", table.relid);
+	if (!HeapTupleIsValid(tuple)) /* dropped just now */
+	{
+		table.relid = InvalidOid;
+		return table;
+	}
 	table.owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	strlcpy(table.name, name, NAMEDATALEN);

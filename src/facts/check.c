@@ -156,3 +156,13 @@ crm_text_argument(FunctionCallInfo fcinfo, int argument)
 {
 	return PG_ARGISNULL(argument) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(argument));
 }
+
+void
+crm_row_missing(const char *what, int64 id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED), errmsg("%s %lld is missing", what, (long long) id),
+			 errhint(
+				 "Somebody changed the tables by hand; crm.verify() lists what does not fit.")));
+	pg_unreachable();
+}

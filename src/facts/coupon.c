@@ -427,7 +427,7 @@ crm_sql_issue_coupon(PG_FUNCTION_ARGS)
 		values[0] = Int64GetDatum(contact_id);
 		values[1] = Int64GetDatum(replay.id);
 		if (crm_run(&find_code_of_grant, values, NULL) == 0)
-			elog(ERROR, "coupon_grant %lld of a key is missing", (long long) replay.id);
+			crm_row_missing("coupon_grant of a key", replay.id);
 		code = crm_result_text(0, 1);
 	}
 	else

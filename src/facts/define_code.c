@@ -126,16 +126,9 @@ Datum
 crm_define_scan_limit(PG_FUNCTION_ARGS)
 {
 	static const char *const required[] = { "name", "max_scans", "period" };
-	CrmDocument *document = crm_document_open(fcinfo, "define_scan_limit");
-	CrmActing acting;
-	int version;
 
-	crm_document_check_keys(document, "scan_limit", NULL, 0);
-	crm_document_require(document, required, lengthof(required));
-	crm_connect(&acting);
-	version = crm_document_save(document, "scan_limit", required, 1);
-	crm_disconnect(&acting);
-	PG_RETURN_INT32(version);
+	PG_RETURN_INT32(crm_document_define(fcinfo, "define_scan_limit", "scan_limit", required,
+										lengthof(required)));
 }
 
 Datum

@@ -14,6 +14,7 @@
 #include "utils/jsonb.h"
 
 #include "base/db.h"
+#include "pg_crm.h"
 
 /* check.c: each raises an error with SQLSTATE, value and hint */
 extern void crm_check_key(const char *what, const char *value);
@@ -27,6 +28,9 @@ extern void crm_require_argument(const char *function, const char *argument, boo
 extern TimestampTz crm_time_argument(FunctionCallInfo fcinfo, int argument, bool *given);
 extern char *crm_text_argument(FunctionCallInfo fcinfo, int argument);
 extern char *crm_mask(const char *value);
+
+/* check.c: a row that others refer to is not there; only an owner's own changes lead to it */
+CRM_NORETURN extern void crm_row_missing(const char *what, int64 id);
 
 /* contact.c: follows merges; raises 23503; the contact is locked */
 extern int64 crm_contact_lock(int64 contact_id);

@@ -281,6 +281,7 @@ join(const int64 *contacts, const char *reason, const char *shared_mobile)
 	char nulls[9] = "        ";
 	int64 survivor;
 	int64 loser;
+	uint64 found;
 	Datum loser_row;
 	Oid row_type;
 	bool isnull;
@@ -289,9 +290,11 @@ join(const int64 *contacts, const char *reason, const char *shared_mobile)
 	values[0] = crm_int64_array(contacts, 2);
 	crm_run(&lock_contacts, values, NULL);
 	values[1] = shared_mobile == NULL ? (Datum) 0 : CStringGetTextDatum(shared_mobile);
-	if (crm_run(&compare, values, shared_mobile == NULL ? " n" : NULL) != 2)
-		elog(ERROR, "contacts %lld and %lld have profiles but no rows", (long long) contacts[0],
-			 (long long) contacts[1]);
+	found = crm_run(&compare, values, shared_mobile == NULL ? " n" : NULL);
+	if (found != 2)
+		crm_row_missing("contact of a profile",
+						found == 1 && crm_result_int64(0, 1) == contacts[0] ? contacts[1]
+																			: contacts[0]);
 	if (DatumGetBool(crm_result(0, 2, &isnull)) && DatumGetBool(crm_result(1, 2, &isnull)))
 		refuse(contacts, reason);
 	survivor = crm_result_int64(0, 1);

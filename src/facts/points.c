@@ -102,7 +102,7 @@ move_points(FunctionCallInfo fcinfo, const char *function, int sign)
 		values[0] = Int64GetDatum(contact_id);
 		values[1] = Int64GetDatum(replay.id);
 		if (crm_run(&find_entry, values, NULL) == 0)
-			elog(ERROR, "point_entry %lld of a key is missing", (long long) replay.id);
+			crm_row_missing("point_entry of a key", replay.id);
 		balance = crm_result_int64(0, 1);
 	}
 	else

@@ -145,7 +145,7 @@ check_grant(int64 contact_id, const char *code, TimestampTz at, const int64 *sto
 	bool isnull;
 
 	if (crm_run(&find_grant, values, store_id == NULL ? "  n" : NULL) == 0)
-		elog(ERROR, "grant of a coupon code of contact %lld is missing", (long long) contact_id);
+		crm_row_missing("coupon_grant of a code of contact", contact_id);
 	redeemed_at = crm_result(0, 10, &unused);
 	if (!unused)
 		ereport(

@@ -35,6 +35,7 @@
 #include "profile/loyalty.h"
 #include "profile/profile.h"
 #include "profile/recompute.h"
+#include "profile/row.h"
 
 #define MAX_THRESHOLDS  100
 #define MAX_NAME_BYTES  63
@@ -66,16 +67,9 @@ Datum
 crm_define_achievement(PG_FUNCTION_ARGS)
 {
 	static const char *const required[] = { "name", "on_kind" };
-	CrmDocument *document = crm_document_open(fcinfo, "define_achievement");
-	CrmActing acting;
-	int version;
 
-	crm_document_check_keys(document, "achievement", NULL, 0);
-	crm_document_require(document, required, lengthof(required));
-	crm_connect(&acting);
-	version = crm_document_save(document, "achievement", required, 1);
-	crm_disconnect(&acting);
-	PG_RETURN_INT32(version);
+	PG_RETURN_INT32(crm_document_define(fcinfo, "define_achievement", "achievement", required,
+										lengthof(required)));
 }
 
 /* Makes the stage, or changes what the document says of it. */
@@ -130,50 +124,6 @@ crm_define_stage_rule(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(version);
 }
 
-/* a row under a trigger, by column names */
-typedef struct Row
-{
-	TupleDesc descriptor;
-	HeapTuple tuple;
-} Row;
-
-static Datum
-value_of(const Row *row, const char *column, bool *isnull)
-{
-	for (int i = 0; i < row->descriptor->natts; i++)
-		if (!TupleDescAttr(row->descriptor, i)->attisdropped &&
-			strcmp(NameStr(TupleDescAttr(row->descriptor, i)->attname), column) == 0)
-			return heap_getattr(row->tuple, i + 1, row->descriptor, isnull);
-	*isnull = true;
-	return (Datum) 0;
-}
-
-static char *
-text_of(const Row *row, const char *column)
-{
-	bool isnull;
-	Datum value = value_of(row, column, &isnull);
-
-	return isnull ? NULL : TextDatumGetCString(value);
-}
-
-static void
-check_length(const char *what, const char *value, int most)
-{
-	if (value == NULL)
-		return; /* the constraint speaks */
-	if (*value == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_CHECK_VIOLATION), errmsg("%s must not be empty: \"\"", what),
-				 errhint("Give a text of 1 to %d bytes.", most)));
-	if (strlen(value) > most)
-		ereport(ERROR,
-				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("%s of %zu bytes is longer than %d: \"%s…\"", what, strlen(value), most,
-						pnstrdup(value, pg_mbcliplen(value, strlen(value), 40))),
-				 errhint("Give a text of 1 to %d bytes.", most)));
-}
-
 static void
 refuse_thresholds(const char *what, Datum threshold)
 {
@@ -225,16 +175,16 @@ check_thresholds(Datum array, bool counts)
 }
 
 static void
-check_achievement(const Row *row)
+check_achievement(const CrmRow *row)
 {
-	char *on_kind = text_of(row, "on_kind");
-	char *measure = text_of(row, "measure");
-	char *rule = text_of(row, "rule");
+	char *on_kind = crm_row_text(row, "on_kind");
+	char *measure = crm_row_text(row, "measure");
+	char *rule = crm_row_text(row, "rule");
 	bool isnull;
-	Datum thresholds = value_of(row, "thresholds", &isnull);
+	Datum thresholds = crm_row_value(row, "thresholds", &isnull);
 
-	check_length("name of an achievement", text_of(row, "name"), MAX_NAME_BYTES);
-	check_length("on_kind", on_kind, CRM_MAX_KIND_BYTES);
+	crm_check_length("name of an achievement", crm_row_text(row, "name"), MAX_NAME_BYTES);
+	crm_check_length("on_kind", on_kind, CRM_MAX_KIND_BYTES);
 	if (!isnull)
 		check_thresholds(thresholds, measure == NULL || strcmp(measure, "amount") != 0);
 	if (measure != NULL && strcmp(measure, "amount") == 0 && on_kind != NULL &&
@@ -273,23 +223,23 @@ check_interval(const char *what, const Interval *length, bool months, const char
 }
 
 static void
-check_qr_code(const Row *row)
+check_qr_code(const CrmRow *row)
 {
-	char *scope = text_of(row, "dedup_scope");
-	char *campaign = text_of(row, "campaign");
+	char *scope = crm_row_text(row, "dedup_scope");
+	char *campaign = crm_row_text(row, "campaign");
 	bool no_store;
 	bool no_window;
 	bool no_start;
 	bool no_end;
-	Datum window = value_of(row, "dedup_window", &no_window);
-	TimestampTz start = DatumGetTimestampTz(value_of(row, "valid_from", &no_start));
-	TimestampTz end = DatumGetTimestampTz(value_of(row, "valid_until", &no_end));
+	Datum window = crm_row_value(row, "dedup_window", &no_window);
+	TimestampTz start = DatumGetTimestampTz(crm_row_value(row, "valid_from", &no_start));
+	TimestampTz end = DatumGetTimestampTz(crm_row_value(row, "valid_until", &no_end));
 
-	(void) value_of(row, "store_id", &no_store);
-	check_length("scene", text_of(row, "scene"), MAX_SCENE_BYTES);
+	(void) crm_row_value(row, "store_id", &no_store);
+	crm_check_length("scene", crm_row_text(row, "scene"), MAX_SCENE_BYTES);
 	if (campaign != NULL &&
 		(*campaign != '\0' || (scope != NULL && strcmp(scope, "campaign") == 0)))
-		check_length("campaign", campaign, CRM_MAX_KEY_BYTES);
+		crm_check_length("campaign", campaign, CRM_MAX_KEY_BYTES);
 	if (scope != NULL &&
 		((strcmp(scope, "campaign") == 0 && campaign == NULL) ||
 		 (strcmp(scope, "store") == 0 && no_store)))
@@ -311,9 +261,9 @@ check_qr_code(const Row *row)
 }
 
 static void
-check_account(const Row *row)
+check_account(const CrmRow *row)
 {
-	char *zone = text_of(row, "time_zone");
+	char *zone = crm_row_text(row, "time_zone");
 
 	if (zone != NULL && pg_tzset(zone) == NULL)
 		ereport(ERROR,
@@ -324,18 +274,18 @@ check_account(const Row *row)
 }
 
 static void
-check_scan_limit(const Row *row)
+check_scan_limit(const CrmRow *row)
 {
 	bool isnull;
-	Datum value = value_of(row, "max_scans", &isnull);
+	Datum value = crm_row_value(row, "max_scans", &isnull);
 
-	check_length("name of a scan limit", text_of(row, "name"), MAX_NAME_BYTES);
+	crm_check_length("name of a scan limit", crm_row_text(row, "name"), MAX_NAME_BYTES);
 	if (!isnull && (DatumGetInt32(value) < 1 || DatumGetInt32(value) > MAX_SCANS))
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
 				 errmsg("max_scans %d is not between 1 and %d", DatumGetInt32(value), MAX_SCANS),
 				 errhint("Say how many scans are allowed in the period; more are marked.")));
-	value = value_of(row, "period", &isnull);
+	value = crm_row_value(row, "period", &isnull);
 	if (!isnull)
 		check_interval("period", DatumGetIntervalP(value), false,
 					   "Give for example 1 minute, 1 hour or 1 day (of 24 hours).");
@@ -343,7 +293,7 @@ check_scan_limit(const Row *row)
 
 /* Do two rows differ in a column other than these? */
 static bool
-rows_differ(const Row *old, const Row *new, const char *const *ignored, int nignored)
+rows_differ(const CrmRow *old, const CrmRow *new, const char *const *ignored, int nignored)
 {
 	for (int i = 0; i < new->descriptor->natts; i++)
 	{
@@ -394,9 +344,9 @@ crm_check_definition(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = row_trigger(fcinfo, "check_definition", true);
 	bool update = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
-	Row old = { RelationGetDescr(trigger->tg_relation), trigger->tg_trigtuple };
-	Row new = { RelationGetDescr(trigger->tg_relation),
-				update ? trigger->tg_newtuple : trigger->tg_trigtuple };
+	CrmRow old = { RelationGetDescr(trigger->tg_relation), trigger->tg_trigtuple };
+	CrmRow new = { RelationGetDescr(trigger->tg_relation),
+				   update ? trigger->tg_newtuple : trigger->tg_trigtuple };
 	static const char *const version_column[] = { "version" };
 	int attno;
 	bool isnull = false;
@@ -412,13 +362,13 @@ crm_check_definition(PG_FUNCTION_ARGS)
 	else if (is_table(trigger, "scan_limit"))
 		check_scan_limit(&new);
 	else if (is_table(trigger, "stage"))
-		check_length("name of a stage", text_of(&new, "stage"), MAX_NAME_BYTES);
+		crm_check_length("name of a stage", crm_row_text(&new, "stage"), MAX_NAME_BYTES);
 	else if (crm_is_loyalty_definition(RelationGetRelid(trigger->tg_relation)))
 		crm_check_loyalty_definition(RelationGetRelid(trigger->tg_relation), new.descriptor,
 									 new.tuple);
 	else
 	{
-		char *rule = text_of(&new, "rule");
+		char *rule = crm_row_text(&new, "rule");
 
 		crm_require_table(trigger->tg_relation, "stage_rule");
 		if (rule != NULL)
@@ -430,7 +380,7 @@ crm_check_definition(PG_FUNCTION_ARGS)
 		return PointerGetDatum(new.tuple);
 	if (update)
 	{
-		version = value_of(&old, "version", &isnull);
+		version = crm_row_value(&old, "version", &isnull);
 		if (rows_differ(&old, &new, version_column, 1) || stage_changed)
 			version = Int32GetDatum(DatumGetInt32(version) + 1);
 	}
@@ -439,7 +389,7 @@ crm_check_definition(PG_FUNCTION_ARGS)
 }
 
 static Datum
-row_as_jsonb(const Row *row)
+row_as_jsonb(const CrmRow *row)
 {
 	Datum record = heap_copy_tuple_as_datum(row->tuple, row->descriptor);
 	char *json = TextDatumGetCString(DirectFunctionCall1(row_to_json, record));
@@ -460,9 +410,9 @@ crm_log_definition(PG_FUNCTION_ARGS)
 	TriggerData *trigger = row_trigger(fcinfo, "log_definition", false);
 	bool insert = TRIGGER_FIRED_BY_INSERT(trigger->tg_event);
 	bool delete = TRIGGER_FIRED_BY_DELETE(trigger->tg_event);
-	Row old = { RelationGetDescr(trigger->tg_relation), trigger->tg_trigtuple };
-	Row new = { RelationGetDescr(trigger->tg_relation),
-				insert ? trigger->tg_trigtuple : trigger->tg_newtuple };
+	CrmRow old = { RelationGetDescr(trigger->tg_relation), trigger->tg_trigtuple };
+	CrmRow new = { RelationGetDescr(trigger->tg_relation),
+				   insert ? trigger->tg_trigtuple : trigger->tg_newtuple };
 	static const char *const names[] = { "name", "stage", "scene", "tier" };
 	static const char *const no_effect[] = { "label", "version" };
 	char *name = NULL;
@@ -488,7 +438,7 @@ crm_log_definition(PG_FUNCTION_ARGS)
 		crm_require_table(trigger->tg_relation, "loyalty_program");
 
 	for (int i = 0; i < lengthof(names) && name == NULL; i++)
-		name = text_of(delete ? &old : &new, names[i]);
+		name = crm_row_text(delete ? &old : &new, names[i]);
 	crm_connect(&acting);
 	values[0] = CStringGetTextDatum(RelationGetRelationName(trigger->tg_relation));
 	values[1] = CStringGetTextDatum(name == NULL ? "" : name);

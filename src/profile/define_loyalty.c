@@ -25,6 +25,7 @@
 #include "profile/definition.h"
 #include "profile/loyalty.h"
 #include "profile/recompute.h"
+#include "profile/row.h"
 
 #define MAX_NAME_BYTES  63
 #define MAX_CODE_PREFIX 16
@@ -37,67 +38,16 @@ Datum
 crm_define_earning_rule(PG_FUNCTION_ARGS)
 {
 	static const char *const required[] = { "name", "program" };
-	CrmDocument *document = crm_document_open(fcinfo, "define_earning_rule");
-	CrmActing acting;
-	int version;
 
-	crm_document_check_keys(document, "earning_rule", NULL, 0);
-	crm_document_require(document, required, lengthof(required));
-	crm_connect(&acting);
-	version = crm_document_save(document, "earning_rule", required, 1);
-	crm_disconnect(&acting);
-	PG_RETURN_INT32(version);
-}
-
-/* a row under a trigger, by column names */
-typedef struct Row
-{
-	TupleDesc descriptor;
-	HeapTuple tuple;
-} Row;
-
-static Datum
-value_of(const Row *row, const char *column, bool *isnull)
-{
-	int attno = SPI_fnumber(row->descriptor, column);
-
-	*isnull = true;
-	return attno <= 0 ? (Datum) 0 : heap_getattr(row->tuple, attno, row->descriptor, isnull);
-}
-
-static char *
-text_of(const Row *row, const char *column)
-{
-	bool isnull;
-	Datum value = value_of(row, column, &isnull);
-
-	return isnull ? NULL : TextDatumGetCString(value);
+	PG_RETURN_INT32(crm_document_define(fcinfo, "define_earning_rule", "earning_rule", required,
+										lengthof(required)));
 }
 
 static void
-check_text(const Row *row, const char *column, const char *what, int most)
-{
-	char *value = text_of(row, column);
-
-	if (value == NULL)
-		return; /* the constraint speaks, if there is one */
-	if (*value == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_CHECK_VIOLATION), errmsg("%s must not be empty: \"\"", what),
-				 errhint("Give a text of 1 to %d bytes.", most)));
-	if (strlen(value) > most)
-		ereport(ERROR,
-				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("%s of %zu bytes is longer than %d: \"%s…\"", what, strlen(value), most,
-						pnstrdup(value, pg_mbcliplen(value, strlen(value), 40))),
-				 errhint("Give a text of 1 to %d bytes.", most)));
-}
-
-static void
-check_number(const Row *row, const char *column, bool zero_allowed)
+check_number(const CrmRow *row, const char *column, bool zero_allowed)
 {
 	bool isnull;
-	Datum value = value_of(row, column, &isnull);
+	Datum value = crm_row_value(row, column, &isnull);
 	Datum zero = NumericGetDatum(int64_to_numeric(0));
 	Datum most = NumericGetDatum(int64_to_numeric(CRM_MAX_POINTS));
 
@@ -116,10 +66,10 @@ check_number(const Row *row, const char *column, bool zero_allowed)
 
 /* An interval above zero: years, months, days and hours may not point both ways. */
 static void
-check_interval(const Row *row, const char *column)
+check_interval(const CrmRow *row, const char *column)
 {
 	bool isnull;
-	Datum value = value_of(row, column, &isnull);
+	Datum value = crm_row_value(row, column, &isnull);
 	Interval *interval;
 
 	if (isnull)
@@ -137,12 +87,12 @@ check_interval(const Row *row, const char *column)
 }
 
 static void
-check_validity(const Row *row)
+check_validity(const CrmRow *row)
 {
 	bool no_start;
 	bool no_end;
-	TimestampTz start = DatumGetTimestampTz(value_of(row, "valid_from", &no_start));
-	TimestampTz end = DatumGetTimestampTz(value_of(row, "valid_until", &no_end));
+	TimestampTz start = DatumGetTimestampTz(crm_row_value(row, "valid_from", &no_start));
+	TimestampTz end = DatumGetTimestampTz(crm_row_value(row, "valid_until", &no_end));
 
 	if (!no_start && !no_end && start >= end)
 		ereport(ERROR,
@@ -153,18 +103,18 @@ check_validity(const Row *row)
 }
 
 static void
-check_earning_rule(const Row *row)
+check_earning_rule(const CrmRow *row)
 {
-	char *on_kind = text_of(row, "on_kind");
-	char *rule = text_of(row, "rule");
+	char *on_kind = crm_row_text(row, "on_kind");
+	char *rule = crm_row_text(row, "rule");
 	bool no_amount;
 
-	check_text(row, "name", "name of an earning rule", MAX_NAME_BYTES);
-	check_text(row, "on_kind", "on_kind", CRM_MAX_KIND_BYTES);
+	crm_check_length("name of an earning rule", crm_row_text(row, "name"), MAX_NAME_BYTES);
+	crm_check_length("on_kind", crm_row_text(row, "on_kind"), CRM_MAX_KIND_BYTES);
 	check_number(row, "points", false);
 	check_number(row, "per_amount", false);
 	check_validity(row);
-	(void) value_of(row, "per_amount", &no_amount);
+	(void) crm_row_value(row, "per_amount", &no_amount);
 	if (!no_amount && on_kind != NULL && strcmp(on_kind, "purchase") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
@@ -181,18 +131,18 @@ check_earning_rule(const Row *row)
 }
 
 static void
-check_tier(const Row *row)
+check_tier(const CrmRow *row)
 {
-	check_text(row, "tier", "name of a tier", MAX_NAME_BYTES);
+	crm_check_length("name of a tier", crm_row_text(row, "tier"), MAX_NAME_BYTES);
 	check_number(row, "threshold", true);
 	check_interval(row, "period");
 }
 
 static void
-check_stores(const Row *row)
+check_stores(const CrmRow *row)
 {
 	bool isnull;
-	Datum array = value_of(row, "stores", &isnull);
+	Datum array = crm_row_value(row, "stores", &isnull);
 
 	if (isnull)
 		return;
@@ -204,15 +154,15 @@ check_stores(const Row *row)
 }
 
 static void
-check_coupon(const Row *row)
+check_coupon(const CrmRow *row)
 {
-	char *prefix = text_of(row, "code_prefix");
+	char *prefix = crm_row_text(row, "code_prefix");
 	bool isnull;
-	int length = DatumGetInt32(value_of(row, "code_length", &isnull));
+	int length = DatumGetInt32(crm_row_value(row, "code_length", &isnull));
 	int64 most;
 
-	check_text(row, "name", "name of a coupon", MAX_NAME_BYTES);
-	check_text(row, "code_prefix", "code_prefix", MAX_CODE_PREFIX);
+	crm_check_length("name of a coupon", crm_row_text(row, "name"), MAX_NAME_BYTES);
+	crm_check_length("code_prefix", crm_row_text(row, "code_prefix"), MAX_CODE_PREFIX);
 	if (prefix != NULL && strspn(prefix, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") != strlen(prefix))
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
@@ -224,7 +174,7 @@ check_coupon(const Row *row)
 				 errmsg("code_length must be from %d to %d, not %d", MIN_CODE_LENGTH,
 						MAX_CODE_LENGTH, length),
 				 errhint("A shorter code could be guessed.")));
-	most = DatumGetInt64(value_of(row, "max_grants", &isnull));
+	most = DatumGetInt64(crm_row_value(row, "max_grants", &isnull));
 	if (!isnull && most < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
@@ -238,7 +188,7 @@ check_coupon(const Row *row)
 static const struct
 {
 	const char *table;
-	void (*check)(const Row *row);
+	void (*check)(const CrmRow *row);
 } definitions[] = {
 	{ "coupon", check_coupon },
 	{ "earning_rule", check_earning_rule },
@@ -257,7 +207,7 @@ crm_is_loyalty_definition(Oid relid)
 void
 crm_check_loyalty_definition(Oid relid, TupleDesc descriptor, HeapTuple tuple)
 {
-	Row row = { descriptor, tuple };
+	CrmRow row = { descriptor, tuple };
 
 	for (int i = 0; i < lengthof(definitions); i++)
 		if (crm_table_oid_if_any(definitions[i].table) == relid)

@@ -21,14 +21,8 @@ PG_FUNCTION_INFO_V1(crm_sql_tick);
 Datum
 crm_sql_tick(PG_FUNCTION_ARGS)
 {
-	TimestampTz as_of = PG_ARGISNULL(0) ? crm_now() : PG_GETARG_TIMESTAMPTZ(0);
+	TimestampTz as_of = crm_as_of_argument(fcinfo, 0);
 
-	if (TIMESTAMP_NOT_FINITE(as_of))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("as_of must be finite, not %s",
-						TIMESTAMP_IS_NOBEGIN(as_of) ? "-infinity" : "infinity"),
-				 errhint("Give the time up to which to move, or NULL for now.")));
 	if (!PG_ARGISNULL(1) && PG_GETARG_INT32(1) < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

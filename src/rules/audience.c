@@ -117,8 +117,7 @@ crm_sql_audience(PG_FUNCTION_ARGS)
 				 errmsg("argument \"rule\" of crm.audience() must not be NULL"),
 				 errhint("Everybody is crm.audience('true').")));
 	rule = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	as_of = PG_ARGISNULL(1) ? crm_now() : PG_GETARG_TIMESTAMPTZ(1);
-	crm_rule_check_as_of(as_of);
+	as_of = crm_as_of_argument(fcinfo, 1);
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	audience.store = result->setResult;
 	audience.descriptor = result->setDesc;
@@ -156,8 +155,7 @@ crm_sql_rule_holds(PG_FUNCTION_ARGS)
 						PG_ARGISNULL(0) ? "contact_id" : "rule"),
 				 errhint("Name a contact and a rule.")));
 	contact_id = PG_GETARG_INT64(0);
-	as_of = PG_ARGISNULL(2) ? crm_now() : PG_GETARG_TIMESTAMPTZ(2);
-	crm_rule_check_as_of(as_of);
+	as_of = crm_as_of_argument(fcinfo, 2);
 	crm_rule_evaluate(text_to_cstring(PG_GETARG_TEXT_PP(1)), &user, &contact_id, 1, as_of, &holds);
 	PG_RETURN_BOOL(holds);
 }

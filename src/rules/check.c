@@ -100,7 +100,7 @@ static const Oid refused_types[] = { REGPROCOID,       REGPROCEDUREOID, REGOPERO
 									 REFCURSOROID };
 
 /* words that timestamptz, date and time read off the clock */
-static const char *const clock_words[] = { "now", "today", "tomorrow", "yesterday", "allballs" };
+static const char *const clock_words[] = { "now", "today", "tomorrow", "yesterday" };
 
 static bool
 is_listed(const char *const *names, int n, const char *name)
@@ -219,7 +219,7 @@ check_constant(const CrmRuleTree *rule, Const *constant)
 			continue;
 		text = str_tolower(strVal(&string->val), strlen(strVal(&string->val)), C_COLLATION_OID);
 		for (int i = 0; i < lengthof(clock_words); i++)
-			if (strstr(text, clock_words[i]) != NULL && strcmp(clock_words[i], "allballs") != 0)
+			if (strstr(text, clock_words[i]) != NULL)
 				crm_rule_refuse(rule, string->location,
 								psprintf("the clock ('%s')", clock_words[i]),
 								"Time is an argument of a rule: as_of, today, local_time().");
@@ -267,10 +267,7 @@ check_walker(Node *node, void *context)
 		case T_SubscriptingRef:
 			break;
 		default:
-			crm_rule_refuse(
-				rule, exprLocation(node), "this kind of expression",
-				"A rule is made of columns, constants, operators, AND, OR, NOT, CASE, IN,"
-				" built-in functions and rule functions.");
+			crm_rule_refuse_node(rule, node);
 	}
 	if (check_functions_in_node(node, is_refused_function, context) ||
 		(IsA(node, FuncExpr) && ((FuncExpr *) node)->funcretset))

@@ -91,17 +91,6 @@ crm_rule_values(TimestampTz as_of, Datum *values)
 	values[CRM_RULE_ZONE - 1] = zone;
 }
 
-void
-crm_rule_check_as_of(TimestampTz as_of)
-{
-	if (TIMESTAMP_NOT_FINITE(as_of))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("as_of must be finite, not %s",
-						TIMESTAMP_IS_NOBEGIN(as_of) ? "-infinity" : "infinity"),
-				 errhint("Give the time for which to ask, or NULL for now.")));
-}
-
 static SPIPlanPtr
 prepare(const char *sql, int options)
 {

@@ -286,8 +286,7 @@ crm_sql_explain_rule(PG_FUNCTION_ARGS)
 					 errhint("Name a contact and a rule.")));
 	contact_id = PG_GETARG_INT64(0);
 	rule_text = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	as_of = PG_ARGISNULL(2) ? crm_now() : PG_GETARG_TIMESTAMPTZ(2);
-	crm_rule_check_as_of(as_of);
+	as_of = crm_as_of_argument(fcinfo, 2);
 	InitMaterializedSRF(fcinfo, 0);
 
 	question.context = CurrentMemoryContext;

@@ -60,6 +60,7 @@ extern CrmRuleTree *crm_rule_read(const char *text);
 extern Node *crm_rule_fragment(const char *sql);
 CRM_NORETURN extern void crm_rule_refuse(const CrmRuleTree *rule, int location, const char *what,
 										 const char *hint);
+CRM_NORETURN extern void crm_rule_refuse_node(const CrmRuleTree *rule, Node *node);
 extern int crm_rule_position(const CrmRuleTree *rule, int location);
 
 /* functions.c: what stands for a rule function; NULL if none has this name */

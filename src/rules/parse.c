@@ -40,6 +40,14 @@ crm_rule_refuse(const CrmRuleTree *rule, int location, const char *what, const c
 	pg_unreachable();
 }
 
+void
+crm_rule_refuse_node(const CrmRuleTree *rule, Node *node)
+{
+	crm_rule_refuse(rule, exprLocation(node), "this kind of expression",
+					"A rule is made of columns, constants, operators, AND, OR, NOT, CASE, IN,"
+					" built-in functions and rule functions.");
+}
+
 /* Our own SQL as a node; where it stands is not known to the text of the rule. */
 Node *
 crm_rule_fragment(const char *sql)
@@ -271,10 +279,7 @@ rewrite(CrmRuleTree *rule, Node *node)
 							"Write the value into the rule.");
 			break;
 		default:
-			crm_rule_refuse(
-				rule, exprLocation(node), "this kind of expression",
-				"A rule is made of columns, constants, operators, AND, OR, NOT, CASE, IN,"
-				" built-in functions and rule functions.");
+			crm_rule_refuse_node(rule, node);
 	}
 	return NULL; /* keep the compiler quiet */
 }

@@ -25,7 +25,4 @@ typedef struct CrmRuleUser
 extern void crm_rule_evaluate(const char *text, const CrmRuleUser *user, const int64 *contacts,
 							  int ncontacts, TimestampTz as_of, bool *holds);
 
-/* An infinite as_of is an error. */
-extern void crm_rule_check_as_of(TimestampTz as_of);
-
 #endif /* CRM_RULES_H */
