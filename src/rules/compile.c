@@ -36,6 +36,31 @@ append_join(StringInfo sql, const CrmRuleJoin *join, bool restricted)
 	appendStringInfo(sql, ") AS %s ON %s.contact_id = p.contact_id", join->alias, join->alias);
 }
 
+/*
+ * The conditions that AND joins, each IS TRUE: so the planner may ask them in
+ * the order it likes, which changes no answer, but takes none of them apart: a
+ * part evaluated earlier than written might fail, one left out would not.
+ */
+static List *
+list_conditions(Node *node, List *conditions)
+{
+	BooleanTest *holds;
+
+	if (IsA(node, BoolExpr) && ((BoolExpr *) node)->boolop == AND_EXPR)
+	{
+		ListCell *cell;
+
+		foreach(cell, ((BoolExpr *) node)->args)
+			conditions = list_conditions(lfirst(cell), conditions);
+		return conditions;
+	}
+	holds = makeNode(BooleanTest);
+	holds->arg = (Expr *) node;
+	holds->booltesttype = IS_TRUE;
+	holds->location = -1;
+	return lappend(conditions, holds);
+}
+
 static SelectStmt *
 make_statement(const CrmRuleTree *rule, CrmRuleScope scope, List *columns)
 {
@@ -72,16 +97,11 @@ make_statement(const CrmRuleTree *rule, CrmRuleScope scope, List *columns)
 					  linitial_node(RawStmt, raw_parser(sql.data, RAW_PARSE_DEFAULT))->stmt);
 	if (columns == NIL)
 	{
-		/*
-		 * IS TRUE keeps the planner from taking the rule apart: a part evaluated
-		 * earlier than written might fail, one left out would not.
-		 */
-		BooleanTest *holds = makeNode(BooleanTest);
+		List *conditions = list_conditions(rule->tree, NIL);
 
-		holds->arg = (Expr *) rule->tree;
-		holds->booltesttype = IS_TRUE;
-		holds->location = -1;
-		select->whereClause = (Node *) holds;
+		select->whereClause = list_length(conditions) == 1
+			? linitial(conditions)
+			: (Node *) makeBoolExpr(AND_EXPR, conditions, -1);
 	}
 	foreach(cell, columns)
 	{
