@@ -12,11 +12,14 @@
 #include "nodes/makefuncs.h"
 #include "parser/scanner.h"
 #include "parser/scansup.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
 #include "base/db.h"
+#include "base/table.h"
 #include "pg_crm.h"
 #include "rules/language.h"
 #include "rules/rules.h"
@@ -208,6 +211,29 @@ references_between(const CrmRuleTree *rule, int begin, int until)
 	return list;
 }
 
+/* Whether who asks may read the value; a rule function gives counts, not what is in the facts. */
+static bool
+may_see(const CrmRuleReference *reference)
+{
+	Oid profile = crm_table_oid("profile");
+	AttrNumber column = get_attnum(profile, reference->label);
+
+	return column <= 0 || pg_class_aclcheck(profile, crm_caller(), ACL_SELECT) == ACLCHECK_OK ||
+		pg_attribute_aclcheck(profile, column, crm_caller(), ACL_SELECT) == ACLCHECK_OK;
+}
+
+/* The message may quote a value. */
+static char *
+describe_failure(const ErrorData *error, List *references)
+{
+	ListCell *cell;
+
+	foreach(cell, references)
+		if (!may_see(lfirst(cell)))
+			return psprintf("error: SQLSTATE %s", unpack_sql_state(error->sqlerrcode));
+	return psprintf("error: %s", error->message);
+}
+
 /* Where the condition fails, the answer is the failure. */
 static void
 ask(ReturnSetInfo *result, CrmRuleTree *rule, Question *question, Node *node, const char *part,
@@ -233,18 +259,21 @@ ask(ReturnSetInfo *result, CrmRuleTree *rule, Question *question, Node *node, co
 		if (!crm_rule_is_contained(error))
 			ReThrowError(error);
 		question->holds = false;
-		answer(result, part, question, psprintf("error: %s", error->message));
+		answer(result, part, question,
+			   describe_failure(error, node == NULL ? rule->references : references));
 		FreeErrorData(error);
 		return;
 	}
 	initStringInfo(&found);
 	for (int i = 0; i < question->nfound; i++)
 	{
-		const char *label = ((CrmRuleReference *) list_nth(references, i))->label;
+		const CrmRuleReference *reference = list_nth(references, i);
 
-		appendStringInfo(&found, "%s%s", i > 0 ? ", " : "", label);
+		appendStringInfo(&found, "%s%s", i > 0 ? ", " : "", reference->label);
 		if (question->found[i] == NULL)
 			appendStringInfoString(&found, " IS NULL");
+		else if (!may_see(reference))
+			appendStringInfoString(&found, " IS NOT NULL");
 		else
 			appendStringInfo(&found, " = %s", question->found[i]);
 	}

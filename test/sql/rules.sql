@@ -40,6 +40,16 @@ SELECT object_kind, times FROM crm.rule_error WHERE contact_id = 2 ORDER BY 1;
 SELECT * FROM crm.explain(2, 'orders >= 1 AND (NOT tags @> ''{staff}'' OR spent(''30 days'') > 1000) AND city IS NOT NULL');
 SELECT * FROM crm.explain(2, '(attributes->>''size'')::int > 40 OR local_time() BETWEEN ''09:00'' AND ''13:00'' OR today > birthday');
 
+-- who may not read who a contact is does not read it here either
+CREATE ROLE regress_rules_marketer;
+SELECT crm.grant_access('regress_rules_marketer', 'marketer');
+SET ROLE regress_rules_marketer;
+SELECT * FROM crm.explain(2, 'name IS NULL AND city LIKE ''K%'' AND attributes->>''size'' = ''42'' AND (attributes->>''size'')::int > 40');
+SELECT * FROM crm.rule_error;
+RESET ROLE;
+DROP OWNED BY regress_rules_marketer;
+DROP ROLE regress_rules_marketer;
+
 -- columns that the brand added
 ALTER TABLE crm.contact ADD COLUMN shoe int;
 SELECT crm.rule_holds(1, 'shoe > 40');
