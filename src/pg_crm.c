@@ -9,6 +9,7 @@
 #include "base/guc.h"
 #include "base/install.h"
 #include "base/table.h"
+#include "facts/scans.h"
 #include "profile/profile.h"
 #include "types/mobile.h"
 
@@ -24,5 +25,6 @@ _PG_init(void)
 	crm_install_init();
 	crm_mobile_init();
 	crm_definition_init();
+	crm_scan_limit_init();
 	MarkGUCPrefixReserved("pg_crm");
 }

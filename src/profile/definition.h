@@ -110,6 +110,7 @@ typedef struct CrmDefinitions
 	bool may_regress;        /* some rule allows a fall */
 	bool every_fact_matters; /* some stage rule reads what every fact changes */
 	bool orders_continue;    /* no achievement on orders needs their history */
+	bool scans_continue;     /* nor one on scans theirs */
 	int nearning_rules;
 	CrmEarningRule *earning_rules;
 	bool earning_from[CRM_EARN_SCAN + 1]; /* some rule is on facts of this source */
