@@ -53,7 +53,8 @@ typedef struct KnownShape
 	const char *const *columns; /* the caller's list tells shapes apart */
 	Oid relid;
 	bool for_update;
-	bool direct; /* may be written without the executor */
+	bool direct;   /* may be written without the executor */
+	bool readable; /* may be read without it */
 	Oid primary_key;
 	int nkeys;
 	int keys[INDEX_MAX_KEYS];
@@ -340,14 +341,37 @@ know_shape(Relation rel, const char *const *columns, int ncolumns, bool for_upda
 			return &known_shapes[i];
 
 	crm_attributes(rel, columns, ncolumns, shape.attno);
-	shape.direct = is_plain(rel, for_update) && know_indexes(rel, &shape, ncolumns) &&
+	shape.direct = know_indexes(rel, &shape, ncolumns) && is_plain(rel, for_update) &&
 		(for_update || !has_unknown_columns(rel, &shape, ncolumns));
+	shape.readable = rel->rd_rel->relkind == RELKIND_RELATION && !rel->rd_rel->relrowsecurity &&
+		!rel->rd_rel->relhassubclass && rel->rd_rules == NULL && shape.nkeys == 1 &&
+		shape.keys[0] == 0;
 	for (int i = 0; i < ncolumns; i++)
+	{
 		shape.direct = shape.direct && shape.attno[i] > 0;
+		shape.readable = shape.readable && shape.attno[i] > 0;
+	}
 	if (nknown_shapes == lengthof(known_shapes))
 		nknown_shapes = 0;
 	known_shapes[nknown_shapes] = shape;
 	return &known_shapes[nknown_shapes++];
+}
+
+static CrmTarget *
+make_target(Relation rel, const KnownShape *shape, int ncolumns)
+{
+	CrmTarget *target = palloc0(sizeof(CrmTarget));
+
+	Assert(ncolumns <= CRM_MAX_COLUMNS);
+	target->rel = rel;
+	target->ncolumns = ncolumns;
+	target->primary_key = shape->primary_key;
+	target->nkeys = shape->nkeys;
+	memcpy(target->keys, shape->keys, sizeof(target->keys));
+	target->nindexes = shape->nindexes;
+	memcpy(target->index_oids, shape->indexes, sizeof(target->index_oids));
+	memcpy(target->attno, shape->attno, sizeof(target->attno));
+	return target;
 }
 
 CrmTarget *
@@ -357,27 +381,30 @@ crm_target_open(const char *table, const char *const *columns, int ncolumns, boo
 	const KnownShape *shape = know_shape(rel, columns, ncolumns, for_update);
 	CrmTarget *target;
 
-	Assert(ncolumns <= CRM_MAX_COLUMNS);
 	if (!shape->direct)
 	{
 		table_close(rel, NoLock);
 		return NULL;
 	}
-	target = palloc0(sizeof(CrmTarget));
-	target->rel = rel;
-	target->ncolumns = ncolumns;
-	target->primary_key = shape->primary_key;
-	target->nkeys = shape->nkeys;
-	memcpy(target->keys, shape->keys, sizeof(target->keys));
-	target->nindexes = shape->nindexes;
-	memcpy(target->index_oids, shape->indexes, sizeof(target->index_oids));
-	memcpy(target->attno, shape->attno, sizeof(target->attno));
+	target = make_target(rel, shape, ncolumns);
 	if (for_update)
 	{
 		target->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
 		target->found = table_slot_create(rel, NULL);
 	}
 	return target;
+}
+
+CrmTarget *
+crm_target_open_to_read(const char *table, const char *const *columns, int ncolumns)
+{
+	Relation rel = table_open(crm_table_oid(table), AccessShareLock);
+	const KnownShape *shape = know_shape(rel, columns, ncolumns, false);
+
+	if (shape->readable)
+		return make_target(rel, shape, ncolumns);
+	table_close(rel, NoLock);
+	return NULL;
 }
 
 /*

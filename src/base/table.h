@@ -83,6 +83,12 @@ typedef struct CrmTarget
  */
 extern CrmTarget *crm_target_open(const char *table, const char *const *columns, int ncolumns,
 								  bool for_update);
+/*
+ * The same for finding rows only, by a key of one column. NULL where row
+ * security or another key asks for the executor.
+ */
+extern CrmTarget *crm_target_open_to_read(const char *table, const char *const *columns,
+										  int ncolumns);
 extern void crm_target_close(CrmTarget *target);
 
 /*

@@ -114,8 +114,8 @@ crm_acquisition_add(CrmTarget *target, const CrmFact *scan, const CrmScanCode *c
 	};
 	bool nulls[lengthof(acquisition_columns)] = {
 		[4] = code->campaign == (Datum) 0,
-		[5] = code->store_id == 0,
-		[6] = code->associate_id == 0,
+		[5] = !code->has_store,
+		[6] = !code->has_associate,
 	};
 
 	crm_target_insert(target, values, nulls);

@@ -8,12 +8,13 @@
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/db.h"
+#include "base/guc.h"
+#include "base/table.h"
 #include "facts/scans.h"
 
 typedef struct CodePlace
@@ -37,21 +38,28 @@ typedef struct CodePlace
 /* columns of codes */
 enum
 {
-	QR_CODE_ID = 1,
-	SCOPE,
-	SCOPE_ID,
+	QR_CODE_ID,
+	DEDUP_SCOPE,
 	DEDUP_WINDOW,
 	VALID_FROM,
-	TIME_ZONE,
 	ACCOUNT_ID,
 	STORE_ID,
 	ASSOCIATE_ID,
-	CAMPAIGN
+	CAMPAIGN,
+	CODE_COLUMNS,
+	TIME_ZONE = CODE_COLUMNS, /* of the account */
+	ALL_COLUMNS
 };
 
+static const char *const code_columns[CODE_COLUMNS] = {
+	"qr_code_id", "dedup_scope", "dedup_window", "valid_from",
+	"account_id", "store_id",    "associate_id", "campaign",
+};
+static const char *const account_columns[] = { "account_id", "time_zone" };
+
 static CrmPlan select_codes = {
-	"SELECT q.qr_code_id, " CRM_SCAN_SCOPE ", q.dedup_window, q.valid_from, a.time_zone,"
-	" q.account_id, q.store_id, q.associate_id, q.campaign"
+	"SELECT q.qr_code_id, q.dedup_scope, q.dedup_window, q.valid_from, q.account_id, q.store_id,"
+	" q.associate_id, q.campaign, a.time_zone"
 	" FROM crm.qr_code q JOIN crm.account a ON a.account_id = q.account_id"
 	" WHERE q.qr_code_id = ANY ($1)",
 	1,
@@ -129,33 +137,114 @@ crm_scan_codes_place(CrmScanCodes *codes, int64 qr_code_id)
 	return entry->place;
 }
 
-static int64
-result_or_none(uint64 row, int column)
+static bool
+is_scope(const CrmScanCode *code, const char *name)
 {
-	bool isnull;
-	Datum value = crm_result(row, column, &isnull);
+	text *scope = DatumGetTextPP(code->scope);
 
-	return isnull ? 0 : DatumGetInt64(value);
+	return VARSIZE_ANY_EXHDR(scope) == strlen(name) &&
+		memcmp(VARDATA_ANY(scope), name, strlen(name)) == 0;
+}
+
+/* As in CRM_SCAN_KEY. */
+static Datum
+scope_id_of(const CrmScanCode *code)
+{
+	bool by_campaign = is_scope(code, "campaign");
+	bool by_store = is_scope(code, "store");
+	char number[MAXINT8LEN + 1];
+
+	if ((by_campaign && code->campaign == (Datum) 0) || (by_store && !code->has_store))
+		ereport(ERROR,
+				(errcode(ERRCODE_NOT_NULL_VIOLATION),
+				 errmsg("QR code %lld has no %s", (long long) code->qr_code_id,
+						by_campaign ? "campaign" : "store"),
+				 errhint("Its scans count once for each; give it one with crm.define_qr_code().")));
+	if (by_campaign)
+		return code->campaign;
+	pg_lltoa(by_store ? code->store_id : code->qr_code_id, number);
+	return CStringGetTextDatum(number);
 }
 
 static void
-read_code(CrmScanCode *code, uint64 row)
+read_code(CrmScanCode *code, const Datum *values, const bool *nulls)
 {
-	bool isnull;
-	bool always;
-	Datum window = crm_result(row, DEDUP_WINDOW, &always);
-	TimestampTz from = DatumGetTimestampTz(crm_result(row, VALID_FROM, &isnull));
-	Datum campaign;
+	TimestampTz from = nulls[VALID_FROM] ? DT_NOBEGIN : DatumGetTimestampTz(values[VALID_FROM]);
 
-	crm_windows_init(&code->windows, always ? NULL : DatumGetIntervalP(window),
-					 isnull ? NULL : &from, crm_result_text(row, TIME_ZONE));
-	code->scope = datumCopy(crm_result(row, SCOPE, &isnull), false, -1);
-	code->scope_id = datumCopy(crm_result(row, SCOPE_ID, &isnull), false, -1);
-	code->account_id = result_or_none(row, ACCOUNT_ID);
-	code->store_id = result_or_none(row, STORE_ID);
-	code->associate_id = result_or_none(row, ASSOCIATE_ID);
-	campaign = crm_result(row, CAMPAIGN, &isnull);
-	code->campaign = isnull ? (Datum) 0 : datumCopy(campaign, false, -1);
+	crm_windows_init(&code->windows,
+					 nulls[DEDUP_WINDOW] ? NULL : DatumGetIntervalP(values[DEDUP_WINDOW]), &from,
+					 nulls[TIME_ZONE] ? NULL : TextDatumGetCString(values[TIME_ZONE]));
+	code->account_id = DatumGetInt64(values[ACCOUNT_ID]);
+	code->store_id = nulls[STORE_ID] ? 0 : DatumGetInt64(values[STORE_ID]);
+	code->has_store = !nulls[STORE_ID];
+	code->associate_id = nulls[ASSOCIATE_ID] ? 0 : DatumGetInt64(values[ASSOCIATE_ID]);
+	code->has_associate = !nulls[ASSOCIATE_ID];
+	if (!nulls[CAMPAIGN])
+		code->campaign = PointerGetDatum(PG_DETOAST_DATUM_COPY(values[CAMPAIGN]));
+	code->scope = PointerGetDatum(PG_DETOAST_DATUM_COPY(values[DEDUP_SCOPE]));
+	code->scope_id = scope_id_of(code);
+}
+
+static void
+fetch_columns(CrmTarget *target, int n, Datum *values, bool *nulls)
+{
+	for (int i = 0; i < n; i++)
+		values[i] = slot_getattr(target->found, target->attno[i], &nulls[i]);
+}
+
+/* False where one of the tables asks for the executor. */
+static bool
+load_directly(CrmScanCodes *codes)
+{
+	CrmTarget *code = crm_target_open_to_read("qr_code", code_columns, CODE_COLUMNS);
+	CrmTarget *account = crm_target_open_to_read("account", account_columns,
+												 lengthof(account_columns));
+	bool done = code != NULL && account != NULL;
+
+	if (done)
+	{
+		CommandCounterIncrement();
+		PushActiveSnapshot(GetTransactionSnapshot());
+	}
+	for (int i = 0; done && i < codes->n; i++)
+	{
+		Datum values[ALL_COLUMNS];
+		bool nulls[ALL_COLUMNS];
+
+		if (!crm_target_find(code, codes->codes[i].qr_code_id))
+			continue;
+		fetch_columns(code, CODE_COLUMNS, values, nulls);
+		if (!crm_target_find(account, DatumGetInt64(values[ACCOUNT_ID])))
+			continue;
+		values[TIME_ZONE] = slot_getattr(account->found, account->attno[1], &nulls[TIME_ZONE]);
+		read_code(&codes->codes[i], values, nulls);
+	}
+	if (account != NULL)
+		crm_target_close(account);
+	if (code != NULL)
+		crm_target_close(code);
+	if (done)
+		PopActiveSnapshot();
+	return done;
+}
+
+static void
+load_by_executor(CrmScanCodes *codes, Datum array)
+{
+	uint64 n = crm_run(&select_codes, &array, NULL);
+	MemoryContext old = MemoryContextSwitchTo(codes->context);
+
+	for (uint64 row = 0; row < n; row++)
+	{
+		Datum values[ALL_COLUMNS];
+		bool nulls[ALL_COLUMNS];
+
+		for (int i = 0; i < ALL_COLUMNS; i++)
+			values[i] = crm_result(row, i + 1, &nulls[i]);
+		read_code(&codes->codes[crm_scan_codes_place(codes, DatumGetInt64(values[QR_CODE_ID]))],
+				  values, nulls);
+	}
+	MemoryContextSwitchTo(old);
 }
 
 static int
@@ -197,27 +286,22 @@ number_subjects(CrmScanCodes *codes)
 void
 crm_scan_codes_load(CrmScanCodes *codes)
 {
-	CrmActing acting;
-	MemoryContext old;
-	CrmColumn ids;
-	Datum array;
-	uint64 n;
+	if (IsolationUsesXactSnapshot() || !crm_guc_direct_access || !load_directly(codes))
+	{
+		CrmActing acting;
+		CrmColumn ids;
+		Datum array;
 
-	crm_connect(&acting);
-	crm_column_init(&ids, INT8OID);
-	for (int i = 0; i < codes->n; i++)
-		crm_column_add(&ids, Int64GetDatum(codes->codes[i].qr_code_id), false);
-	array = crm_column_array(&ids);
-	if (IsolationUsesXactSnapshot())
-		check_codes_current(array);
-	n = crm_run(&select_codes, &array, NULL);
-	old = MemoryContextSwitchTo(codes->context);
-	for (uint64 row = 0; row < n; row++)
-		read_code(&codes->codes[crm_scan_codes_place(codes, crm_result_int64(row, QR_CODE_ID))],
-				  row);
-	MemoryContextSwitchTo(old);
-	crm_disconnect(&acting);
-
+		crm_connect(&acting);
+		crm_column_init(&ids, INT8OID);
+		for (int i = 0; i < codes->n; i++)
+			crm_column_add(&ids, Int64GetDatum(codes->codes[i].qr_code_id), false);
+		array = crm_column_array(&ids);
+		if (IsolationUsesXactSnapshot())
+			check_codes_current(array);
+		load_by_executor(codes, array);
+		crm_disconnect(&acting);
+	}
 	for (int i = 0; i < codes->n; i++)
 		if (codes->codes[i].scope == (Datum) 0)
 			ereport(ERROR,

@@ -23,7 +23,9 @@ typedef struct CrmScanCode
 	CrmWindows windows;
 	/* what a contact won by it is stamped with */
 	int64 account_id;
-	int64 store_id; /* 0: none */
+	bool has_store;
+	int64 store_id;
+	bool has_associate;
 	int64 associate_id;
 	Datum campaign; /* 0: none */
 } CrmScanCode;

@@ -49,13 +49,11 @@ typedef struct CrmFact
  * Under what a scan counts once, beside its contact: columns scope, scope_id and
  * window_start, for scans s (qr_code_id, occurred_at) and CRM_SCAN_CODE after them.
  */
-#define CRM_SCAN_SCOPE                                                            \
+#define CRM_SCAN_KEY                                                              \
 	"q.dedup_scope AS scope, (CASE q.dedup_scope WHEN 'campaign' THEN q.campaign" \
 	" WHEN 'store' THEN q.store_id::text ELSE q.qr_code_id::text END)"            \
-	" COLLATE \"C\" AS scope_id"
-#define CRM_SCAN_KEY \
-	CRM_SCAN_SCOPE   \
-	", crm.scan_window_start(s.occurred_at, q.dedup_window, q.valid_from, a.time_zone) AS window_start"
+	" COLLATE \"C\" AS scope_id,"                                                 \
+	" crm.scan_window_start(s.occurred_at, q.dedup_window, q.valid_from, a.time_zone) AS window_start"
 #define CRM_SCAN_CODE                                    \
 	" JOIN crm.qr_code q ON q.qr_code_id = s.qr_code_id" \
 	" JOIN crm.account a ON a.account_id = q.account_id"
