@@ -20,7 +20,7 @@ typedef struct CrmScanCode
 	int subject; /* the same for codes of the same scope */
 	Datum scope;
 	Datum scope_id;
-	CrmWindows windows;
+	CrmScanWindows windows;
 	/* what a contact won by it is stamped with */
 	int64 account_id;
 	bool has_store;

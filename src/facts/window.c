@@ -78,7 +78,7 @@ add_months(Timestamp local, int64 months, Timestamp *result)
 
 /* A bound; infinite where it is beyond what a timestamp can hold. */
 static TimestampTz
-bound(const CrmWindows *windows, int64 n)
+bound(const CrmScanWindows *windows, int64 n)
 {
 	Timestamp local;
 	int64 distance;
@@ -109,7 +109,7 @@ month_of(Timestamp local)
 
 /* The last bound that does not come after the instant. */
 static TimestampTz
-last_bound(const CrmWindows *windows, TimestampTz at)
+last_bound(const CrmScanWindows *windows, TimestampTz at)
 {
 	Timestamp local;
 	int64 distance;
@@ -169,10 +169,10 @@ window_refused(const Interval *length, int code, const char *why, const char *hi
 }
 
 void
-crm_windows_init(CrmWindows *windows, const Interval *length, const TimestampTz *from,
+crm_windows_init(CrmScanWindows *windows, const Interval *length, const TimestampTz *from,
 				 const char *zone)
 {
-	memset(windows, 0, sizeof(CrmWindows));
+	memset(windows, 0, sizeof(CrmScanWindows));
 	if (length == NULL)
 		return;
 	if (length->month < 0 || length->day < 0 || length->time < 0 ||
@@ -206,7 +206,7 @@ crm_windows_init(CrmWindows *windows, const Interval *length, const TimestampTz 
 }
 
 TimestampTz
-crm_window_start(const CrmWindows *windows, TimestampTz at)
+crm_window_start(const CrmScanWindows *windows, TimestampTz at)
 {
 	if (TIMESTAMP_NOT_FINITE(at))
 		return DT_NOBEGIN;
@@ -220,7 +220,7 @@ crm_window_start(const CrmWindows *windows, TimestampTz at)
 Datum
 crm_sql_scan_window_start(PG_FUNCTION_ARGS)
 {
-	CrmWindows windows;
+	CrmScanWindows windows;
 	TimestampTz from;
 	char *zone;
 
