@@ -10,6 +10,7 @@
 #include "base/install.h"
 #include "base/table.h"
 #include "profile/profile.h"
+#include "profile/segment.h"
 #include "types/mobile.h"
 
 CRM_MODULE_MAGIC;
@@ -24,5 +25,6 @@ _PG_init(void)
 	crm_install_init();
 	crm_mobile_init();
 	crm_definition_init();
+	crm_segment_init();
 	MarkGUCPrefixReserved("pg_crm");
 }

@@ -36,6 +36,7 @@
 #include "profile/profile.h"
 #include "profile/recompute.h"
 #include "profile/row.h"
+#include "profile/segment.h"
 
 #define MAX_THRESHOLDS  100
 #define MAX_NAME_BYTES  63
@@ -359,6 +360,8 @@ crm_check_definition(PG_FUNCTION_ARGS)
 		check_qr_code(&new);
 	else if (is_table(trigger, "account"))
 		check_account(&new);
+	else if (is_table(trigger, "segment"))
+		crm_check_segment(new.descriptor, new.tuple);
 	else if (is_table(trigger, "scan_limit"))
 		check_scan_limit(&new);
 	else if (is_table(trigger, "stage"))
@@ -434,7 +437,7 @@ crm_log_definition(PG_FUNCTION_ARGS)
 			loyalty_changed = true;
 	}
 	else if (!is_table(trigger, "qr_code") && !is_table(trigger, "coupon") &&
-			 !is_table(trigger, "scan_limit"))
+			 !is_table(trigger, "scan_limit") && !is_table(trigger, "segment"))
 		crm_require_table(trigger->tg_relation, "loyalty_program");
 
 	for (int i = 0; i < lengthof(names) && name == NULL; i++)
@@ -505,6 +508,7 @@ static void
 walk_anew(const int64 *contacts, int ncontacts)
 {
 	crm_profile_recompute(contacts, ncontacts, crm_now());
+	crm_segments_refresh(contacts, ncontacts, "definition", crm_now());
 }
 
 /*

@@ -324,6 +324,8 @@ crm_definitions(void)
 		load_stages(build, context);
 		load_earning_rules(build, context);
 		load_tiers(build);
+		build->contact_first = crm_definition_event_kind(build, "field_change") >= 0 ||
+			crm_definition_earns(build, "field_change");
 	}
 	PG_CATCH();
 	{

@@ -109,6 +109,7 @@ typedef struct CrmDefinitions
 	CrmStage *stages;        /* unranked by position, then ranked from the highest */
 	bool may_regress;        /* some rule allows a fall */
 	bool every_fact_matters; /* some stage rule reads what every fact changes */
+	bool contact_first;      /* some rule reads what users change in crm.contact */
 	bool orders_continue;    /* no achievement on orders needs their history */
 	int nearning_rules;
 	CrmEarningRule *earning_rules;

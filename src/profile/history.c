@@ -37,15 +37,17 @@ static CrmPlan select_events = {
 	"SELECT e.contact_id, e.event_id, e.kind, e.occurred_at, e.account_id,"
 	" CASE WHEN e.kind = 'set_stage' THEN e.properties ->> 'stage' END,"
 	" CASE WHEN e.kind = 'set_stage' THEN e.properties ->> 'reason' END"
-	" FROM crm.event e WHERE e.contact_id = ANY ($1) AND ($2 IS NULL OR e.kind = ANY ($2)"
+	" FROM crm.event e WHERE e.contact_id = ANY ($1)"
+	" AND (e.kind <> 'field_change' OR 'field_change' = ANY ($2)) AND ($3 OR e.kind = ANY ($2)"
 	"  OR e.contact_id = ANY (ARRAY(SELECT m.contact_id FROM crm.event m"
 	"   WHERE m.contact_id = ANY ($1) AND m.kind = 'set_stage')))",
-	2,
-	{ INT8ARRAYOID, TEXTARRAYOID }
+	3,
+	{ INT8ARRAYOID, TEXTARRAYOID, BOOLOID }
 };
 static CrmPlan summarize_events = {
 	"SELECT e.contact_id, count(*), min(e.occurred_at), max(e.occurred_at)"
-	" FROM crm.event e WHERE e.contact_id = ANY ($1) GROUP BY e.contact_id",
+	" FROM crm.event e WHERE e.contact_id = ANY ($1) AND e.kind <> 'field_change'"
+	" GROUP BY e.contact_id",
 	1,
 	{ INT8ARRAYOID }
 };
@@ -174,7 +176,7 @@ static void
 load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 			MemoryContext context)
 {
-	Datum values[2] = { contacts };
+	Datum values[3] = { contacts };
 	CrmColumn kinds;
 	uint64 n;
 	MemoryContext old;
@@ -184,7 +186,8 @@ load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 	for (int i = CRM_KIND_FOLLOW; i < definitions->nkinds; i++)
 		crm_column_add(&kinds, CStringGetTextDatum(definitions->kinds[i]), false);
 	values[1] = crm_column_array(&kinds);
-	n = run(&select_events, values, definitions->every_fact_matters ? " n" : NULL);
+	values[2] = BoolGetDatum(definitions->every_fact_matters);
+	n = run(&select_events, values, NULL);
 
 	old = MemoryContextSwitchTo(context);
 	for (uint64 row = 0; row < n; row++)
@@ -197,6 +200,7 @@ load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 		fact->id = crm_result_int64(row, 2);
 		fact->type = CRM_FACT_EVENT;
 		fact->kind = crm_definition_event_kind(definitions, kind);
+		fact->unseen = strcmp(kind, "field_change") == 0;
 		fact->occurred_at = result_time(row, 4, &isnull);
 		fact->account_id = crm_result_int64(row, 5);
 		if (fact->kind == CRM_KIND_SET_STAGE)
@@ -372,7 +376,7 @@ crm_history_load(const CrmDefinitions *definitions, const int64 *contacts, int n
 		{
 			history->nfacts++;
 			if (list.facts[fact].type != CRM_FACT_MOBILE &&
-				list.facts[fact].type != CRM_FACT_REFUND)
+				list.facts[fact].type != CRM_FACT_REFUND && !list.facts[fact].unseen)
 				see(history, list.facts[fact].occurred_at, list.facts[fact].occurred_at);
 		}
 	}

@@ -33,6 +33,7 @@ typedef struct CrmFact
 	int64 id;
 	CrmFactType type;
 	bool own_currency;     /* orders: adds to amounts */
+	bool unseen;           /* events: says nothing of when the contact was there */
 	bool earns;            /* events: some earning rule is on this kind, see detail */
 	bool counted;          /* scans: the one that counts; orders: not refunded in full */
 	int kind;              /* events: place in the definitions' kinds, -1 = none */
@@ -65,6 +66,8 @@ extern void crm_facts_sort(CrmFact *facts, int64 nfacts);
  * Ids ascending and distinct.
  */
 extern void crm_profile_lock(const int64 *contacts, int ncontacts);
+/* contact_first.c: before profiles are locked, where definitions ask for that order */
+extern void crm_contact_lock_first(const int64 *contacts, int ncontacts);
 /* Into which contact this one was merged; 0 if it was not. */
 extern int64 crm_profile_survivor(int64 contact_id);
 CRM_NORETURN extern void crm_unknown_contact(int64 contact_id);

@@ -156,6 +156,8 @@ walk_new_facts(Settling *settling, const CrmFact *facts, int nfacts)
 	crm_walk_continue(settling->walk);
 	for (int i = 0; i < nfacts; i++)
 	{
+		if (crm_is_plain_event(settling->definitions, &facts[i]) && facts[i].unseen)
+			continue;
 		if (crm_is_plain_event(settling->definitions, &facts[i]))
 			crm_walk_seen(settling->walk, facts[i].occurred_at);
 		else

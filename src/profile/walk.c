@@ -405,7 +405,7 @@ crm_walk_step(CrmWalk *walk, const CrmFact *fact)
 			set_value(walk, CRM_P_MOBILE_AT, TimestampTzGetDatum(fact->occurred_at));
 			break;
 		case CRM_FACT_EVENT:
-			if (walk->counts_seen)
+			if (walk->counts_seen && !fact->unseen)
 				add_one(walk, CRM_P_EVENTS);
 			if (fact->kind == CRM_KIND_FOLLOW || fact->kind == CRM_KIND_UNFOLLOW)
 				step_follow(walk, fact);
@@ -432,7 +432,7 @@ crm_walk_step(CrmWalk *walk, const CrmFact *fact)
 				add_one(walk, CRM_P_EVENTS);
 			break;
 	}
-	if (walk->counts_seen && fact->type != CRM_FACT_MOBILE)
+	if (walk->counts_seen && fact->type != CRM_FACT_MOBILE && !fact->unseen)
 		see(walk, fact->occurred_at);
 
 	if (fact->type == CRM_FACT_MANUAL_STAGE)

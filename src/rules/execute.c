@@ -227,7 +227,7 @@ count_error(const CrmRuleUser *user, int64 contact_id, const ErrorData *error)
 	};
 	Datum values[7];
 
-	if (XactReadOnly)
+	if (XactReadOnly || user == NULL)
 		return;
 	values[0] = Int64GetDatum(contact_id);
 	values[1] = CStringGetTextDatum(user->kind);
