@@ -1,8 +1,8 @@
 /*
  * segment_definition.c
  *		Segments as a backend keeps them: dropped as a whole by a relcache
- *		invalidation of their table or of crm.profile, read again at the next
- *		use, put into the order in which they are decided.
+ *		invalidation of their table or of those that rules read, read again at the
+ *		next use, put into the order in which they are decided.
  */
 #include "postgres.h"
 
@@ -22,7 +22,7 @@
 static MemoryContext cache_context = NULL;
 static CrmSegments *cache = NULL;
 static bool cache_valid = false;
-static Oid cache_tables[2];
+static Oid cache_tables[4];
 
 static CrmPlan select_segments = {
 	"SELECT s.name, s.rule, s.partition FROM crm.segment s"
@@ -279,6 +279,9 @@ read_segments(bool strict)
 
 	cache_tables[0] = crm_table_oid("segment");
 	cache_tables[1] = crm_table_oid("profile");
+	/* what rules name */
+	cache_tables[2] = crm_table_oid("achievement");
+	cache_tables[3] = crm_table_oid("stage");
 	crm_connect(&acting);
 	context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm segments", ALLOCSET_SMALL_SIZES);
 	build = MemoryContextAllocZero(context, sizeof(CrmSegments));

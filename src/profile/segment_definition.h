@@ -7,7 +7,6 @@
 
 #include "postgres.h"
 
-#include "rules/due_stub.h"
 #include "rules/rules.h"
 
 typedef struct CrmSegment

