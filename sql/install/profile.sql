@@ -139,7 +139,16 @@ COMMENT ON TABLE crm.stage_move IS 'Each move of a contact to another stage; the
 COMMENT ON COLUMN crm.stage_move.contact_id IS 'Who moved.';
 COMMENT ON COLUMN crm.stage_move.since IS 'Time of the fact that moved the contact.';
 COMMENT ON COLUMN crm.stage_move.stage IS 'Stage from then on.';
-COMMENT ON COLUMN crm.stage_move.reason IS 'opening, rule, or manual with the reason given.';
+COMMENT ON COLUMN crm.stage_move.reason IS 'opening, rule, time, or manual with the reason given.';
+
+CREATE TABLE IF NOT EXISTS crm.stage_due (
+	contact_id bigint PRIMARY KEY,
+	due_at timestamptz NOT NULL
+);
+CREATE INDEX IF NOT EXISTS stage_due_due_at_idx ON crm.stage_due (due_at, contact_id);
+COMMENT ON TABLE crm.stage_due IS 'Contacts whose stage may change without a fact, by a rule that reads the time.';
+COMMENT ON COLUMN crm.stage_due.contact_id IS 'The contact.';
+COMMENT ON COLUMN crm.stage_due.due_at IS 'When tick() is to look; the first change is not before it.';
 
 -- what ships; a brand's own changes stay
 INSERT INTO crm.stage (stage, rank, label)

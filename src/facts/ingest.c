@@ -38,6 +38,7 @@ typedef struct Batch
 	int64 size;
 	CrmFact *facts;
 	bool has_refunds;
+	bool details; /* rules read more of facts than a walk needs */
 	CrmColumn scans[CRM_SCAN_COLUMNS];
 	CrmColumn follows[CRM_FOLLOW_COLUMNS];
 } Batch;
@@ -70,12 +71,34 @@ time_of(const Batch *batch, AttrNumber attno)
 	return at;
 }
 
+/* What rules read of a fact beside what a walk needs, where they read any of it. */
+static void
+add_detail(Batch *batch, CrmFact *fact, CrmFactColumn column, AttrNumber attno, bool by_value)
+{
+	bool isnull;
+	Datum value;
+
+	if (!batch->details)
+		return;
+	value = crm_rows_value(&batch->rows, attno, &isnull);
+	if (fact->values == NULL)
+	{
+		fact->values = palloc0_array(Datum, CRM_FACT_COLUMNS);
+		fact->nulls = palloc_array(bool, CRM_FACT_COLUMNS);
+		memset(fact->nulls, true, sizeof(bool) * CRM_FACT_COLUMNS);
+	}
+	fact->nulls[column] = isnull;
+	if (!isnull)
+		fact->values[column] = by_value ? value : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+}
+
 static void
 read_transactions(Batch *batch)
 {
 	static const char *const columns[] = { "contact_id",   "transaction_id", "kind",
 										   "amount",       "currency",       "occurred_at",
-										   "external_ref", "refund_of",      "items" };
+										   "external_ref", "refund_of",      "items",
+										   "store_id" };
 	const AttrNumber *attno = crm_rows_attributes(&batch->rows, columns, lengthof(columns));
 	AttrNumber contact_id = attno[0];
 	AttrNumber id = attno[1];
@@ -86,8 +109,11 @@ read_transactions(Batch *batch)
 	AttrNumber reference = attno[6];
 	AttrNumber refund_of = attno[7];
 	AttrNumber items = attno[8];
+	AttrNumber store_id = attno[9];
 	int currency_length = strlen(crm_guc_currency);
 	bool isnull;
+
+	batch->details = crm_definitions()->reads_details;
 
 	while (crm_rows_next(&batch->rows))
 	{
@@ -128,6 +154,9 @@ read_transactions(Batch *batch)
 		value = crm_rows_value(&batch->rows, items, &isnull);
 		if (!isnull)
 			crm_check_document("items", value);
+		add_detail(batch, fact, CRM_F_CURRENCY, currency, false);
+		add_detail(batch, fact, CRM_F_STORE_ID, store_id, true);
+		add_detail(batch, fact, CRM_F_ITEMS, items, false);
 
 		value = crm_rows_value(&batch->rows, refund_of, &isnull);
 		if (fact->type == CRM_FACT_REFUND)
@@ -223,6 +252,7 @@ read_events(Batch *batch)
 	char *last_kind = NULL;
 	bool isnull;
 
+	batch->details = definitions->reads_details;
 	crm_column_init(&batch->follows[0], INT8OID);
 	crm_column_init(&batch->follows[1], INT8OID);
 	crm_column_init(&batch->follows[2], INT8OID);
@@ -269,6 +299,8 @@ read_events(Batch *batch)
 			add_follow(batch, fact, value);
 		fact->earns = definitions->earning_from[CRM_EARN_EVENT] &&
 			crm_definition_earns(definitions, kind_text);
+		if (fact->earns)
+			add_detail(batch, fact, CRM_F_PROPERTIES, properties, false);
 		if (fact->earns || (segments && fact->type == CRM_FACT_EVENT))
 			fact->detail = last_kind = kind_text;
 		else if (kind_text != last_kind)

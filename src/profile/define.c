@@ -195,7 +195,7 @@ check_achievement(const CrmRow *row)
 				 errmsg("measure amount does not go with on_kind \"%s\"", on_kind),
 				 errhint("Only purchases have an amount; use measure count.")));
 	if (rule != NULL)
-		(void) crm_achievement_rule_parse(rule);
+		crm_achievement_rule_check(rule);
 }
 
 /* A length of time that is above 0; one value of months, or of days and hours. */
@@ -292,6 +292,19 @@ check_scan_limit(const CrmRow *row)
 					   "Give for example 1 minute, 1 hour or 1 day (of 24 hours).");
 }
 
+/* When a stage may change without a fact; who saves the rule is told. */
+static void
+say_when(CrmRuleTime time)
+{
+	if (time == CRM_TIME_NONE)
+		return;
+	ereport(NOTICE,
+			(time == CRM_TIME_EXACT
+				 ? errmsg("the rule reads the time and yields its own moments")
+				 : errmsg("the rule reads the time and is looked at once a day, at midnight"),
+			 errhint("Moves that are due are made by crm.tick().")));
+}
+
 /* Do two rows differ in a column other than these? */
 static bool
 rows_differ(const CrmRow *old, const CrmRow *new, const char *const *ignored, int nignored)
@@ -375,7 +388,7 @@ crm_check_definition(PG_FUNCTION_ARGS)
 
 		crm_require_table(trigger->tg_relation, "stage_rule");
 		if (rule != NULL)
-			(void) crm_stage_rule_parse(rule);
+			say_when(crm_stage_rule_check(rule));
 	}
 
 	attno = SPI_fnumber(new.descriptor, "version");

@@ -11,6 +11,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/fmgrprotos.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
@@ -18,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "base/db.h"
+#include "base/guc.h"
 #include "base/table.h"
 #include "profile/definition.h"
 #include "profile/profile.h"
@@ -28,27 +30,52 @@ const char *const crm_profile_column_names[CRM_PROFILE_COLUMNS] = {
 	"last_seen_at", "stage",     "stage_since", "stage_manual",   "ranked_stage",  "settled_at"
 };
 
-/* what a stage rule may name; refunds and the stage itself are no facts */
-static const CrmRuleColumn stage_rule_columns[] = {
-	{ "orders", INT8OID, false, CRM_P_ORDERS },
-	{ "spend", NUMERICOID, false, CRM_P_SPEND },
-	{ "first_order_at", TIMESTAMPTZOID, false, CRM_P_FIRST_ORDER_AT },
-	{ "last_order_at", TIMESTAMPTZOID, false, CRM_P_LAST_ORDER_AT },
-	{ "scans", INT8OID, false, CRM_P_SCANS },
-	{ "raw_scans", INT8OID, false, CRM_P_RAW_SCANS },
-	{ "followed_at", TIMESTAMPTZOID, false, CRM_P_FOLLOWED_AT },
-	{ "mobile", INT8OID, true, CRM_P_MOBILE_AT },
-	{ "mobile_at", TIMESTAMPTZOID, false, CRM_P_MOBILE_AT },
-	{ "events", INT8OID, false, CRM_P_EVENTS },
-	{ "first_seen_at", TIMESTAMPTZOID, false, CRM_P_FIRST_SEEN_AT },
-	{ "last_seen_at", TIMESTAMPTZOID, false, CRM_P_LAST_SEEN_AT }
-};
+/* What a stage rule may name; refunds and the stage itself are no facts. */
+#define PROFILE_VARIABLES                                                                    \
+	{ "orders", INT8OID, CRM_P_ORDERS, false }, { "spend", NUMERICOID, CRM_P_SPEND, false }, \
+		{ "first_order_at", TIMESTAMPTZOID, CRM_P_FIRST_ORDER_AT, false },                   \
+		{ "last_order_at", TIMESTAMPTZOID, CRM_P_LAST_ORDER_AT, false },                     \
+		{ "scans", INT8OID, CRM_P_SCANS, false },                                            \
+		{ "raw_scans", INT8OID, CRM_P_RAW_SCANS, false },                                    \
+		{ "followed_at", TIMESTAMPTZOID, CRM_P_FOLLOWED_AT, false },                         \
+		{ "mobile", INT8OID, CRM_P_MOBILE_AT, true },                                        \
+	{                                                                                        \
+		"mobile_at", TIMESTAMPTZOID, CRM_P_MOBILE_AT, false                                  \
+	}
+/* what every fact changes: no achievement is to depend on it */
+#define SIGHT_VARIABLES                                                  \
+	{ "events", INT8OID, CRM_P_EVENTS, false },                          \
+		{ "first_seen_at", TIMESTAMPTZOID, CRM_P_FIRST_SEEN_AT, false }, \
+	{                                                                    \
+		"last_seen_at", TIMESTAMPTZOID, CRM_P_LAST_SEEN_AT, false        \
+	}
+#define FACT_VARIABLES                                                                       \
+	{ "fact.kind", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_KIND), false },                          \
+		{ "fact.occurred_at", TIMESTAMPTZOID, CRM_VALUE_OF_FACT(CRM_F_OCCURRED_AT), false }, \
+		{ "fact.amount", NUMERICOID, CRM_VALUE_OF_FACT(CRM_F_AMOUNT), false },               \
+		{ "fact.currency", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_CURRENCY), false },              \
+		{ "fact.external_ref", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_EXTERNAL_REF), false },      \
+		{ "fact.items", JSONBOID, CRM_VALUE_OF_FACT(CRM_F_ITEMS), false },                   \
+		{ "fact.store_id", INT8OID, CRM_VALUE_OF_FACT(CRM_F_STORE_ID), false },              \
+		{ "fact.account_id", INT8OID, CRM_VALUE_OF_FACT(CRM_F_ACCOUNT_ID), false },          \
+		{ "fact.properties", JSONBOID, CRM_VALUE_OF_FACT(CRM_F_PROPERTIES), false },         \
+		{ "fact.qr_code_id", INT8OID, CRM_VALUE_OF_FACT(CRM_F_QR_CODE_ID), false },          \
+	{                                                                                        \
+		"fact.campaign", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_CAMPAIGN), false                   \
+	}
 
-static const CrmRuleColumn achievement_rule_columns[] = { { "fact.amount", NUMERICOID, false, 0 } };
+static const CrmVariable stage_variables[] = { PROFILE_VARIABLES, SIGHT_VARIABLES };
+static const CrmVariable achievement_variables[] = { PROFILE_VARIABLES, FACT_VARIABLES };
+static const CrmVariable earning_variables[] = { FACT_VARIABLES };
+
+/* what is found of a fact only where some rule asks for it */
+static const CrmFactColumn details[] = { CRM_F_CURRENCY,   CRM_F_ITEMS,      CRM_F_STORE_ID,
+										 CRM_F_PROPERTIES, CRM_F_QR_CODE_ID, CRM_F_CAMPAIGN };
 
 static MemoryContext definition_context = NULL;
 static CrmDefinitions *definitions = NULL;
 static bool definitions_valid = false;
+static char *definitions_zone; /* pg_crm.time_zone when they were compiled */
 static Oid definition_tables[5];
 
 static CrmPlan select_achievements = { "SELECT name, on_kind, measure, thresholds, rule, revocable"
@@ -86,45 +113,6 @@ crm_definition_init(void)
 	CacheRegisterRelcacheCallback(forget_definitions, (Datum) 0);
 }
 
-CrmRule *
-crm_stage_rule_parse(const char *text)
-{
-	return crm_rule_parse(text, stage_rule_columns, lengthof(stage_rule_columns));
-}
-
-CrmRule *
-crm_achievement_rule_parse(const char *text)
-{
-	return crm_rule_parse(text, achievement_rule_columns, lengthof(achievement_rule_columns));
-}
-
-/* A stored rule that no longer reads counts as false and stops nobody. */
-static CrmRule *
-parse_stored(const char *what, const char *name, const char *text, CrmRule *(*parse)(const char *) )
-{
-	MemoryContext context = CurrentMemoryContext;
-	CrmRule *rule;
-
-	PG_TRY();
-	{
-		rule = parse(text);
-	}
-	PG_CATCH();
-	{
-		/* the parser holds no locks and no resources */
-		MemoryContextSwitchTo(context);
-		FlushErrorState();
-		ereport(WARNING,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("rule of %s \"%s\" cannot be read and counts as false", what, name),
-				 errhint("Save the definition again with a rule that is understood.")));
-		rule = palloc0(sizeof(CrmRule));
-		rule->never = true;
-	}
-	PG_END_TRY();
-	return rule;
-}
-
 static int
 intern_kind(CrmDefinitions *build, const char *kind)
 {
@@ -137,6 +125,169 @@ intern_kind(CrmDefinitions *build, const char *kind)
 		build->kinds = repalloc_array(build->kinds, char *, build->nkinds + 1);
 	build->kinds[build->nkinds] = pstrdup(kind);
 	return build->nkinds++;
+}
+
+/* The window of a rule function of a stage rule, made where it is new. */
+static int
+find_window(void *arg, const char *name, const char *const *arguments, const char *label)
+{
+	CrmDefinitions *build = arg;
+	bool spent = strcmp(name, "spent") == 0;
+	const char *kind = spent ? "purchase" : arguments[0];
+	const char *within = arguments[spent ? 0 : 1];
+	CrmWindow *window;
+
+	if (!spent && strcmp(name, "times") != 0 && strcmp(name, "did") != 0)
+		return -1;
+	for (int i = 0; i < build->nwindows; i++)
+		if (strcmp(build->windows[i].label, label) == 0)
+			return CRM_FIRST_WINDOW + i;
+	if (build->nwindows == CRM_MAX_WINDOWS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("stage rules hold more than %d different rule functions", CRM_MAX_WINDOWS),
+				 errhint("Ask for the same kinds and intervals in several rules.")));
+	if (build->windows == NULL)
+		build->windows = palloc0_array(CrmWindow, CRM_MAX_WINDOWS);
+	window = &build->windows[build->nwindows];
+	window->label = pstrdup(label);
+	window->measure = spent          ? CRM_WINDOW_SPENT
+		: strcmp(name, "times") == 0 ? CRM_WINDOW_TIMES
+									 : CRM_WINDOW_DID;
+	window->type = strcmp(kind, "purchase") == 0 ? CRM_FACT_PURCHASE
+		: strcmp(kind, "refund") == 0            ? CRM_FACT_REFUND
+		: strcmp(kind, "scan") == 0              ? CRM_FACT_SCAN
+		: strcmp(kind, "set_stage") == 0         ? CRM_FACT_MANUAL_STAGE
+												 : CRM_FACT_EVENT;
+	window->kind = window->type == CRM_FACT_EVENT ? intern_kind(build, kind) : -1;
+	window->bounded = within != NULL;
+	if (within != NULL)
+		window->within = DirectFunctionCall3(interval_in, CStringGetDatum(within),
+											 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	return CRM_FIRST_WINDOW + build->nwindows++;
+}
+
+/* find_window() is called where the text is read, in memory that is thrown away */
+typedef struct WindowMaker
+{
+	CrmDefinitions *build;
+	MemoryContext context;
+} WindowMaker;
+
+static int
+make_window(void *arg, const char *name, const char *const *arguments, const char *label)
+{
+	WindowMaker *maker = arg;
+	MemoryContext old = MemoryContextSwitchTo(maker->context);
+	int position = find_window(maker->build, name, arguments, label);
+
+	MemoryContextSwitchTo(old);
+	return position;
+}
+
+static CrmExpression *
+compile_stage_rule(CrmDefinitions *build, const char *text)
+{
+	WindowMaker maker = { build, CurrentMemoryContext };
+	CrmScope scope = { "the rule of a stage", lengthof(stage_variables), stage_variables,
+					   make_window, &maker };
+
+	return crm_expression_compile(text, &scope);
+}
+
+static CrmExpression *
+compile_achievement_rule(CrmDefinitions *build, const char *text)
+{
+	static const CrmScope scope = { "the rule of an achievement", lengthof(achievement_variables),
+									achievement_variables };
+
+	return crm_expression_compile(text, &scope);
+}
+
+static CrmExpression *
+compile_earning_rule(CrmDefinitions *build, const char *text)
+{
+	static const CrmScope scope = { "an earning rule", lengthof(earning_variables),
+									earning_variables };
+
+	return crm_expression_compile(text, &scope);
+}
+
+typedef CrmExpression *(*Compile)(CrmDefinitions *build, const char *text);
+
+typedef struct Compiling
+{
+	Compile compile;
+	CrmDefinitions *build;
+	const char *text;
+	CrmExpression *expression;
+	MemoryContext context;
+} Compiling;
+
+static bool
+compile_once(void *arg)
+{
+	Compiling *compiling = arg;
+
+	MemoryContextSwitchTo(compiling->context);
+	compiling->expression = compiling->compile(compiling->build, compiling->text);
+	return true;
+}
+
+/* A rule that fails to compile for reasons of its own, and not of the server or the transaction. */
+static bool
+is_broken(const ErrorData *error)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION:
+		case ERRCODE_DATA_EXCEPTION:
+		case ERRCODE_FEATURE_NOT_SUPPORTED:
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
+		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* Compiles a rule; NULL and why where it is broken. Any other failure is an error. */
+static CrmExpression *
+try_compile(CrmDefinitions *build, Compile compile, const char *text, char **why)
+{
+	Compiling compiling = { compile, build, text, NULL, CurrentMemoryContext };
+	ErrorData *error;
+
+	if (crm_attempt(compile_once, &compiling, &error))
+		return compiling.expression;
+	if (!is_broken(error))
+		ReThrowError(error);
+	*why = pstrdup(error->message);
+	FreeErrorData(error);
+	return NULL;
+}
+
+/* A stored rule that no longer compiles counts as false and stops nobody. */
+static CrmExpression *
+compile_stored(CrmDefinitions *build, const char *what, const char *name, const char *text,
+			   Compile compile)
+{
+	char *why;
+	CrmExpression *expression = try_compile(build, compile, text, &why);
+
+	if (expression == NULL)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("rule of %s \"%s\" is broken and counts as false: %s", what, name, why),
+				 errhint("Save the definition again with a rule that is understood.")));
+		return crm_expression_never();
+	}
+	build->reads_settings = build->reads_settings || crm_expression_reads_settings(expression);
+	for (int i = 0; i < lengthof(details); i++)
+		if (crm_expression_names(expression, CRM_VALUE_OF_FACT(details[i])))
+			build->reads_details = true;
+	return expression;
 }
 
 static int
@@ -183,8 +334,8 @@ load_achievements(CrmDefinitions *build, MemoryContext context)
 		achievement->by_amount = strcmp(crm_result_text(row, 3), "amount") == 0;
 		read_thresholds(achievement, crm_result(row, 4, &isnull));
 		if (rule != NULL)
-			achievement->rule = parse_stored("achievement", achievement->name, rule,
-											 crm_achievement_rule_parse);
+			achievement->rule = compile_stored(build, "achievement", achievement->name, rule,
+											   compile_achievement_rule);
 		achievement->revocable = DatumGetBool(crm_result(row, 6, &isnull));
 		if (achievement->kind == CRM_KIND_PURCHASE && achievement->rule != NULL)
 			build->orders_continue = false;
@@ -213,15 +364,23 @@ load_stages(CrmDefinitions *build, MemoryContext context)
 		stage->rank = isnull ? 0 : DatumGetInt32(rank);
 		if (rule == NULL)
 			continue;
-		stage->rule = parse_stored("stage", stage->stage, rule, crm_stage_rule_parse);
+		stage->rule = compile_stored(build, "stage", stage->stage, rule, compile_stage_rule);
+		stage->reads_time = crm_expression_time(stage->rule) != CRM_TIME_NONE;
+		build->stages_read_time = build->stages_read_time || stage->reads_time;
 		stage->allow_regress = DatumGetBool(crm_result(row, 4, &isnull));
 		stage->position = DatumGetInt32(crm_result(row, 5, &isnull));
 		if (stage->allow_regress)
 			build->may_regress = true;
-		if (crm_rule_names(stage->rule, CRM_P_EVENTS) ||
-			crm_rule_names(stage->rule, CRM_P_FIRST_SEEN_AT) ||
-			crm_rule_names(stage->rule, CRM_P_LAST_SEEN_AT))
+		if (crm_expression_names(stage->rule, CRM_P_EVENTS) ||
+			crm_expression_names(stage->rule, CRM_P_FIRST_SEEN_AT) ||
+			crm_expression_names(stage->rule, CRM_P_LAST_SEEN_AT))
 			build->every_fact_matters = true;
+	}
+	for (int i = 0; i < build->nwindows; i++)
+	{
+		build->stages_read_time = build->stages_read_time || build->windows[i].bounded;
+		/* interval arithmetic in the zone of rules */
+		build->reads_settings = build->reads_settings || build->windows[i].bounded;
 	}
 	MemoryContextSwitchTo(old);
 }
@@ -266,8 +425,8 @@ load_earning_rules(CrmDefinitions *build, MemoryContext context)
 			: strcmp(rounding, "up") == 0                 ? CRM_ROUND_UP
 														  : CRM_ROUND_NEAREST;
 		if (rule != NULL)
-			earning->rule = parse_stored("earning rule", earning->name, rule,
-										 crm_achievement_rule_parse);
+			earning->rule = compile_stored(build, "earning rule", earning->name, rule,
+										   compile_earning_rule);
 		earning->valid_from = result_time(row, 8, DT_NOBEGIN);
 		earning->valid_until = result_time(row, 9, DT_NOEND);
 		build->earning_from[earning->source] = true;
@@ -290,7 +449,8 @@ crm_definitions(void)
 	CrmDefinitions *build;
 	CrmActing acting;
 
-	if (definitions_valid)
+	/* rules are read with the zone that they will run in */
+	if (definitions_valid && strcmp(definitions_zone, crm_guc_time_zone) == 0)
 		return definitions;
 
 	definition_tables[0] = crm_table_oid("achievement");
@@ -341,7 +501,100 @@ crm_definitions(void)
 	MemoryContextSetParent(context, CacheMemoryContext);
 	definition_context = context;
 	definitions = build;
+	definitions_zone = MemoryContextStrdup(context, crm_guc_time_zone);
 	return definitions;
+}
+
+typedef struct Checked
+{
+	Compile compile;
+	const char *text;
+	CrmRuleTime time;
+} Checked;
+
+/* As the definition tables take it, in memory of its own. */
+static CrmRuleTime
+check_rule(const char *text, Compile compile)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm rule",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	CrmDefinitions *build = palloc0(sizeof(CrmDefinitions));
+	CrmExpression *expression;
+	CrmRuleTime time;
+	CrmActing acting;
+
+	crm_connect(&acting);
+	MemoryContextSwitchTo(context);
+	expression = compile(build, text);
+	time = crm_expression_time(expression);
+	for (int i = 0; i < build->nwindows; i++)
+		if (build->windows[i].bounded && time == CRM_TIME_NONE)
+			time = CRM_TIME_EXACT;
+	crm_disconnect(&acting);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return time;
+}
+
+CrmRuleTime
+crm_stage_rule_check(const char *text)
+{
+	return check_rule(text, compile_stage_rule);
+}
+
+void
+crm_achievement_rule_check(const char *text)
+{
+	(void) check_rule(text, compile_achievement_rule);
+}
+
+void
+crm_earning_rule_check(const char *text)
+{
+	(void) check_rule(text, compile_earning_rule);
+}
+
+void
+crm_definitions_broken(CrmBrokenRule broken, void *arg)
+{
+	static CrmPlan select_rules = {
+		"SELECT 'achievement', a.name, a.rule FROM crm.achievement a WHERE a.rule IS NOT NULL"
+		" UNION ALL SELECT 'stage_rule', r.stage, r.rule FROM crm.stage_rule r"
+		" UNION ALL SELECT 'earning_rule', e.name, e.rule FROM crm.earning_rule e"
+		" WHERE e.rule IS NOT NULL ORDER BY 1, 2",
+		0
+	};
+	uint64 n = crm_read(&select_rules, NULL, NULL);
+	SPITupleTable *rules = SPI_tuptable;
+
+	for (uint64 row = 0; row < n; row++)
+	{
+		CrmDefinitions *build = palloc0(sizeof(CrmDefinitions));
+		char *table = SPI_getvalue(rules->vals[row], rules->tupdesc, 1);
+		char *why;
+
+		if (try_compile(build,
+						strcmp(table, "achievement") == 0      ? compile_achievement_rule
+							: strcmp(table, "stage_rule") == 0 ? compile_stage_rule
+															   : compile_earning_rule,
+						SPI_getvalue(rules->vals[row], rules->tupdesc, 3), &why) == NULL)
+			broken(arg, table, SPI_getvalue(rules->vals[row], rules->tupdesc, 2), why);
+	}
+	SPI_freetuptable(rules);
+}
+
+int
+crm_definitions_enter(const CrmDefinitions *known)
+{
+	return known->reads_settings ? crm_expressions_enter() : 0;
+}
+
+void
+crm_definitions_leave(int nest_level)
+{
+	if (nest_level > 0)
+		crm_expressions_leave(nest_level);
 }
 
 int

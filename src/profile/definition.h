@@ -9,7 +9,8 @@
 
 #include "datatype/timestamp.h"
 
-#include "rules/compare.h"
+#include "profile/profile.h"
+#include "rules/expression.h"
 
 /* The columns of crm.profile_counter, by which the walk keeps its state. */
 typedef enum CrmProfileColumn
@@ -37,6 +38,33 @@ typedef enum CrmProfileColumn
 
 extern const char *const crm_profile_column_names[CRM_PROFILE_COLUMNS];
 
+/*
+ * What a rule reads stands in one array: the columns of the profile, those of
+ * the fact at hand, then what the definitions name beside them.
+ */
+#define CRM_VALUE_OF_FACT(column) (CRM_PROFILE_COLUMNS + (column))
+#define CRM_FIRST_WINDOW          (CRM_PROFILE_COLUMNS + CRM_FACT_COLUMNS)
+
+/* A rule function in a stage rule: facts of a kind, counted or summed as the walk goes. */
+typedef enum CrmWindowMeasure
+{
+	CRM_WINDOW_TIMES,
+	CRM_WINDOW_DID,
+	CRM_WINDOW_SPENT
+} CrmWindowMeasure;
+
+typedef struct CrmWindow
+{
+	char *label; /* as it is written: the same function is one window */
+	CrmWindowMeasure measure;
+	CrmFactType type;
+	int kind; /* of events */
+	bool bounded;
+	Datum within; /* interval, where bounded */
+} CrmWindow;
+
+#define CRM_MAX_WINDOWS 64
+
 /* kinds that every installation knows, by their place in CrmDefinitions.kinds */
 #define CRM_KIND_PURCHASE  0
 #define CRM_KIND_SCAN      1
@@ -53,9 +81,9 @@ typedef struct CrmAchievement
 	bool by_amount;
 	bool revocable;
 	int nthresholds;
-	Datum *thresholds; /* numeric, ascending */
-	int64 *counts;     /* the same rounded up, for counting */
-	CrmRule *rule;     /* over fact.amount; NULL = all facts */
+	Datum *thresholds;   /* numeric, ascending */
+	int64 *counts;       /* the same rounded up, for counting */
+	CrmExpression *rule; /* over the fact and the profile with it; NULL = all facts */
 } CrmAchievement;
 
 typedef struct CrmStage
@@ -66,7 +94,8 @@ typedef struct CrmStage
 	int rank;
 	int position;
 	bool allow_regress;
-	CrmRule *rule; /* NULL: no rule gives this stage */
+	CrmExpression *rule; /* over the profile; NULL: no rule gives this stage */
+	bool reads_time;
 } CrmStage;
 
 /* what earns: an order, an event, a scan that counts */
@@ -94,7 +123,7 @@ typedef struct CrmEarningRule
 	bool by_amount;   /* points for each per_amount, else for each fact */
 	Datum per_amount; /* numeric */
 	CrmRounding rounding;
-	CrmRule *rule; /* over fact.amount; NULL = all facts */
+	CrmExpression *rule; /* over the fact; NULL = all facts */
 	TimestampTz valid_from;
 	TimestampTz valid_until;
 } CrmEarningRule;
@@ -110,7 +139,12 @@ typedef struct CrmDefinitions
 	bool may_regress;        /* some rule allows a fall */
 	bool every_fact_matters; /* some stage rule reads what every fact changes */
 	bool contact_first;      /* some rule reads what users change in crm.contact */
-	bool orders_continue;    /* no achievement on orders needs their history */
+	bool stages_read_time;   /* time alone may move a contact */
+	bool reads_settings;     /* some rule runs under the settings of rules */
+	bool reads_details;      /* some rule reads more of a fact than is always at hand */
+	int nwindows;
+	CrmWindow *windows;   /* counting them needs the history of facts */
+	bool orders_continue; /* no achievement on orders needs their history */
 	int nearning_rules;
 	CrmEarningRule *earning_rules;
 	bool earning_from[CRM_EARN_SCAN + 1]; /* some rule is on facts of this source */
@@ -129,8 +163,23 @@ extern int crm_definition_event_kind(const CrmDefinitions *definitions, const ch
 /* Does some earning rule give points for events of this kind? */
 extern bool crm_definition_earns(const CrmDefinitions *definitions, const char *kind);
 
-/* Rules as the definition tables take them; errors as of crm_rule_parse(). */
-extern CrmRule *crm_stage_rule_parse(const char *text);
-extern CrmRule *crm_achievement_rule_parse(const char *text);
+/*
+ * Checks rules as the definition tables take them; errors as of
+ * crm_expression_compile(). Says how the answer depends on time alone.
+ */
+extern CrmRuleTime crm_stage_rule_check(const char *text);
+extern void crm_achievement_rule_check(const char *text);
+extern void crm_earning_rule_check(const char *text);
+
+/*
+ * Rules run under settings of their own where they read any: between the two,
+ * for a whole batch. An error undoes both.
+ */
+extern int crm_definitions_enter(const CrmDefinitions *definitions);
+extern void crm_definitions_leave(int nest_level);
+
+/* Lists the rules that no longer compile: their table, name, and why. */
+typedef void (*CrmBrokenRule)(void *arg, const char *table, const char *name, const char *why);
+extern void crm_definitions_broken(CrmBrokenRule broken, void *arg);
 
 #endif /* CRM_DEFINITION_H */

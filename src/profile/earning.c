@@ -10,12 +10,30 @@
 
 #include "profile/earning.h"
 #include "profile/loyalty.h"
+#include "profile/walk.h"
+#include "rules/rules.h"
 
 /* The one place where the condition of an earning rule is evaluated. */
 static bool
-rule_holds(const CrmEarningRule *earning, Datum net, bool no_amount)
+rule_holds(const CrmDefinitions *definitions, const CrmEarningRule *earning, const CrmFact *fact)
 {
-	return earning->rule == NULL || crm_rule_holds(earning->rule, &net, &no_amount);
+	Datum values[CRM_FIRST_WINDOW];
+	bool nulls[CRM_FIRST_WINDOW];
+	ErrorData *error = NULL;
+	bool holds;
+
+	if (earning->rule == NULL)
+		return true;
+	crm_fact_values(definitions, fact, values + CRM_PROFILE_COLUMNS, nulls + CRM_PROFILE_COLUMNS);
+	holds = crm_expression_holds(earning->rule, values, nulls, fact->occurred_at, &error);
+	if (error != NULL)
+	{
+		CrmRuleUser user = { "earning_rule", earning->name };
+
+		crm_rule_count_error(&user, fact->contact_id, error->sqlerrcode, error->message);
+		FreeErrorData(error);
+	}
+	return holds;
 }
 
 static int64
@@ -47,15 +65,11 @@ is_above_zero(Datum number)
 		DirectFunctionCall2(numeric_gt, number, NumericGetDatum(int64_to_numeric(0))));
 }
 
-int64
-crm_points_of_order(const CrmEarningRule *earning, Datum amount, Datum net, bool own_currency)
+static int64
+points_of_order(const CrmEarningRule *earning, Datum gross, Datum net, bool own_currency)
 {
 	Datum points = earning->points;
 
-	if (is_above_zero(amount) && !is_above_zero(net))
-		return 0;
-	if (!rule_holds(earning, net, false))
-		return 0;
 	if (earning->by_amount)
 	{
 		if (!own_currency)
@@ -63,17 +77,24 @@ crm_points_of_order(const CrmEarningRule *earning, Datum amount, Datum net, bool
 		points = DirectFunctionCall2(numeric_div, DirectFunctionCall2(numeric_mul, points, net),
 									 earning->per_amount);
 	}
-	else if (DatumGetBool(DirectFunctionCall2(numeric_ne, amount, net)))
+	else if (DatumGetBool(DirectFunctionCall2(numeric_ne, gross, net)))
 		points = DirectFunctionCall2(numeric_div, DirectFunctionCall2(numeric_mul, points, net),
-									 amount);
+									 gross);
 	return round_points(points, earning->rounding);
 }
 
 int64
-crm_points_of_fact(const CrmEarningRule *earning)
+crm_points_of_fact(const CrmDefinitions *definitions, const CrmEarningRule *earning,
+				   const CrmFact *fact, Datum gross)
 {
-	return rule_holds(earning, (Datum) 0, true) ? round_points(earning->points, earning->rounding)
-												: 0;
+	bool order = fact->type == CRM_FACT_PURCHASE;
+
+	if (order && is_above_zero(gross) && !is_above_zero(fact->amount))
+		return 0;
+	if (!rule_holds(definitions, earning, fact))
+		return 0;
+	return order ? points_of_order(earning, gross, fact->amount, fact->own_currency)
+				 : round_points(earning->points, earning->rounding);
 }
 
 bool

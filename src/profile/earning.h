@@ -13,11 +13,12 @@
 extern bool crm_earning_applies(const CrmEarningRule *earning, CrmEarningSource source,
 								int64 program, TimestampTz at);
 
-/* Points of an order: a refund takes its part of them, all of it takes all. */
-extern int64 crm_points_of_order(const CrmEarningRule *earning, Datum amount, Datum net,
-								 bool own_currency);
-
-/* Points of an event or a scan, which have no amount. */
-extern int64 crm_points_of_fact(const CrmEarningRule *earning);
+/*
+ * Points of a fact. Of an order its amount is net of refunds, and gross what it
+ * was: a refund takes its part of the points, all of it takes all. A rule that
+ * fails for a fact gives nothing.
+ */
+extern int64 crm_points_of_fact(const CrmDefinitions *definitions, const CrmEarningRule *earning,
+								const CrmFact *fact, Datum gross);
 
 #endif /* CRM_EARNING_H */

@@ -28,21 +28,22 @@ static CrmPlan select_profiles = {
 };
 static CrmPlan select_transactions = {
 	"SELECT t.contact_id, t.transaction_id, t.kind = 'refund', t.occurred_at, t.amount, t.currency,"
-	" t.external_ref, t.refund_of"
+	" t.external_ref, t.refund_of, t.store_id, CASE WHEN $2 THEN t.items END"
 	" FROM crm.transaction t WHERE t.contact_id = ANY ($1)",
-	1,
-	{ INT8ARRAYOID }
+	2,
+	{ INT8ARRAYOID, BOOLOID }
 };
 static CrmPlan select_events = {
 	"SELECT e.contact_id, e.event_id, e.kind, e.occurred_at, e.account_id,"
 	" CASE WHEN e.kind = 'set_stage' THEN e.properties ->> 'stage' END,"
-	" CASE WHEN e.kind = 'set_stage' THEN e.properties ->> 'reason' END"
+	" CASE WHEN e.kind = 'set_stage' THEN e.properties ->> 'reason' END,"
+	" CASE WHEN $3 THEN e.properties END"
 	" FROM crm.event e WHERE e.contact_id = ANY ($1)"
-	" AND (e.kind <> 'field_change' OR 'field_change' = ANY ($2)) AND ($3 OR e.kind = ANY ($2)"
+	" AND (e.kind <> 'field_change' OR 'field_change' = ANY ($2)) AND ($4 OR e.kind = ANY ($2)"
 	"  OR e.contact_id = ANY (ARRAY(SELECT m.contact_id FROM crm.event m"
 	"   WHERE m.contact_id = ANY ($1) AND m.kind = 'set_stage')))",
-	3,
-	{ INT8ARRAYOID, TEXTARRAYOID, BOOLOID }
+	4,
+	{ INT8ARRAYOID, TEXTARRAYOID, BOOLOID, BOOLOID }
 };
 static CrmPlan summarize_events = {
 	"SELECT e.contact_id, count(*), min(e.occurred_at), max(e.occurred_at)"
@@ -53,12 +54,13 @@ static CrmPlan summarize_events = {
 };
 static CrmPlan select_scans = {
 	/* as a join: first_scan has no index by scan, and some contacts scan a thousand times */
-	"SELECT s.contact_id, s.scan_id, s.occurred_at, f.scan_id IS NOT NULL"
-	" FROM crm.scan s LEFT JOIN (SELECT DISTINCT c.contact_id, c.scan_id FROM crm.first_scan c"
+	"SELECT s.contact_id, s.scan_id, s.occurred_at, f.scan_id IS NOT NULL, s.qr_code_id, q.store_id,"
+	" q.campaign FROM crm.scan s LEFT JOIN crm.qr_code q ON $2 AND q.qr_code_id = s.qr_code_id"
+	" LEFT JOIN (SELECT DISTINCT c.contact_id, c.scan_id FROM crm.first_scan c"
 	"  WHERE c.contact_id = ANY ($1)) f ON f.contact_id = s.contact_id AND f.scan_id = s.scan_id"
 	" WHERE s.contact_id = ANY ($1)",
-	1,
-	{ INT8ARRAYOID }
+	2,
+	{ INT8ARRAYOID, BOOLOID }
 };
 static CrmPlan select_awards = {
 	"SELECT a.contact_id, a.achievement, a.threshold, a.awarded_at, a.source_id, a.revoked_at"
@@ -105,6 +107,23 @@ result_time(uint64 row, int column, bool *isnull)
 	return DatumGetTimestampTz(crm_result(row, column, isnull));
 }
 
+void
+crm_fact_detail(CrmFact *fact, CrmFactColumn column, uint64 row, int result_column, bool by_value)
+{
+	bool isnull;
+	Datum value = crm_result(row, result_column, &isnull);
+
+	if (fact->values == NULL)
+	{
+		fact->values = palloc0_array(Datum, CRM_FACT_COLUMNS);
+		fact->nulls = palloc_array(bool, CRM_FACT_COLUMNS);
+		memset(fact->nulls, true, sizeof(bool) * CRM_FACT_COLUMNS);
+	}
+	fact->nulls[column] = isnull;
+	if (!isnull)
+		fact->values[column] = by_value ? value : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+}
+
 static void
 load_profiles(CrmHistory **histories, int *nhistories, Datum contacts, FactList *list,
 			  MemoryContext context)
@@ -146,9 +165,11 @@ load_profiles(CrmHistory **histories, int *nhistories, Datum contacts, FactList 
 }
 
 static void
-load_transactions(Datum contacts, FactList *list, MemoryContext context)
+load_transactions(const CrmDefinitions *definitions, Datum contacts, FactList *list,
+				  MemoryContext context)
 {
-	uint64 n = run(&select_transactions, &contacts, NULL);
+	Datum values[2] = { contacts, BoolGetDatum(definitions->reads_details) };
+	uint64 n = run(&select_transactions, values, NULL);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	for (uint64 row = 0; row < n; row++)
@@ -168,6 +189,12 @@ load_transactions(Datum contacts, FactList *list, MemoryContext context)
 		fact->reference = crm_result_text(row, 7);
 		fact->refund_of = crm_result_int64(row, 8);
 		fact->counted = true;
+		if (definitions->reads_details)
+		{
+			crm_fact_detail(fact, CRM_F_CURRENCY, row, 6, false);
+			crm_fact_detail(fact, CRM_F_STORE_ID, row, 9, true);
+			crm_fact_detail(fact, CRM_F_ITEMS, row, 10, false);
+		}
 	}
 	MemoryContextSwitchTo(old);
 }
@@ -176,7 +203,8 @@ static void
 load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 			MemoryContext context)
 {
-	Datum values[3] = { contacts };
+	Datum values[4] = { contacts, (Datum) 0, BoolGetDatum(definitions->reads_details),
+						BoolGetDatum(definitions->every_fact_matters) };
 	CrmColumn kinds;
 	uint64 n;
 	MemoryContext old;
@@ -186,7 +214,6 @@ load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 	for (int i = CRM_KIND_FOLLOW; i < definitions->nkinds; i++)
 		crm_column_add(&kinds, CStringGetTextDatum(definitions->kinds[i]), false);
 	values[1] = crm_column_array(&kinds);
-	values[2] = BoolGetDatum(definitions->every_fact_matters);
 	n = run(&select_events, values, NULL);
 
 	old = MemoryContextSwitchTo(context);
@@ -211,14 +238,17 @@ load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 			fact->detail = crm_result_text(row, 6);
 			fact->reason = reason == NULL ? "manual" : psprintf("manual: %s", reason);
 		}
+		if (definitions->reads_details)
+			crm_fact_detail(fact, CRM_F_PROPERTIES, row, 8, false);
 	}
 	MemoryContextSwitchTo(old);
 }
 
 static void
-load_scans(Datum contacts, FactList *list, MemoryContext context)
+load_scans(const CrmDefinitions *definitions, Datum contacts, FactList *list, MemoryContext context)
 {
-	uint64 n = run(&select_scans, &contacts, NULL);
+	Datum values[2] = { contacts, BoolGetDatum(definitions->reads_details) };
+	uint64 n = run(&select_scans, values, NULL);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	for (uint64 row = 0; row < n; row++)
@@ -231,6 +261,12 @@ load_scans(Datum contacts, FactList *list, MemoryContext context)
 		fact->type = CRM_FACT_SCAN;
 		fact->occurred_at = result_time(row, 3, &isnull);
 		fact->counted = DatumGetBool(crm_result(row, 4, &isnull));
+		if (definitions->reads_details)
+		{
+			crm_fact_detail(fact, CRM_F_QR_CODE_ID, row, 5, true);
+			crm_fact_detail(fact, CRM_F_STORE_ID, row, 6, true);
+			crm_fact_detail(fact, CRM_F_CAMPAIGN, row, 7, false);
+		}
 	}
 	MemoryContextSwitchTo(old);
 }
@@ -351,11 +387,11 @@ crm_history_load(const CrmDefinitions *definitions, const int64 *contacts, int n
 	run = read_only ? crm_read : crm_run;
 	load_profiles(&histories, nhistories, array, &list, context);
 	SPI_freetuptable(SPI_tuptable);
-	load_transactions(array, &list, context);
+	load_transactions(definitions, array, &list, context);
 	SPI_freetuptable(SPI_tuptable);
 	load_events(definitions, array, &list, context);
 	SPI_freetuptable(SPI_tuptable);
-	load_scans(array, &list, context);
+	load_scans(definitions, array, &list, context);
 	SPI_freetuptable(SPI_tuptable);
 	load_event_summary(histories, *nhistories, array);
 	SPI_freetuptable(SPI_tuptable);
@@ -439,7 +475,8 @@ net_orders(CrmHistory *history, const int64 *left_out, int nleft_out)
 }
 
 void
-crm_history_walk(CrmHistory *history, CrmWalk *walk, const int64 *left_out, int nleft_out)
+crm_history_walk(CrmHistory *history, CrmWalk *walk, const int64 *left_out, int nleft_out,
+				 TimestampTz until)
 {
 	CrmFact *facts = history->facts;
 	TimestampTz begin = history->created_at;
@@ -458,6 +495,9 @@ crm_history_walk(CrmHistory *history, CrmWalk *walk, const int64 *left_out, int 
 	walk->counts_seen = walk->definitions->every_fact_matters;
 	for (int i = 0; i < history->nfacts; i++)
 		crm_walk_step(walk, &facts[i]);
+	if (!history->nulls[CRM_P_SETTLED_AT])
+		until = Max(until, DatumGetTimestampTz(history->values[CRM_P_SETTLED_AT]));
+	crm_walk_advance(walk, until);
 
 	/* what is summarized holds at the end, whether each event was walked or not */
 	walk->values[CRM_P_EVENTS] = Int64GetDatum(history->events);

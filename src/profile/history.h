@@ -64,9 +64,17 @@ typedef struct CrmHistory
 extern CrmHistory *crm_history_load(const CrmDefinitions *definitions, const int64 *contacts,
 									int ncontacts, bool read_only, int *nhistories);
 
-/* Walks a history without some of its refunds (ids ascending; none: all count). */
+/*
+ * Walks a history without some of its refunds (ids ascending; none: all count).
+ * Moves by time alone are made until then, and at least as far as they were
+ * made already.
+ */
 extern void crm_history_walk(CrmHistory *history, CrmWalk *walk, const int64 *left_out,
-							 int nleft_out);
+							 int nleft_out, TimestampTz until);
+
+/* Takes a column of the current result as what rules read of a fact, beside what a walk needs. */
+extern void crm_fact_detail(CrmFact *fact, CrmFactColumn column, uint64 row, int result_column,
+							bool by_value);
 
 /* The stored award of a threshold, NULL if there is none. */
 extern CrmStoredAward *crm_history_award(CrmHistory *history, const CrmAchievement *achievement,

@@ -67,6 +67,14 @@ crm_profile_open(const int64 *contacts, const TimestampTz *created_at, int ncont
 	nulls[1] = nulls[2];
 	crm_run_protected(&update_stages, values, nulls);
 
+	/* rules that read the time are asked for each contact's own beginning */
+	if (definitions->stages_read_time)
+	{
+		crm_profile_recompute(contacts, ncontacts, created_at[0]);
+		crm_disconnect(&acting);
+		return;
+	}
+
 	/* who came with a mobile number has something to walk */
 	nknown = crm_run(&select_known, values, NULL);
 	known = palloc(sizeof(int64) * Max(nknown, 1));

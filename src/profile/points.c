@@ -38,7 +38,7 @@ static CrmPlan select_memberships = {
 /* orders with what is left of them, and the members' programmes */
 #define ORDERS(which)                                                                              \
 	"SELECT o.contact_id, m.loyalty_program_id, o.transaction_id, o.occurred_at, o.amount,"        \
-	" o.amount - coalesce(r.refunded, 0), o.currency"                                              \
+	" o.amount - coalesce(r.refunded, 0), o.currency, o.external_ref, o.store_id, o.items"         \
 	" FROM " which                                                                                 \
 	" JOIN crm.membership m ON m.contact_id = o.contact_id AND o.occurred_at >= m.joined_at"       \
 	"  AND (m.left_at IS NULL OR o.occurred_at < m.left_at)"                                       \
@@ -57,7 +57,8 @@ static CrmPlan select_all_orders = { ORDERS("crm.transaction o") " AND o.contact
 									 1,
 									 { INT8ARRAYOID } };
 static CrmPlan select_all_events = {
-	"SELECT e.contact_id, m.loyalty_program_id, e.event_id, e.occurred_at, e.kind FROM crm.event e"
+	"SELECT e.contact_id, m.loyalty_program_id, e.event_id, e.occurred_at, e.kind, e.account_id,"
+	" e.properties FROM crm.event e"
 	" JOIN crm.membership m ON m.contact_id = e.contact_id AND e.occurred_at >= m.joined_at"
 	"  AND (m.left_at IS NULL OR e.occurred_at < m.left_at)"
 	" WHERE e.contact_id = ANY ($1) AND e.kind = ANY ($2)",
@@ -65,7 +66,8 @@ static CrmPlan select_all_events = {
 	{ INT8ARRAYOID, TEXTARRAYOID }
 };
 static CrmPlan select_all_scans = {
-	"SELECT s.contact_id, m.loyalty_program_id, s.scan_id, s.occurred_at FROM crm.scan s"
+	"SELECT s.contact_id, m.loyalty_program_id, s.scan_id, s.occurred_at, s.qr_code_id, q.store_id,"
+	" q.campaign FROM crm.scan s LEFT JOIN crm.qr_code q ON q.qr_code_id = s.qr_code_id"
 	" JOIN crm.membership m ON m.contact_id = s.contact_id AND s.occurred_at >= m.joined_at"
 	"  AND (m.left_at IS NULL OR s.occurred_at < m.left_at)"
 	" WHERE s.contact_id = ANY ($1) AND EXISTS (SELECT FROM crm.first_scan f"
@@ -248,34 +250,23 @@ find_sum(Ledger *ledger, int64 contact_id, int64 program, int rule, int source, 
 	return sum;
 }
 
+/* gross: of an order, before refunds */
 static void
-add_order(Ledger *ledger, int64 contact_id, int64 program, int64 id, TimestampTz at, Datum amount,
-		  Datum net, bool own_currency)
+add_fact(Ledger *ledger, const CrmFact *fact, Datum gross, int64 program)
 {
+	CrmEarningSource source = fact->type == CRM_FACT_PURCHASE ? CRM_EARN_TRANSACTION
+		: fact->type == CRM_FACT_SCAN                         ? CRM_EARN_SCAN
+															  : CRM_EARN_EVENT;
+
 	for (int i = 0; i < ledger->definitions->nearning_rules; i++)
 	{
 		const CrmEarningRule *earning = &ledger->definitions->earning_rules[i];
 
-		if (crm_earning_applies(earning, CRM_EARN_TRANSACTION, program, at))
-			find_sum(ledger, contact_id, program, i, CRM_EARN_TRANSACTION, id, at)->target =
-				crm_points_of_order(earning, amount, net, own_currency);
-	}
-}
-
-/* Events and scans have no amount. */
-static void
-add_other(Ledger *ledger, CrmEarningSource source, const char *kind, int64 contact_id,
-		  int64 program, int64 id, TimestampTz at)
-{
-	for (int i = 0; i < ledger->definitions->nearning_rules; i++)
-	{
-		const CrmEarningRule *earning = &ledger->definitions->earning_rules[i];
-
-		if (!crm_earning_applies(earning, source, program, at) ||
-			(kind != NULL && strcmp(earning->kind, kind) != 0))
+		if (!crm_earning_applies(earning, source, program, fact->occurred_at) ||
+			(source == CRM_EARN_EVENT && strcmp(earning->kind, fact->detail) != 0))
 			continue;
-		find_sum(ledger, contact_id, program, i, source, id, at)->target = crm_points_of_fact(
-			earning);
+		find_sum(ledger, fact->contact_id, program, i, source, fact->id, fact->occurred_at)
+			->target = crm_points_of_fact(ledger->definitions, earning, fact, gross);
 	}
 }
 
@@ -295,12 +286,22 @@ load_orders(Ledger *ledger, CrmPlan *plan, const Datum *values)
 	for (uint64 row = 0; row < n; row++)
 	{
 		bool isnull;
-		Datum amount = crm_result(row, 5, &isnull);
-		Datum net = crm_result(row, 6, &isnull);
+		CrmFact fact = { .contact_id = crm_result_int64(row, 1),
+						 .id = crm_result_int64(row, 3),
+						 .type = CRM_FACT_PURCHASE,
+						 .kind = -1,
+						 .occurred_at = result_time(row, 4),
+						 .amount = crm_result(row, 6, &isnull),
+						 .own_currency = strcmp(crm_result_text(row, 7), crm_guc_currency) == 0,
+						 .reference = crm_result_text(row, 8) };
 
-		add_order(ledger, crm_result_int64(row, 1), crm_result_int64(row, 2),
-				  crm_result_int64(row, 3), result_time(row, 4), amount, net,
-				  strcmp(crm_result_text(row, 7), crm_guc_currency) == 0);
+		if (ledger->definitions->reads_details)
+		{
+			crm_fact_detail(&fact, CRM_F_CURRENCY, row, 7, false);
+			crm_fact_detail(&fact, CRM_F_STORE_ID, row, 9, true);
+			crm_fact_detail(&fact, CRM_F_ITEMS, row, 10, false);
+		}
+		add_fact(ledger, &fact, crm_result(row, 5, &isnull), crm_result_int64(row, 2));
 	}
 	SPI_freetuptable(SPI_tuptable);
 }
@@ -320,8 +321,19 @@ load_events(Ledger *ledger, Datum contacts)
 	values[1] = crm_column_array(&kinds);
 	n = run(&select_all_events, values, NULL);
 	for (uint64 row = 0; row < n; row++)
-		add_other(ledger, CRM_EARN_EVENT, crm_result_text(row, 5), crm_result_int64(row, 1),
-				  crm_result_int64(row, 2), crm_result_int64(row, 3), result_time(row, 4));
+	{
+		CrmFact fact = { .contact_id = crm_result_int64(row, 1),
+						 .id = crm_result_int64(row, 3),
+						 .type = CRM_FACT_EVENT,
+						 .kind = -1,
+						 .occurred_at = result_time(row, 4),
+						 .detail = crm_result_text(row, 5),
+						 .account_id = crm_result_int64(row, 6) };
+
+		if (ledger->definitions->reads_details)
+			crm_fact_detail(&fact, CRM_F_PROPERTIES, row, 7, false);
+		add_fact(ledger, &fact, (Datum) 0, crm_result_int64(row, 2));
+	}
 	SPI_freetuptable(SPI_tuptable);
 }
 
@@ -331,8 +343,21 @@ load_scans(Ledger *ledger, Datum contacts)
 	uint64 n = run(&select_all_scans, &contacts, NULL);
 
 	for (uint64 row = 0; row < n; row++)
-		add_other(ledger, CRM_EARN_SCAN, NULL, crm_result_int64(row, 1), crm_result_int64(row, 2),
-				  crm_result_int64(row, 3), result_time(row, 4));
+	{
+		CrmFact fact = { .contact_id = crm_result_int64(row, 1),
+						 .id = crm_result_int64(row, 3),
+						 .type = CRM_FACT_SCAN,
+						 .kind = -1,
+						 .occurred_at = result_time(row, 4) };
+
+		if (ledger->definitions->reads_details)
+		{
+			crm_fact_detail(&fact, CRM_F_QR_CODE_ID, row, 5, true);
+			crm_fact_detail(&fact, CRM_F_STORE_ID, row, 6, true);
+			crm_fact_detail(&fact, CRM_F_CAMPAIGN, row, 7, false);
+		}
+		add_fact(ledger, &fact, (Datum) 0, crm_result_int64(row, 2));
+	}
 	SPI_freetuptable(SPI_tuptable);
 }
 
@@ -515,12 +540,8 @@ load_new_facts(Ledger *ledger, const CrmFact *facts, int64 nfacts, Datum contact
 			if (fact->occurred_at < result_time(row, 3) ||
 				(!is_member && fact->occurred_at >= DatumGetTimestampTz(left_at)))
 				continue;
-			if (fact->type == CRM_FACT_PURCHASE)
-				add_order(ledger, fact->contact_id, program, fact->id, fact->occurred_at,
-						  fact->amount, fact->amount, fact->own_currency);
-			else if (fact->earns)
-				add_other(ledger, CRM_EARN_EVENT, fact->detail, fact->contact_id, program, fact->id,
-						  fact->occurred_at);
+			if (fact->type == CRM_FACT_PURCHASE || fact->earns)
+				add_fact(ledger, fact, fact->amount, program);
 		}
 	}
 	SPI_freetuptable(memberships);

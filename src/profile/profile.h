@@ -26,6 +26,23 @@ typedef enum CrmFactType
 	CRM_FACT_MANUAL_STAGE
 } CrmFactType;
 
+/* What a rule may read of a fact; NULL where its kind has no such thing. */
+typedef enum CrmFactColumn
+{
+	CRM_F_KIND,
+	CRM_F_OCCURRED_AT,
+	CRM_F_AMOUNT, /* of orders: net of refunds */
+	CRM_F_CURRENCY,
+	CRM_F_EXTERNAL_REF,
+	CRM_F_ITEMS,
+	CRM_F_STORE_ID, /* of orders; of the code of scans */
+	CRM_F_ACCOUNT_ID,
+	CRM_F_PROPERTIES,
+	CRM_F_QR_CODE_ID,
+	CRM_F_CAMPAIGN,
+	CRM_FACT_COLUMNS
+} CrmFactColumn;
+
 typedef struct CrmFact
 {
 	int64 contact_id;
@@ -43,6 +60,8 @@ typedef struct CrmFact
 	int64 account_id;      /* events */
 	const char *detail;    /* events: the kind; manual stage: the stage or NULL */
 	const char *reason;    /* manual stage */
+	Datum *values;         /* by CrmFactColumn, where rules read details; else NULL */
+	bool *nulls;
 } CrmFact;
 
 /*

@@ -113,6 +113,7 @@ typedef struct Writes
 	CrmColumn changes[7];
 	CrmColumn old_moves[2];
 	CrmColumn moves[4];
+	CrmColumn due[2];
 } Writes;
 
 static void
@@ -156,6 +157,8 @@ init_writes(Writes *writes)
 	init_columns(writes->changes, insert_award_changes.argtypes, 7);
 	init_columns(writes->old_moves, delete_moves.argtypes, 2);
 	init_columns(writes->moves, upsert_moves.argtypes, 4);
+	crm_column_init(&writes->due[0], INT8OID);
+	crm_column_init(&writes->due[1], TIMESTAMPTZOID);
 }
 
 static void
@@ -182,6 +185,7 @@ write_all(Writes *writes)
 	write_columns(&insert_award_changes, writes->changes, 7, true);
 	write_columns(&delete_moves, writes->old_moves, 2, false);
 	write_columns(&upsert_moves, writes->moves, 4, false);
+	crm_stage_due_set(writes->due);
 }
 
 static void
@@ -396,7 +400,7 @@ mend(CrmHistory *history, CrmWalk *walk, const CrmNews *news, Writes *writes)
 		qsort(left_out, n, sizeof(int64), crm_compare_int64);
 		if (done > 0)
 			cause = fresh[done - 1]->occurred_at;
-		crm_history_walk(history, walk, left_out, n);
+		crm_history_walk(history, walk, left_out, n, news->until);
 		compare_awards(history, walk, cause, writes);
 		if (done == nleft_out)
 			break;
@@ -413,6 +417,13 @@ mend(CrmHistory *history, CrmWalk *walk, const CrmNews *news, Writes *writes)
 	}
 	compare_moves(history, walk, writes);
 	compare_profile(history, walk, writes);
+	if (walk->definitions->stages_read_time)
+	{
+		TimestampTz due = crm_walk_due(walk);
+
+		crm_column_add(&writes->due[0], Int64GetDatum(history->contact_id), false);
+		crm_column_add(&writes->due[1], TimestampTzGetDatum(due), due == DT_NOEND);
+	}
 }
 
 /* the last transaction in which contacts were walked anew */
@@ -437,6 +448,7 @@ recompute_chunk(const int64 *contacts, int ncontacts, const CrmNews *news)
 	CrmWalk *walk;
 	Writes writes;
 	int nhistories;
+	int nest_level;
 
 	recomputed_in = GetTopFullTransactionId();
 	crm_profile_lock(contacts, ncontacts);
@@ -445,12 +457,15 @@ recompute_chunk(const int64 *contacts, int ncontacts, const CrmNews *news)
 	histories = crm_history_load(definitions, contacts, ncontacts, false, &nhistories);
 	walk = crm_walk_create(definitions);
 	init_writes(&writes);
+	nest_level = crm_definitions_enter(definitions);
 	for (int i = 0; i < nhistories; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		mend(&histories[i], walk, news, &writes);
 	}
+	crm_definitions_leave(nest_level);
 	write_all(&writes);
+	crm_walk_count_errors(walk);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }

@@ -19,6 +19,8 @@ typedef struct CrmNews
 	const TimestampTz *causes; /* time of the contact's latest new fact */
 	int nrefunds;
 	int64 *refunds; /* ids of new refunds, ascending */
+	/* moves by time alone are made until then, and where such were made already; 0: only there */
+	TimestampTz until;
 } CrmNews;
 
 extern void crm_recompute(const int64 *contacts, int ncontacts, const CrmNews *news);
@@ -38,5 +40,19 @@ extern bool crm_profile_differs(const CrmHistory *history, const CrmWalk *walk,
  * plan's parameters are the last contact before and how many.
  */
 extern void crm_for_all_contacts(CrmPlan *next, void (*work)(const int64 *contacts, int ncontacts));
+
+/*
+ * due.c: contacts that time alone will move, columns contact_id and due_at. Only
+ * an earlier moment than the one kept is written: one look too many does no harm.
+ */
+extern void crm_stage_due_add(CrmColumn *due);
+/* The same exactly; NULL where nothing is due. */
+extern void crm_stage_due_set(CrmColumn *due);
+
+/*
+ * Moves the contacts that are due as of a time, at most so many, each at its own
+ * moment; returns how many there were.
+ */
+extern int crm_stages_due(TimestampTz as_of, int limit);
 
 #endif /* CRM_RECOMPUTE_H */

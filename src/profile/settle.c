@@ -50,6 +50,9 @@ typedef struct Settling
 	int nmoved;
 	int64 *moved;
 	int *moved_to;
+
+	/* contacts that time alone will move, and when the first of these moves may be */
+	CrmColumn due[2];
 } Settling;
 
 /*
@@ -95,6 +98,8 @@ can_continue(const Settling *settling, const CrmWalk *walk, const CrmFact *facts
 				crm_recomputed_in_transaction())
 				return false;
 		}
+		else if (definitions->nwindows > 0)
+			return false;
 		else if (fact->type == CRM_FACT_PURCHASE
 					 ? !definitions->orders_continue
 					 : (fact->type != CRM_FACT_EVENT || fact->kind >= 0))
@@ -245,7 +250,9 @@ queue_moves(Settling *settling)
 		static const bool nulls[lengthof(move_columns)] = { false, false, false, false };
 		Datum values[lengthof(move_columns)] = {
 			walk->values[CRM_P_CONTACT_ID], TimestampTzGetDatum(step->since),
-			settling->definitions->stages[step->stage].stage_text, settling->rule_text
+			settling->definitions->stages[step->stage].stage_text,
+			strcmp(step->reason, "rule") == 0 ? settling->rule_text
+											  : CStringGetTextDatum(step->reason)
 		};
 
 		crm_target_insert(settling->move, values, nulls);
@@ -297,6 +304,30 @@ settle_contact(Settling *settling, const CrmFact *facts, int nfacts)
 	}
 	queue_awards(settling);
 	queue_moves(settling);
+	if (settling->definitions->stages_read_time)
+	{
+		TimestampTz due = crm_walk_due(settling->walk);
+
+		if (due < DT_NOEND)
+		{
+			crm_column_add(&settling->due[0], Int64GetDatum(contact_id), false);
+			crm_column_add(&settling->due[1], TimestampTzGetDatum(due), false);
+		}
+	}
+}
+
+/* What the executor writes where there is any: moments that are due, failures of rules. */
+static void
+write_moments(Settling *settling)
+{
+	CrmActing acting;
+
+	if (settling->due[0].n == 0 && settling->walk->nerrors == 0)
+		return;
+	crm_connect(&acting);
+	crm_stage_due_add(settling->due);
+	crm_walk_count_errors(settling->walk);
+	crm_disconnect(&acting);
 }
 
 /* The kept copy of the stage, by the executor where the table asks for it. */
@@ -357,7 +388,11 @@ write_contact_stages(Settling *settling)
 static void
 settle_directly(Settling *settling, CrmFact *facts, int64 nfacts)
 {
+	int nest_level = crm_definitions_enter(settling->definitions);
+
 	settling->walk = crm_walk_create(settling->definitions);
+	crm_column_init(&settling->due[0], INT8OID);
+	crm_column_init(&settling->due[1], TIMESTAMPTZOID);
 	settling->rule_text = CStringGetTextDatum("rule");
 	settling->row_context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm settle row",
 												  ALLOCSET_SMALL_SIZES);
@@ -380,6 +415,8 @@ settle_directly(Settling *settling, CrmFact *facts, int64 nfacts)
 	close_target(settling->award);
 	close_target(settling->profile);
 	PopActiveSnapshot();
+	crm_definitions_leave(nest_level);
+	write_moments(settling);
 }
 
 void

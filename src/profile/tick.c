@@ -12,6 +12,7 @@
 #include "base/install.h"
 #include "pg_crm.h"
 #include "profile/loyalty.h"
+#include "profile/recompute.h"
 #include "profile/segment.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_tick);
@@ -32,6 +33,8 @@ crm_sql_tick(PG_FUNCTION_ARGS)
 	crm_require_installed();
 	/* one end of a tier may bring about the next */
 	while (crm_tiers_due(as_of, BATCH) > 0)
+		CHECK_FOR_INTERRUPTS();
+	while (crm_stages_due(as_of, BATCH) > 0)
 		CHECK_FOR_INTERRUPTS();
 	crm_segments_due(as_of);
 	/* journey steps entered: there are none before there are journeys */

@@ -13,6 +13,7 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/db.h"
 #include "profile/history.h"
 #include "profile/loyalty.h"
@@ -283,6 +284,40 @@ verify_moves(Report *report, const CrmHistory *history, const CrmWalk *walk)
 	}
 }
 
+/* A moment may be kept that is too early, but none that is too late. */
+static void
+verify_due(Report *report, CrmWalk *walk)
+{
+	static CrmPlan find_due = { "SELECT d.due_at FROM crm.stage_due d WHERE d.contact_id = $1",
+								1,
+								{ INT8OID } };
+	Datum contact = Int64GetDatum(report->contact_id);
+	TimestampTz kept = DT_NOEND;
+	TimestampTz settled_at = DatumGetTimestampTz(walk->values[CRM_P_SETTLED_AT]);
+	bool isnull;
+
+	if (!walk->definitions->stages_read_time)
+		return;
+	if (crm_read(&find_due, &contact, NULL) > 0)
+		kept = DatumGetTimestampTz(crm_result(0, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+	/* looks that change nothing are not kept: what counts is the first move */
+	crm_walk_advance(walk, Min(kept - 1, crm_now()));
+	if (DatumGetTimestampTz(walk->values[CRM_P_SETTLED_AT]) != settled_at)
+		add_difference(report, "stage_due",
+					   time_text(DatumGetTimestampTz(walk->values[CRM_P_SETTLED_AT])),
+					   kept == DT_NOEND ? NULL : time_text(kept));
+}
+
+static void
+add_broken_rule(void *arg, const char *table, const char *name, const char *why)
+{
+	Report *report = arg;
+
+	report->contact_id = 0;
+	add_difference(report, psprintf("rule of %s %s", table, name), "a rule that compiles", why);
+}
+
 static void
 add_loyalty_difference(void *arg, int64 contact_id, const char *check, const char *expected,
 					   const char *found)
@@ -311,6 +346,7 @@ verify_histories(Report *report)
 		CrmHistory *histories;
 		CrmWalk *walk;
 		int nhistories;
+		int nest_level;
 
 		if (n == 0)
 			break;
@@ -323,15 +359,18 @@ verify_histories(Report *report)
 		definitions = crm_definitions();
 		walk = crm_walk_create(definitions);
 		histories = crm_history_load(definitions, contacts, n, true, &nhistories);
+		nest_level = crm_definitions_enter(definitions);
 		for (int i = 0; i < nhistories; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
 			report->contact_id = histories[i].contact_id;
-			crm_history_walk(&histories[i], walk, NULL, 0);
+			crm_history_walk(&histories[i], walk, NULL, 0, 0);
 			verify_profile(report, &histories[i], walk);
 			verify_awards(report, &histories[i], walk);
 			verify_moves(report, &histories[i], walk);
+			verify_due(report, walk);
 		}
+		crm_definitions_leave(nest_level);
 		crm_points_verify(contacts, n, add_loyalty_difference, report);
 		crm_tiers_verify(contacts, n, add_loyalty_difference, report);
 		crm_segments_verify(contacts, n, add_loyalty_difference, report);
@@ -368,6 +407,7 @@ crm_sql_verify(PG_FUNCTION_ARGS)
 	add_found(&report, &find_loyalty_differences);
 	crm_segments_verify_all(add_loyalty_difference, &report);
 	verify_histories(&report);
+	crm_definitions_broken(add_broken_rule, &report);
 	crm_disconnect(&acting);
 	return (Datum) 0;
 }

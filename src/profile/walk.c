@@ -4,12 +4,15 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
 #include "pg_crm.h"
 #include "profile/walk.h"
+#include "rules/rules.h"
 
 CrmWalk *
 crm_walk_create(const CrmDefinitions *definitions)
@@ -18,6 +21,11 @@ crm_walk_create(const CrmDefinitions *definitions)
 	int n = Max(definitions->nachievements, 1);
 
 	walk->definitions = definitions;
+	walk->context = CurrentMemoryContext;
+	walk->values = palloc0_array(Datum, CRM_FIRST_WINDOW + definitions->nwindows);
+	walk->nulls = palloc_array(bool, CRM_FIRST_WINDOW + definitions->nwindows);
+	memset(walk->nulls, true, sizeof(bool) * (CRM_FIRST_WINDOW + definitions->nwindows));
+	walk->windows = palloc0_array(CrmWindowFacts, Max(definitions->nwindows, 1));
 	walk->counts = palloc_array(int64, n);
 	walk->amounts = palloc_array(Datum, n);
 	walk->reached = palloc_array(int, n);
@@ -54,12 +62,134 @@ find_stage(const CrmDefinitions *definitions, const char *stage, int len)
 	return -1;
 }
 
+/* Each contact's first failure of a rule is kept, up to so many. */
+#define MAX_ERRORS 1000
+
+static void
+note_error(CrmWalk *walk, const char *kind, const char *name, ErrorData *error)
+{
+	int64 contact_id = DatumGetInt64(walk->values[CRM_P_CONTACT_ID]);
+	MemoryContext old;
+
+	for (int i = walk->nerrors - 1; i >= 0 && walk->errors[i].contact_id == contact_id; i--)
+		if (walk->errors[i].kind == kind && walk->errors[i].name == name)
+			return;
+	if (walk->nerrors == MAX_ERRORS)
+		return;
+	old = MemoryContextSwitchTo(walk->context);
+	if (walk->errors == NULL)
+		walk->errors = palloc_array(CrmWalkError, MAX_ERRORS);
+	walk->errors[walk->nerrors].contact_id = contact_id;
+	walk->errors[walk->nerrors].kind = kind;
+	walk->errors[walk->nerrors].name = name;
+	walk->errors[walk->nerrors].sqlerrcode = error->sqlerrcode;
+	walk->errors[walk->nerrors++].message = pstrdup(error->message);
+	MemoryContextSwitchTo(old);
+}
+
+void
+crm_walk_count_errors(CrmWalk *walk)
+{
+	for (int i = 0; i < walk->nerrors; i++)
+	{
+		CrmRuleUser user = { walk->errors[i].kind, walk->errors[i].name };
+
+		crm_rule_count_error(&user, walk->errors[i].contact_id, walk->errors[i].sqlerrcode,
+							 walk->errors[i].message);
+	}
+	walk->nerrors = 0;
+}
+
+static bool
+holds(CrmWalk *walk, CrmExpression *rule, const char *kind, const char *name, TimestampTz at)
+{
+	ErrorData *error = NULL;
+	bool answer = crm_expression_holds(rule, walk->values, walk->nulls, at, &error);
+
+	if (error != NULL)
+	{
+		note_error(walk, kind, name, error);
+		FreeErrorData(error);
+	}
+	return answer;
+}
+
 static bool
 stage_holds(CrmWalk *walk, int stage)
 {
 	const CrmStage *candidate = &walk->definitions->stages[stage];
 
-	return candidate->rule != NULL && crm_rule_holds(candidate->rule, walk->values, walk->nulls);
+	return candidate->rule != NULL &&
+		holds(walk, candidate->rule, "stage_rule", candidate->stage, walk->decided_at);
+}
+
+/* Takes a fact into the rule functions that look at its kind. */
+static void
+see_in_windows(CrmWalk *walk, const CrmFact *fact)
+{
+	const CrmDefinitions *definitions = walk->definitions;
+
+	for (int i = 0; i < definitions->nwindows; i++)
+	{
+		const CrmWindow *window = &definitions->windows[i];
+		CrmWindowFacts *facts = &walk->windows[i];
+
+		if (window->type != fact->type ||
+			(window->type == CRM_FACT_EVENT && window->kind != fact->kind) ||
+			(window->type == CRM_FACT_PURCHASE && !fact->counted) ||
+			(window->measure == CRM_WINDOW_SPENT && !fact->own_currency))
+			continue;
+		if (facts->n == facts->size)
+		{
+			MemoryContext old = MemoryContextSwitchTo(walk->context);
+
+			facts->size = facts->size == 0 ? 16 : facts->size * 2;
+			facts->times = facts->times == NULL
+				? palloc_array(TimestampTz, facts->size)
+				: repalloc_huge(facts->times, sizeof(TimestampTz) * facts->size);
+			facts->amounts = facts->amounts == NULL
+				? palloc_array(Datum, facts->size)
+				: repalloc_huge(facts->amounts, sizeof(Datum) * facts->size);
+			MemoryContextSwitchTo(old);
+		}
+		facts->times[facts->n] = fact->occurred_at;
+		facts->amounts[facts->n] = fact->amount;
+		facts->n++;
+		if (window->measure == CRM_WINDOW_SPENT)
+			facts->sum = DirectFunctionCall2(numeric_add, facts->sum, fact->amount);
+	}
+}
+
+/* The values of the rule functions as of a time: facts that are too old leave. */
+static void
+count_windows(CrmWalk *walk, TimestampTz as_of)
+{
+	const CrmDefinitions *definitions = walk->definitions;
+
+	for (int i = 0; i < definitions->nwindows; i++)
+	{
+		const CrmWindow *window = &definitions->windows[i];
+		CrmWindowFacts *facts = &walk->windows[i];
+		int64 count;
+
+		if (window->bounded && facts->nleft < facts->n)
+		{
+			TimestampTz since = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval,
+																		TimestampTzGetDatum(as_of),
+																		window->within));
+
+			for (; facts->nleft < facts->n && facts->times[facts->nleft] <= since; facts->nleft++)
+				if (window->measure == CRM_WINDOW_SPENT)
+					facts->sum = DirectFunctionCall2(numeric_sub, facts->sum,
+													 facts->amounts[facts->nleft]);
+		}
+		count = facts->n - facts->nleft;
+		walk->nulls[CRM_FIRST_WINDOW + i] = false;
+		walk->values[CRM_FIRST_WINDOW + i] = window->measure == CRM_WINDOW_TIMES
+			? Int64GetDatum(count)
+			: window->measure == CRM_WINDOW_DID ? BoolGetDatum(count > 0)
+												: facts->sum;
+	}
 }
 
 /* The first unranked stage whose rule holds, -1 if none. */
@@ -166,9 +296,12 @@ note_stage(CrmWalk *walk)
 static void
 decide_stage(CrmWalk *walk, TimestampTz at, const char *reason)
 {
-	int unranked = unranked_by_rules(walk);
+	int unranked;
 	int by_rules;
 
+	walk->decided_at = at;
+	count_windows(walk, at);
+	unranked = unranked_by_rules(walk);
 	walk->floor = ranked_by_rules(walk);
 	by_rules = unranked >= 0 ? unranked : walk->floor;
 
@@ -181,16 +314,78 @@ decide_stage(CrmWalk *walk, TimestampTz at, const char *reason)
 	move_to(walk, by_rules, at, reason);
 }
 
+TimestampTz
+crm_walk_due(CrmWalk *walk)
+{
+	const CrmDefinitions *definitions = walk->definitions;
+	TimestampTz due = DT_NOEND;
+
+	if (!definitions->stages_read_time)
+		return due;
+	for (int i = 0; i < definitions->nstages; i++)
+	{
+		TimestampTz moment;
+
+		if (!definitions->stages[i].reads_time)
+			continue;
+		moment = crm_expression_due(definitions->stages[i].rule, walk->values, walk->nulls,
+									walk->decided_at);
+		due = Min(due, moment);
+	}
+	for (int i = 0; i < definitions->nwindows; i++)
+	{
+		const CrmWindowFacts *facts = &walk->windows[i];
+
+		if (definitions->windows[i].bounded && facts->nleft < facts->n)
+		{
+			TimestampTz end = crm_window_end(facts->times[facts->nleft],
+											 definitions->windows[i].within);
+
+			due = Min(due, end);
+		}
+	}
+	/* whatever is found, time goes on */
+	return due > walk->decided_at ? due : walk->decided_at + 1;
+}
+
+void
+crm_walk_advance(CrmWalk *walk, TimestampTz until)
+{
+	TimestampTz due;
+
+	if (!walk->definitions->stages_read_time)
+		return;
+	while ((due = crm_walk_due(walk)) <= until)
+	{
+		int stage = walk->stage;
+		int floor = walk->floor;
+		bool manual = walk->manual;
+
+		CHECK_FOR_INTERRUPTS();
+		decide_stage(walk, due, "time");
+		if (walk->stage == stage && walk->floor == floor && walk->manual == manual)
+			continue;
+		/* what comes before this move is late */
+		set_value(walk, CRM_P_SETTLED_AT, TimestampTzGetDatum(due));
+		note_stage(walk);
+	}
+}
+
 void
 crm_walk_begin(CrmWalk *walk, int64 contact_id, TimestampTz begin)
 {
 	const CrmDefinitions *definitions = walk->definitions;
 	Datum zero = NumericGetDatum(int64_to_numeric(0));
 
-	for (int i = 0; i < CRM_PROFILE_COLUMNS; i++)
+	for (int i = 0; i < CRM_FIRST_WINDOW; i++)
 	{
 		walk->values[i] = Int64GetDatum(0);
 		walk->nulls[i] = true;
+	}
+	for (int i = 0; i < definitions->nwindows; i++)
+	{
+		walk->windows[i].n = walk->windows[i].nleft = 0;
+		walk->windows[i].sum = zero;
 	}
 	set_value(walk, CRM_P_CONTACT_ID, Int64GetDatum(contact_id));
 	set_value(walk, CRM_P_ORDERS, Int64GetDatum(0));
@@ -259,6 +454,7 @@ crm_walk_continue(CrmWalk *walk)
 	walk->stage = walk->opening_stage = stored_stage(walk, CRM_P_STAGE);
 	walk->floor = stored_stage(walk, CRM_P_RANKED_STAGE);
 	walk->manual = DatumGetBool(walk->values[CRM_P_STAGE_MANUAL]);
+	walk->decided_at = DatumGetTimestampTz(walk->values[CRM_P_SETTLED_AT]);
 }
 
 static void
@@ -278,10 +474,37 @@ grant(CrmWalk *walk, int achievement, const CrmFact *fact)
 	award->source_id = fact->id;
 }
 
+void
+crm_fact_values(const CrmDefinitions *definitions, const CrmFact *fact, Datum *values, bool *nulls)
+{
+	if (fact->values != NULL)
+	{
+		memcpy(values, fact->values, sizeof(Datum) * CRM_FACT_COLUMNS);
+		memcpy(nulls, fact->nulls, sizeof(bool) * CRM_FACT_COLUMNS);
+	}
+	else
+		memset(nulls, true, sizeof(bool) * CRM_FACT_COLUMNS);
+	values[CRM_F_KIND] = CStringGetTextDatum(fact->type == CRM_FACT_PURCHASE   ? "purchase"
+												 : fact->type == CRM_FACT_SCAN ? "scan"
+												 : fact->kind >= 0 ? definitions->kinds[fact->kind]
+												 : fact->detail != NULL ? fact->detail
+																		: "");
+	values[CRM_F_OCCURRED_AT] = TimestampTzGetDatum(fact->occurred_at);
+	nulls[CRM_F_KIND] = nulls[CRM_F_OCCURRED_AT] = false;
+	values[CRM_F_AMOUNT] = fact->amount;
+	nulls[CRM_F_AMOUNT] = fact->type != CRM_FACT_PURCHASE;
+	if (fact->reference != NULL)
+		values[CRM_F_EXTERNAL_REF] = CStringGetTextDatum(fact->reference);
+	nulls[CRM_F_EXTERNAL_REF] = fact->reference == NULL;
+	values[CRM_F_ACCOUNT_ID] = Int64GetDatum(fact->account_id);
+	nulls[CRM_F_ACCOUNT_ID] = fact->account_id == 0;
+}
+
 static void
 step_achievements(CrmWalk *walk, const CrmFact *fact, int kind)
 {
 	const CrmDefinitions *definitions = walk->definitions;
+	bool at_hand = false; /* the values of the fact */
 
 	for (int i = 0; i < definitions->nachievements; i++)
 	{
@@ -291,9 +514,12 @@ step_achievements(CrmWalk *walk, const CrmFact *fact, int kind)
 			continue;
 		if (achievement->rule != NULL)
 		{
-			bool no_amount = fact->type != CRM_FACT_PURCHASE;
-
-			if (!crm_rule_holds(achievement->rule, &fact->amount, &no_amount))
+			if (!at_hand)
+				crm_fact_values(definitions, fact, walk->values + CRM_PROFILE_COLUMNS,
+								walk->nulls + CRM_PROFILE_COLUMNS);
+			at_hand = true;
+			if (!holds(walk, achievement->rule, "achievement", achievement->name,
+					   fact->occurred_at))
 				continue;
 		}
 		if (!achievement->by_amount)
@@ -399,6 +625,9 @@ crm_walk_step(CrmWalk *walk, const CrmFact *fact)
 	if (!walk->manual && crm_is_plain_event(walk->definitions, fact))
 		return;
 
+	/* what time alone brought before it */
+	crm_walk_advance(walk, fact->occurred_at - 1);
+	see_in_windows(walk, fact);
 	switch (fact->type)
 	{
 		case CRM_FACT_MOBILE:
@@ -426,13 +655,16 @@ crm_walk_step(CrmWalk *walk, const CrmFact *fact)
 		case CRM_FACT_REFUND:
 			/* works through the net amount of its order */
 			add_one(walk, CRM_P_REFUNDS);
-			return;
+			if (walk->definitions->nwindows == 0)
+				return;
+			break;
 		case CRM_FACT_MANUAL_STAGE:
 			if (walk->counts_seen)
 				add_one(walk, CRM_P_EVENTS);
 			break;
 	}
-	if (walk->counts_seen && fact->type != CRM_FACT_MOBILE && !fact->unseen)
+	if (walk->counts_seen && fact->type != CRM_FACT_MOBILE && fact->type != CRM_FACT_REFUND &&
+		!fact->unseen)
 		see(walk, fact->occurred_at);
 
 	if (fact->type == CRM_FACT_MANUAL_STAGE)
@@ -441,6 +673,8 @@ crm_walk_step(CrmWalk *walk, const CrmFact *fact)
 			? -1
 			: find_stage(walk->definitions, fact->detail, strlen(fact->detail));
 
+		walk->decided_at = fact->occurred_at;
+		count_windows(walk, fact->occurred_at);
 		walk->floor = ranked_by_rules(walk);
 		walk->manual = stage >= 0;
 		if (walk->manual)

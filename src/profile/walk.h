@@ -27,14 +27,41 @@ typedef struct CrmStageStep
 	const char *reason;
 } CrmStageStep;
 
+/* The facts that a rule function looks at, those that have left its interval first. */
+typedef struct CrmWindowFacts
+{
+	int nleft; /* have left */
+	int n;
+	int size;
+	TimestampTz *times;
+	Datum *amounts;
+	Datum sum; /* of those that have not */
+} CrmWindowFacts;
+
+/* A rule that failed for a contact, to be counted in crm.rule_error. */
+typedef struct CrmWalkError
+{
+	int64 contact_id;
+	const char *kind;
+	const char *name;
+	int sqlerrcode;
+	char *message;
+} CrmWalkError;
+
 typedef struct CrmWalk
 {
 	const CrmDefinitions *definitions;
+	MemoryContext context;
 
-	/* the state, in the columns of crm.profile_counter */
-	Datum values[CRM_PROFILE_COLUMNS];
-	bool nulls[CRM_PROFILE_COLUMNS];
-	bool counts_seen; /* events, first and last seen grow with the walk */
+	/*
+	 * What rules read: the state, in the columns of crm.profile_counter; the
+	 * fact at hand; the rule functions of stage rules.
+	 */
+	Datum *values;
+	bool *nulls;
+	CrmWindowFacts *windows;
+	TimestampTz decided_at; /* the stage is decided as of then */
+	bool counts_seen;       /* events, first and last seen grow with the walk */
 
 	/* running count or amount of each achievement */
 	int64 *counts;
@@ -59,6 +86,10 @@ typedef struct CrmWalk
 	int nmoves;
 	int moves_size;
 	CrmStageStep *moves;
+
+	/* failures of rules, of all contacts walked */
+	int nerrors;
+	CrmWalkError *errors;
 } CrmWalk;
 
 /* Makes a walk; it can be begun many times. Lives in the current context. */
@@ -77,6 +108,19 @@ extern void crm_walk_continue(CrmWalk *walk);
 extern bool crm_is_plain_event(const CrmDefinitions *definitions, const CrmFact *fact);
 
 extern void crm_walk_step(CrmWalk *walk, const CrmFact *fact);
+
+/* Makes the moves that time alone brings until then, each at its own moment. */
+extern void crm_walk_advance(CrmWalk *walk, TimestampTz until);
+
+/* The next moment at which time alone may bring one; DT_NOEND if none. */
+extern TimestampTz crm_walk_due(CrmWalk *walk);
+
+/* Counts the failures of rules in crm.rule_error, and forgets them. */
+extern void crm_walk_count_errors(CrmWalk *walk);
+
+/* What rules read of a fact, by CrmFactColumn. */
+extern void crm_fact_values(const CrmDefinitions *definitions, const CrmFact *fact, Datum *values,
+							bool *nulls);
 
 /* A fact that changes nothing but how often and when the contact was seen. */
 extern void crm_walk_seen(CrmWalk *walk, TimestampTz at);

@@ -143,38 +143,42 @@ crm_rule_point_end(ErrorContextCallback *callback)
 	error_context_stack = callback->previous;
 }
 
-/* Analysis points into the text given here, so columns added by us have no place. */
-static Query *
-analyze(const CrmRuleTree *rule, SelectStmt *select)
+/*
+ * The names of PostgreSQL first, then this extension's, nobody else's; dates are
+ * read in one way. Analysis points into the text given here, so columns added
+ * by us have no place.
+ */
+Query *
+crm_rule_analyze(CrmRuleTree *rule, SelectStmt *select, const Oid *types, int ntypes)
 {
+	const char *search_path = pstrdup(namespace_search_path);
 	RawStmt *raw = makeNode(RawStmt);
+	Query *query;
 
+	(void) set_config_option("search_path", "pg_catalog, crm, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	raw->stmt = (Node *) select;
 	raw->stmt_location = -1;
-	return parse_analyze_fixedparams(raw, rule->text, crm_rule_types, CRM_RULE_PARAMETERS, NULL);
+	query = parse_analyze_fixedparams(raw, rule->text, types, ntypes, NULL);
+	if (query->jointree->quals != NULL)
+		crm_rule_check_tree(rule, query->jointree->quals);
+	(void) set_config_option("search_path", search_path, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	return query;
 }
 
 /*
- * The names of PostgreSQL first, then this extension's, nobody else's; dates are
- * read in one way. What is written out is read again whatever the settings then
- * are: names are qualified, dates are ISO.
+ * What is written out is read again whatever the settings then are: names are
+ * qualified, dates are ISO.
  */
 char *
 crm_rule_compile(CrmRuleTree *rule, CrmRuleScope scope, List *columns)
 {
-	const char *search_path = pstrdup(namespace_search_path);
 	int nest_level = crm_rule_enter();
-	Query *query;
-	char *sql;
+	Query *query = crm_rule_analyze(rule, make_statement(rule, scope, columns), crm_rule_types,
+									CRM_RULE_PARAMETERS);
+	char *sql = pg_get_querydef(query, false);
 
-	(void) set_config_option("search_path", "pg_catalog, crm, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	query = analyze(rule, make_statement(rule, scope, columns));
-	if (columns == NIL)
-		crm_rule_check_tree(rule, query->jointree->quals);
-	(void) set_config_option("search_path", search_path, PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	sql = pg_get_querydef(query, false);
 	crm_rule_leave(nest_level);
 	return sql;
 }

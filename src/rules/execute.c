@@ -212,8 +212,8 @@ crm_rule_is_contained(const ErrorData *error)
 		error->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED;
 }
 
-static void
-count_error(const CrmRuleUser *user, int64 contact_id, const ErrorData *error)
+void
+crm_rule_count_error(const CrmRuleUser *user, int64 contact_id, int sqlerrcode, const char *message)
 {
 	static CrmPlan count = {
 		"INSERT INTO crm.rule_error AS e"
@@ -232,8 +232,8 @@ count_error(const CrmRuleUser *user, int64 contact_id, const ErrorData *error)
 	values[0] = Int64GetDatum(contact_id);
 	values[1] = CStringGetTextDatum(user->kind);
 	values[2] = CStringGetTextDatum(user->name);
-	values[3] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
-	values[4] = CStringGetTextDatum(error->message);
+	values[3] = CStringGetTextDatum(unpack_sql_state(sqlerrcode));
+	values[4] = CStringGetTextDatum(message);
 	values[5] = TimestampTzGetDatum(crm_now());
 	values[6] = CStringGetTextDatum(crm_guc_time_zone);
 	crm_run(&count, values, NULL);
@@ -253,7 +253,7 @@ run_contained(Run *run)
 	if (run->ncontacts == 1)
 	{
 		run->holds[0] = false;
-		count_error(run->user, run->contacts[0], error);
+		crm_rule_count_error(run->user, run->contacts[0], error->sqlerrcode, error->message);
 		FreeErrorData(error);
 		return;
 	}

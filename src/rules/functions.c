@@ -15,6 +15,7 @@
 
 #include "base/channel.h"
 #include "base/db.h"
+#include "base/guc.h"
 #include "pg_crm.h"
 #include "rules/language.h"
 
@@ -34,6 +35,8 @@ typedef struct RuleFunction
 	int required;
 	int allowed;
 	Node *(*build)(RuleCall *call);
+	Oid type;   /* of its value; InvalidOid: made of other values, not found by a join */
+	int within; /* the argument that says how far to look back, -1 if none */
 	const char *usage;
 } RuleFunction;
 
@@ -47,7 +50,7 @@ typedef struct RuleFunction
 
 /* The join of this call, shared by calls that say the same; \"otherwise\" where it has no row. */
 static Node *
-join(RuleCall *call, const char *sql, const char *otherwise)
+join(RuleCall *call, const char *sql, const char *within, const char *otherwise)
 {
 	CrmRuleTree *rule = call->rule;
 	CrmRuleJoin *made = NULL;
@@ -63,6 +66,7 @@ join(RuleCall *call, const char *sql, const char *otherwise)
 		made->label = call->label;
 		made->alias = psprintf("f%d", list_length(rule->joins) + 1);
 		made->sql = sql;
+		made->within = within;
 		rule->joins = lappend(rule->joins, made);
 	}
 	value = castNode(CoalesceExpr,
@@ -102,6 +106,15 @@ check_within(RuleCall *call, const char *within)
 				 errposition(crm_rule_position(call->rule, call->location))));
 }
 
+/* The value of a join, and beside it the fact that is the first to leave the interval. */
+static const char *
+value_of(const RuleCall *call, const char *what, const char *within)
+{
+	return psprintf("%s AS value%s", what,
+					within != NULL && call->rule->wants_oldest ? ", min(o.occurred_at) AS oldest"
+															   : "");
+}
+
 /* Facts of a kind as FROM and WHERE, over an alias whose contact_id and occurred_at count. */
 static char *
 facts_of(RuleCall *call, const char *what)
@@ -109,19 +122,19 @@ facts_of(RuleCall *call, const char *what)
 	const char *kind = call->arguments[0];
 	const char *within = call->arguments[1];
 
-	check_within(call, within);
+	what = value_of(call, what, within);
 	if (strcmp(kind, "purchase") == 0)
-		return psprintf("SELECT o.contact_id, %s AS value" NET_ORDERS "%s GROUP BY o.contact_id",
-						what, in_time("o", within));
+		return psprintf("SELECT o.contact_id, %s" NET_ORDERS "%s GROUP BY o.contact_id", what,
+						in_time("o", within));
 	if (strcmp(kind, "refund") == 0)
-		return psprintf("SELECT o.contact_id, %s AS value FROM crm.transaction AS o"
+		return psprintf("SELECT o.contact_id, %s FROM crm.transaction AS o"
 						" WHERE {o} o.kind = 'refund'%s GROUP BY o.contact_id",
 						what, in_time("o", within));
 	if (strcmp(kind, "scan") == 0)
-		return psprintf("SELECT o.contact_id, %s AS value FROM crm.scan AS o"
+		return psprintf("SELECT o.contact_id, %s FROM crm.scan AS o"
 						" WHERE {o} true%s GROUP BY o.contact_id",
 						what, in_time("o", within));
-	return psprintf("SELECT o.contact_id, %s AS value FROM crm.event AS o"
+	return psprintf("SELECT o.contact_id, %s FROM crm.event AS o"
 					" WHERE {o} o.kind = %s%s GROUP BY o.contact_id",
 					what, quote_literal_cstr(kind), in_time("o", within));
 }
@@ -129,13 +142,13 @@ facts_of(RuleCall *call, const char *what)
 static Node *
 build_times(RuleCall *call)
 {
-	return join(call, facts_of(call, "count(*)"), "0::pg_catalog.int8");
+	return join(call, facts_of(call, "count(*)"), call->arguments[1], "0::pg_catalog.int8");
 }
 
 static Node *
 build_did(RuleCall *call)
 {
-	return join(call, facts_of(call, "true"), "false");
+	return join(call, facts_of(call, "true"), call->arguments[1], "false");
 }
 
 static Node *
@@ -143,14 +156,13 @@ build_spent(RuleCall *call)
 {
 	const char *within = call->arguments[0];
 
-	check_within(call, within);
-	return join(
-		call,
-		psprintf("SELECT o.contact_id, sum(o.amount - coalesce(n.refunded, 0)) AS value" NET_ORDERS
-				 " AND o.currency = crm.default_currency()%s"
-				 " GROUP BY o.contact_id",
-				 in_time("o", within)),
-		"0::pg_catalog.numeric");
+	return join(call,
+				psprintf("SELECT o.contact_id, %s" NET_ORDERS
+						 " AND o.currency = crm.default_currency()%s"
+						 " GROUP BY o.contact_id",
+						 value_of(call, "sum(o.amount - coalesce(n.refunded, 0))", within),
+						 in_time("o", within)),
+				within, "0::pg_catalog.numeric");
 }
 
 static void
@@ -187,7 +199,7 @@ build_awarded(RuleCall *call)
 						 " WHERE {o} o.achievement = %s AND o.revoked_at IS NULL"
 						 " AND o.awarded_at <= $%d%s GROUP BY o.contact_id",
 						 quote_literal_cstr(call->arguments[0]), CRM_RULE_AS_OF, reached),
-				"false");
+				NULL, "false");
 }
 
 static Node *
@@ -200,7 +212,7 @@ build_in_segment(RuleCall *call)
 				psprintf("SELECT o.contact_id, true AS value FROM crm.segment_member AS o"
 						 " WHERE {o} o.segment = %s",
 						 quote_literal_cstr(call->arguments[0])),
-				"false");
+				NULL, "false");
 }
 
 /* A suppression of all channels is one of each of them. */
@@ -217,16 +229,23 @@ build_suppressed(RuleCall *call)
 						 " AND (o.ended_at IS NULL OR o.ended_at > $%d) GROUP BY o.contact_id",
 						 quote_literal_cstr(channel == NULL ? "" : channel), CRM_RULE_AS_OF,
 						 CRM_RULE_AS_OF),
-				"false");
+				NULL, "false");
 }
 
 static Node *
 build_rank(RuleCall *call)
 {
-	static CrmPlan find = { "SELECT FROM crm.stage s WHERE s.stage = $1", 1, { TEXTOID } };
+	static CrmPlan find = { "SELECT s.rank FROM crm.stage s WHERE s.stage = $1", 1, { TEXTOID } };
 	SubLink *rank;
 
 	require(call, &find, "stage", call->arguments[0]);
+	if (call->rule->inputs != NULL)
+	{
+		char *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+
+		/* whoever changes a stage drops what was compiled */
+		return crm_rule_fragment(psprintf("(%s)::pg_catalog.int4", value == NULL ? "NULL" : value));
+	}
 	rank = castNode(SubLink,
 					crm_rule_fragment(
 						psprintf("(SELECT s.rank FROM crm.stage AS s WHERE s.stage = %s)",
@@ -236,8 +255,16 @@ build_rank(RuleCall *call)
 }
 
 static Node *
-at_home(const char *type)
+at_home(RuleCall *call, const char *type)
 {
+	if (call->rule->inputs != NULL)
+		return crm_rule_rewrite(call->rule,
+								crm_rule_fragment(
+									psprintf("(as_of AT TIME ZONE %s%s%s)::pg_catalog.%s",
+											 crm_input_knows(call->rule, "time_zone")
+												 ? "COALESCE(time_zone, "
+												 : "(",
+											 quote_literal_cstr(crm_guc_time_zone), ")", type)));
 	return crm_rule_fragment(
 		psprintf("($%d AT TIME ZONE COALESCE(p.time_zone, $%d))::pg_catalog.%s", CRM_RULE_AS_OF,
 				 CRM_RULE_ZONE, type));
@@ -246,25 +273,26 @@ at_home(const char *type)
 static Node *
 build_local_time(RuleCall *call)
 {
-	return at_home("time");
+	return at_home(call, "time");
 }
 
 static Node *
 build_local_date(RuleCall *call)
 {
-	return at_home("date");
+	return at_home(call, "date");
 }
 
 static const RuleFunction functions[] = {
-	{ "times", 1, 2, build_times, "times(kind), times(kind, within)" },
-	{ "did", 1, 2, build_did, "did(kind), did(kind, within)" },
-	{ "spent", 0, 1, build_spent, "spent(), spent(within)" },
-	{ "awarded", 1, 2, build_awarded, "awarded(achievement), awarded(achievement, threshold)" },
-	{ "in_segment", 1, 1, build_in_segment, "in_segment(segment)" },
-	{ "suppressed", 0, 1, build_suppressed, "suppressed(), suppressed(channel)" },
-	{ "rank", 1, 1, build_rank, "rank(stage)" },
-	{ "local_time", 0, 0, build_local_time, "local_time()" },
-	{ "local_date", 0, 0, build_local_date, "local_date()" },
+	{ "times", 1, 2, build_times, INT8OID, 1, "times(kind), times(kind, within)" },
+	{ "did", 1, 2, build_did, BOOLOID, 1, "did(kind), did(kind, within)" },
+	{ "spent", 0, 1, build_spent, NUMERICOID, 0, "spent(), spent(within)" },
+	{ "awarded", 1, 2, build_awarded, BOOLOID, -1,
+	  "awarded(achievement), awarded(achievement, threshold)" },
+	{ "in_segment", 1, 1, build_in_segment, BOOLOID, -1, "in_segment(segment)" },
+	{ "suppressed", 0, 1, build_suppressed, BOOLOID, -1, "suppressed(), suppressed(channel)" },
+	{ "rank", 1, 1, build_rank, InvalidOid, -1, "rank(stage)" },
+	{ "local_time", 0, 0, build_local_time, InvalidOid, -1, "local_time()" },
+	{ "local_date", 0, 0, build_local_date, InvalidOid, -1, "local_date()" },
 };
 
 static const char *
@@ -326,11 +354,16 @@ crm_rule_function(CrmRuleTree *rule, FuncCall *called)
 	}
 	appendStringInfoChar(&label, ')');
 	call.label = label.data;
+	if (function->within >= 0)
+		check_within(&call, call.arguments[function->within]);
 
 	reference = palloc(sizeof(CrmRuleReference));
 	reference->location = called->location;
 	reference->label = call.label;
-	reference->node = function->build(&call);
+	reference->node = rule->inputs != NULL && OidIsValid(function->type)
+		? crm_input_function(rule, name, call.arguments, call.label, function->type,
+							 called->location)
+		: function->build(&call);
 	rule->references = lappend(rule->references, reference);
 	return reference->node;
 }

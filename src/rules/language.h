@@ -25,6 +25,7 @@ typedef struct CrmRuleJoin
 	const char *alias;
 	const char *sql; /* {x} stands for the restriction of x.contact_id to the batch */
 	const char *label;
+	const char *within; /* the interval it looks back, NULL if it looks at all */
 } CrmRuleJoin;
 
 /* A column or rule function that the rule reads, for explain(). */
@@ -53,10 +54,17 @@ typedef struct CrmRuleTree
 	List *strings;    /* A_Const */
 	List *leaves;     /* CrmRuleLeaf, in the order of the text */
 	List *references; /* CrmRuleReference, in the order of the text */
+
+	/* a rule over values: names become parameters; NULL in SQL over crm.profile */
+	struct CrmExpressionInputs *inputs;
+	bool wants_oldest; /* joins over an interval bring the oldest fact too */
 } CrmRuleTree;
 
 /* parse.c: text to tree, nothing looked up but the columns of crm.profile */
 extern CrmRuleTree *crm_rule_read(const char *text);
+/* the same with names as of the inputs, or with the oldest facts */
+extern void crm_rule_read_into(CrmRuleTree *rule, const char *text);
+extern Node *crm_rule_rewrite(CrmRuleTree *rule, Node *node);
 extern Node *crm_rule_fragment(const char *sql);
 CRM_NORETURN extern void crm_rule_refuse(const CrmRuleTree *rule, int location, const char *what,
 										 const char *hint);
@@ -80,6 +88,15 @@ typedef enum CrmRuleScope
 	CRM_RULE_ALL   /* everybody */
 } CrmRuleScope;
 extern char *crm_rule_compile(CrmRuleTree *rule, CrmRuleScope scope, List *columns);
+
+/* Analyses a statement that holds the rule, under the settings and names of rules. */
+extern Query *crm_rule_analyze(CrmRuleTree *rule, SelectStmt *select, const Oid *types, int ntypes);
+
+/* expression.c: names and rule functions as parameters */
+extern Node *crm_input_column(CrmRuleTree *rule, const char *name, int location);
+extern Node *crm_input_function(CrmRuleTree *rule, const char *name, const char *const *arguments,
+								const char *label, Oid type, int location);
+extern bool crm_input_knows(const CrmRuleTree *rule, const char *name);
 
 /* Errors raised between the two point into the text of the rule. */
 extern void crm_rule_point(ErrorContextCallback *callback, const char *text);

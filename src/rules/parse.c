@@ -25,6 +25,12 @@
 
 static Node *rewrite(CrmRuleTree *rule, Node *node);
 
+Node *
+crm_rule_rewrite(CrmRuleTree *rule, Node *node)
+{
+	return rewrite(rule, node);
+}
+
 int
 crm_rule_position(const CrmRuleTree *rule, int location)
 {
@@ -107,6 +113,9 @@ rewrite_column(CrmRuleTree *rule, ColumnRef *column)
 	if (!IsA(llast(column->fields), String))
 		crm_rule_refuse(rule, column->location, "an asterisk", "Name the columns.");
 	name = NameListToString(column->fields);
+	if (rule->inputs != NULL)
+		return refer_to(rule, column->location, name,
+						crm_input_column(rule, name, column->location));
 	if (list_length(column->fields) == 1)
 	{
 		if (strcmp(name, "as_of") == 0 || strcmp(name, "today") == 0)
@@ -310,6 +319,14 @@ CrmRuleTree *
 crm_rule_read(const char *text)
 {
 	CrmRuleTree *rule = palloc0(sizeof(CrmRuleTree));
+
+	crm_rule_read_into(rule, text);
+	return rule;
+}
+
+void
+crm_rule_read_into(CrmRuleTree *rule, const char *text)
+{
 	List *trees;
 	SelectStmt *select;
 	ResTarget *target;
@@ -334,5 +351,4 @@ crm_rule_read(const char *text)
 		crm_rule_refuse(rule, target->location, "a column alias",
 						"A rule is one boolean expression.");
 	rule->tree = rewrite_condition(rule, target->val);
-	return rule;
 }

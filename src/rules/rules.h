@@ -11,6 +11,8 @@
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 
+#include "rules/expression.h"
+
 /* What a rule belongs to; its run-time errors are counted under it. */
 typedef struct CrmRuleUser
 {
@@ -25,6 +27,19 @@ typedef struct CrmRuleUser
  */
 extern void crm_rule_evaluate(const char *text, const CrmRuleUser *user, const int64 *contacts,
 							  int ncontacts, TimestampTz as_of, bool *holds);
+
+/*
+ * due.c: how the answer of a rule over the profile depends on time alone, and
+ * the next moment after as_of at which it may change for these contacts, ids
+ * ascending and distinct; DT_NOEND where it cannot. As the active snapshot shows them.
+ */
+extern CrmRuleTime crm_rule_time(const char *text);
+extern void crm_rule_due(const char *text, const int64 *contacts, int ncontacts, TimestampTz as_of,
+						 TimestampTz *due);
+
+/* Counts a failure of a rule for a contact in crm.rule_error; called between crm_connect()s. */
+extern void crm_rule_count_error(const CrmRuleUser *user, int64 contact_id, int sqlerrcode,
+								 const char *message);
 
 /* what a rule reads beside facts, fields and segments */
 #define CRM_READS_ORDERS      (1 << 0)

@@ -121,7 +121,7 @@ SELECT throws_ok(format('EXECUTE %s(%L)', f, d), e, NULL, coalesce(f || ' ' || l
     ('achievement', format('{"name": "a", "on_kind": "%s"}', repeat('k', 64)), '22001'),
     ('achievement', format('{"name": "a", "on_kind": "%s"}', repeat('k', 1024 * 1024)), '54000'),
     ('achievement', '{"name": "a", "on_kind": "purchase", "rule": "fact.amount >"}', '42601'),
-    ('achievement', '{"name": "a", "on_kind": "purchase", "rule": "orders > 1"}', '42703'),
+    ('achievement', '{"name": "a", "on_kind": "purchase", "rule": "events > 1"}', '42703'),
     ('achievement', '{"name": "a", "on_kind": "purchase", "rule": "fact.amount > (SELECT 1)"}', '0A000'),
     ('achievement', format('{"name": "a", "on_kind": "cart", "thresholds": %s}', (SELECT jsonb_agg(n) FROM generate_series(1, 101) AS n)), '23514'),
     ('stage', '{"stage": "loyal"}', '22004'),

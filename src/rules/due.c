@@ -1,0 +1,375 @@
+/*
+ * due.c
+ *		When time alone changes the answer of a rule over the profile. What the
+ *		rule reads of each contact is fetched by one statement, with the fact
+ *		that is the first to leave each interval; the moment is then found from
+ *		the values.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "base/db.h"
+#include "base/guc.h"
+#include "base/table.h"
+#include "pg_crm.h"
+#include "rules/inputs.h"
+#include "rules/language.h"
+#include "rules/rules.h"
+
+#define MAX_KEPT      200
+#define MAX_FUNCTIONS 64
+/* contacts asked about together */
+#define PART        10000
+#define LARGE_BATCH 64
+
+typedef struct Timed
+{
+	uint32 hash;
+	char *text;
+	char *zone;
+	CrmExpression *expression;
+	int nvalues;
+	int nwindows;
+	Datum *within; /* intervals that facts leave; their oldest facts come after the values */
+	SPIPlanPtr generic;
+	SPIPlanPtr custom;
+	MemoryContext context;
+} Timed;
+
+static Timed *kept[MAX_KEPT];
+static int nkept = 0;
+static bool kept_valid = true;
+static Oid depends_on[2]; /* crm.profile, crm.stage */
+
+/* The names that a rule may use: columns of the profile, then rule functions by their labels. */
+typedef struct Names
+{
+	int ncolumns;
+	int nfunctions;
+	const char *functions[MAX_FUNCTIONS];
+	MemoryContext context; /* of the labels: the compilation has one of its own */
+} Names;
+
+static void
+forget_timed(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == depends_on[0] || relid == depends_on[1])
+		kept_valid = false;
+}
+
+static int
+name_function(void *arg, const char *name, const char *const *arguments, const char *label)
+{
+	Names *names = arg;
+
+	for (int i = 0; i < names->nfunctions; i++)
+		if (strcmp(names->functions[i], label) == 0)
+			return names->ncolumns + i;
+	if (names->nfunctions == MAX_FUNCTIONS)
+		return -1;
+	names->functions[names->nfunctions] = MemoryContextStrdup(names->context, label);
+	return names->ncolumns + names->nfunctions++;
+}
+
+/* The columns of the profile, and the rank of the stage. */
+static CrmVariable *
+list_columns(int *n)
+{
+	Relation profile = table_open(crm_table_oid("profile"), AccessShareLock);
+	TupleDesc descriptor = RelationGetDescr(profile);
+	CrmVariable *variables = palloc0_array(CrmVariable, descriptor->natts + 1);
+
+	*n = 0;
+	for (int i = 0; i < descriptor->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(descriptor, i);
+
+		if (attribute->attisdropped)
+			continue;
+		variables[*n].name = pstrdup(NameStr(attribute->attname));
+		variables[*n].type = attribute->atttypid;
+		variables[*n].position = *n;
+		(*n)++;
+	}
+	variables[*n].name = "stage_rank";
+	variables[*n].type = INT4OID;
+	variables[*n].position = *n;
+	(*n)++;
+	table_close(profile, AccessShareLock);
+	return variables;
+}
+
+static Node *
+find_reference(const CrmRuleTree *rule, const char *label)
+{
+	ListCell *cell;
+
+	foreach(cell, rule->references)
+	{
+		CrmRuleReference *reference = lfirst(cell);
+
+		if (strcmp(reference->label, label) == 0)
+			return reference->node;
+	}
+	elog(ERROR, "rule does not name %s", label);
+	return NULL; /* keep the compiler quiet */
+}
+
+/* The statement that brings the values, by their positions, and the oldest facts. */
+static char *
+make_statement(const char *text, CrmRuleScope scope, const CrmExpression *expression,
+			   const CrmVariable *variables, const Names *names, List **within)
+{
+	CrmRuleTree *rule = palloc0(sizeof(CrmRuleTree));
+	List *columns = NIL;
+	ListCell *cell;
+
+	rule->wants_oldest = true;
+	crm_rule_read_into(rule, text);
+	for (int i = 0; i < expression->ninputs; i++)
+	{
+		int position = expression->inputs[i].position;
+
+		if (expression->inputs[i].kind == CRM_INPUT_VALUE)
+			columns = lappend(columns,
+							  find_reference(rule,
+											 position < names->ncolumns
+												 ? variables[position].name
+												 : names->functions[position - names->ncolumns]));
+	}
+	*within = NIL;
+	foreach(cell, rule->joins)
+	{
+		CrmRuleJoin *join = lfirst(cell);
+
+		if (join->within == NULL)
+			continue;
+		*within = lappend(*within, unconstify(char *, join->within));
+		columns = lappend(columns, crm_rule_fragment(psprintf("%s.oldest", join->alias)));
+	}
+	return columns == NIL ? NULL : crm_rule_compile(rule, scope, columns);
+}
+
+static SPIPlanPtr
+prepare(const char *sql, int options)
+{
+	SPIPlanPtr plan = SPI_prepare_cursor(sql, CRM_RULE_PARAMETERS,
+										 unconstify(Oid *, &crm_rule_types[0]), options);
+
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
+	SPI_keepplan(plan);
+	return plan;
+}
+
+static void
+forget(Timed *rule)
+{
+	if (rule->generic != NULL)
+		SPI_freeplan(rule->generic);
+	if (rule->custom != NULL)
+		SPI_freeplan(rule->custom);
+	MemoryContextDelete(rule->context);
+}
+
+/* The expression's values come in the order of the statement's columns. */
+static void
+number_inputs(CrmExpression *expression, int *nvalues)
+{
+	*nvalues = 0;
+	for (int i = 0; i < expression->ninputs; i++)
+		if (expression->inputs[i].kind == CRM_INPUT_VALUE)
+			expression->inputs[i].position = (*nvalues)++;
+}
+
+static Timed *
+compile(const char *text)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm rule moments",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Timed *rule = palloc0(sizeof(Timed));
+	Names names = { .context = CurrentMemoryContext };
+	CrmScope scope = { .what = "a rule", .function = name_function, .arg = &names };
+	ErrorContextCallback callback;
+	List *within;
+	ListCell *cell;
+	char *few;
+	char *many;
+
+	rule->context = context;
+	rule->text = pstrdup(text);
+	rule->zone = pstrdup(crm_guc_time_zone);
+	MemoryContextSwitchTo(old);
+	scope.variables = list_columns(&scope.nvariables);
+	names.ncolumns = scope.nvariables;
+	MemoryContextSwitchTo(context);
+	rule->expression = crm_expression_compile(text, &scope);
+	MemoryContextSwitchTo(old);
+
+	crm_rule_point(&callback, text);
+	few = make_statement(text, CRM_RULE_FEW, rule->expression, scope.variables, &names, &within);
+	many = make_statement(text, CRM_RULE_MANY, rule->expression, scope.variables, &names, &within);
+	crm_rule_point_end(&callback);
+	number_inputs(rule->expression, &rule->nvalues);
+	rule->nwindows = list_length(within);
+	rule->within = MemoryContextAlloc(context, sizeof(Datum) * Max(rule->nwindows, 1));
+	MemoryContextSwitchTo(context);
+	foreach(cell, within)
+		rule->within[foreach_current_index(cell)] =
+			DirectFunctionCall3(interval_in, CStringGetDatum(lfirst(cell)),
+								ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	MemoryContextSwitchTo(old);
+	if (few != NULL)
+	{
+		rule->generic = prepare(few, CURSOR_OPT_GENERIC_PLAN);
+		rule->custom = prepare(many, CURSOR_OPT_CUSTOM_PLAN);
+	}
+	MemoryContextSetParent(context, CacheMemoryContext);
+	return rule;
+}
+
+static Timed *
+find_timed(const char *text)
+{
+	static bool registered = false;
+	uint32 hash = string_hash(text, strlen(text) + 1);
+	Timed *rule;
+
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(forget_timed, (Datum) 0);
+		registered = true;
+	}
+	if (!kept_valid || nkept == MAX_KEPT)
+	{
+		while (nkept > 0)
+			forget(kept[--nkept]);
+		kept_valid = true;
+	}
+	depends_on[0] = crm_table_oid("profile");
+	depends_on[1] = crm_table_oid("stage");
+	for (int i = 0; i < nkept; i++)
+		if (kept[i]->hash == hash && strcmp(kept[i]->text, text) == 0 &&
+			strcmp(kept[i]->zone, crm_guc_time_zone) == 0)
+			return kept[i];
+	rule = compile(text);
+	rule->hash = hash;
+	kept[nkept++] = rule;
+	return rule;
+}
+
+static TimestampTz
+due_of(Timed *rule, uint64 row, TimestampTz as_of)
+{
+	Datum *values = palloc_array(Datum, Max(rule->nvalues, 1));
+	bool *nulls = palloc_array(bool, Max(rule->nvalues, 1));
+	TimestampTz due;
+
+	for (int i = 0; i < rule->nvalues; i++)
+		values[i] = crm_result(row, i + 2, &nulls[i]);
+	due = crm_expression_due(rule->expression, values, nulls, as_of);
+	for (int i = 0; i < rule->nwindows; i++)
+	{
+		bool isnull;
+		Datum oldest = crm_result(row, rule->nvalues + i + 2, &isnull);
+
+		if (!isnull)
+		{
+			TimestampTz end = crm_window_end(DatumGetTimestampTz(oldest), rule->within[i]);
+
+			/* as the statement sees it, it has not left yet */
+			due = Min(due, Max(end, as_of + 1));
+		}
+	}
+	pfree(values);
+	pfree(nulls);
+	return due;
+}
+
+static void
+ask_part(Timed *rule, const int64 *contacts, int ncontacts, TimestampTz as_of, TimestampTz *due)
+{
+	Datum values[CRM_RULE_PARAMETERS];
+	int code;
+	int place = 0;
+
+	crm_rule_values(as_of, values);
+	values[CRM_RULE_CONTACTS - 1] = crm_int64_array(contacts, ncontacts);
+	code = SPI_execute_plan(ncontacts > LARGE_BATCH ? rule->custom : rule->generic, values, NULL,
+							true, 0);
+	if (code < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		int64 contact_id = crm_result_int64(row, 1);
+
+		if (place >= ncontacts || contacts[place] != contact_id)
+		{
+			const int64 *found = bsearch(&contact_id, contacts, ncontacts, sizeof(int64),
+										 crm_compare_int64);
+
+			if (found == NULL)
+				continue;
+			place = found - contacts;
+		}
+		due[place++] = due_of(rule, row, as_of);
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+CrmRuleTime
+crm_rule_time(const char *text)
+{
+	CrmActing acting;
+	CrmRuleTime time;
+	Timed *rule;
+
+	crm_connect(&acting);
+	rule = find_timed(text);
+	time = crm_expression_time(rule->expression);
+	if (time == CRM_TIME_NONE && rule->nwindows > 0)
+		time = CRM_TIME_EXACT;
+	crm_disconnect(&acting);
+	return time;
+}
+
+void
+crm_rule_due(const char *text, const int64 *contacts, int ncontacts, TimestampTz as_of,
+			 TimestampTz *due)
+{
+	CrmActing acting;
+	Timed *rule;
+
+	for (int i = 0; i < ncontacts; i++)
+		due[i] = DT_NOEND;
+	crm_connect(&acting);
+	rule = find_timed(text);
+	if (crm_expression_time(rule->expression) != CRM_TIME_NONE || rule->nwindows > 0)
+	{
+		int nest_level = crm_rule_enter();
+
+		if (rule->generic == NULL) /* it reads nothing but the time */
+		{
+			TimestampTz moment = crm_expression_due(rule->expression, NULL, NULL, as_of);
+
+			for (int i = 0; i < ncontacts; i++)
+				due[i] = moment;
+		}
+		else
+			for (int start = 0; start < ncontacts; start += PART)
+				ask_part(rule, contacts + start, Min(PART, ncontacts - start), as_of, due + start);
+		crm_rule_leave(nest_level);
+	}
+	crm_disconnect(&acting);
+}

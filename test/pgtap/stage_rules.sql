@@ -1,0 +1,180 @@
+-- stage rules, achievements and earning rules in the rule language: time, rule functions, facts
+BEGIN;
+SET client_min_messages = warning;
+CREATE EXTENSION pg_crm;
+SELECT crm.install() \g /dev/null
+SET search_path = public, pg_catalog;
+SET pg_crm.clock = '2024-01-01 00:00Z';
+SELECT no_plan();
+CREATE FUNCTION pg_temp.stages(contact bigint) RETURNS text LANGUAGE sql AS
+$$SELECT string_agg(format('%s %s %s', stage, to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), reason), ', ' ORDER BY since)
+    FROM crm.stage_move WHERE contact_id = $1$$;
+
+-- silent for 90 days
+SELECT crm.define_stage_rule('{"stage": "dormant", "rule": "orders >= 1 AND as_of - last_seen_at >= interval ''90 days''"}') \g /dev/null
+INSERT INTO crm.contact (contact_id) SELECT generate_series(1, 9);
+SELECT crm.purchase(1, 10) \g /dev/null
+SELECT is((SELECT due_at FROM crm.stage_due WHERE contact_id = 1), '2024-03-31 00:00Z', 'the moment is known beforehand');
+SELECT is((SELECT count(*) FROM crm.stage_due), 1::bigint, 'and only where there is one');
+SET pg_crm.clock = '2024-03-30 23:59:59.999999Z';
+SELECT is(crm.tick(), 0, 'tick() counts no stages');
+SELECT is(pg_temp.stages(1), 'paying 2024-01-01 00:00 rule', 'a moment too early moves nobody');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound before it');
+SET pg_crm.clock = '2024-06-01 12:34Z';
+SELECT is_empty('SELECT * FROM crm.verify()', 'a move that is due is no difference');
+SELECT crm.tick() \g /dev/null
+SELECT is(pg_temp.stages(1), 'paying 2024-01-01 00:00 rule, dormant 2024-03-31 00:00 time', 'a late tick moves as of the moment it was due');
+SELECT is((SELECT stage FROM crm.contact WHERE contact_id = 1), 'dormant', 'the contact too');
+SELECT is_empty('SELECT due_at FROM crm.stage_due', 'nothing more is due');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound after it');
+SELECT crm.purchase(1, 10) \g /dev/null
+SELECT is(pg_temp.stages(1), 'paying 2024-01-01 00:00 rule, dormant 2024-03-31 00:00 time, paying 2024-06-01 12:34 rule', 'an order brings back');
+SELECT crm.purchase(1, 10, '2024-03-15 00:00Z') \g /dev/null
+SELECT is(pg_temp.stages(1), 'paying 2024-01-01 00:00 rule', 'a late order between moves the silence behind the next one');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound after a late order');
+SELECT crm.purchase(1, 10, '2023-09-01 00:00Z') \g /dev/null
+SELECT is(pg_temp.stages(1), 'paying 2023-09-01 00:00 rule, dormant 2023-11-30 00:00 time, paying 2024-01-01 00:00 rule', 'silence before what was known first is found');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound after an earlier one');
+DELETE FROM crm.stage_due WHERE contact_id = 1;
+SELECT is((SELECT count(*) FROM crm.verify()), 0::bigint, 'a missing moment is none before it has come');
+SET pg_crm.clock = '2024-12-01 00:00Z';
+SELECT is((SELECT check_name || ': ' || expected FROM crm.verify()), 'stage_due: 2024-08-30 12:34:00+00', 'verify() misses it then');
+SELECT crm.recompute(1) \g /dev/null
+SELECT crm.tick() \g /dev/null
+SELECT is_empty('SELECT * FROM crm.verify()', 'recompute() mends it');
+
+-- every form of the same moment, and months
+SELECT crm.define_stage_rule('{"stage": "dormant", "rule": "last_order_at < as_of - interval ''1 month''"}') \g /dev/null
+SET pg_crm.clock = '2025-01-31 00:00Z';
+SELECT crm.purchase(2, 10) \g /dev/null
+SELECT is((SELECT due_at FROM crm.stage_due WHERE contact_id = 2), '2025-02-28 16:00Z', 'the first of March in Shanghai is the first day whose month before is later than 31 January');
+SET pg_crm.clock = '2025-06-01 00:00Z';
+SELECT crm.tick() \g /dev/null
+SELECT is((SELECT stage FROM crm.profile WHERE contact_id = 2), 'dormant', 'moved');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound with months');
+
+-- both at once: a fall among the ranked, allowed; rules without a moment of their own look once a day
+DELETE FROM crm.stage_rule WHERE stage = 'dormant';
+SELECT crm.define_stage_rule('{"stage": "paying", "rule": "last_order_at >= as_of - interval ''30 days''"}') \g /dev/null
+SELECT crm.define_stage_rule('{"stage": "user", "rule": "true", "allow_regress": true}') \g /dev/null
+SET pg_crm.clock = '2025-07-01 00:00Z';
+SELECT crm.purchase(3, 10) \g /dev/null
+SET pg_crm.clock = '2025-09-01 00:00Z';
+SELECT crm.tick() \g /dev/null
+SELECT is(pg_temp.stages(3), 'user 2024-01-01 00:00 opening, paying 2025-07-01 00:00 rule, user 2025-07-31 00:00 time', 'a contact may fall by time alone');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound after the fall');
+SELECT crm.define_stage_rule('{"stage": "other", "rule": "orders >= 1 AND extract(isodow FROM today) = 6"}') \g /dev/null
+SET pg_crm.clock = '2025-09-03 00:00Z';
+SELECT crm.purchase(4, 10) \g /dev/null
+SET pg_crm.clock = '2025-09-10 00:00Z';
+SELECT crm.tick() \g /dev/null
+SELECT is(pg_temp.stages(4), 'user 2024-01-01 00:00 opening, paying 2025-09-03 00:00 rule, other 2025-09-05 16:00 time, paying 2025-09-06 16:00 time',
+    'what no moment can be told of is looked at at each midnight');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound with days');
+DELETE FROM crm.stage_rule WHERE stage = 'other';
+SELECT crm.tick() \g /dev/null
+
+-- rule functions: an intent by a cart within a week
+SELECT crm.define_stage_rule('{"stage": "paying", "rule": "orders >= 1"}') \g /dev/null
+SELECT crm.define_stage_rule('{"stage": "intent", "rule": "times(''cart'', ''7 days'') >= 2 OR spent(''10 days'') > 500"}') \g /dev/null
+SET pg_crm.clock = '2025-10-01 00:00Z';
+SELECT crm.track(5, 'cart') \g /dev/null
+SELECT is((SELECT stage FROM crm.profile WHERE contact_id = 5), 'user', 'one cart is none');
+SET pg_crm.clock = '2025-10-05 00:00Z';
+SELECT crm.track(5, 'cart') \g /dev/null
+SELECT is((SELECT stage FROM crm.profile WHERE contact_id = 5), 'intent', 'two within a week are one');
+SELECT is((SELECT due_at FROM crm.stage_due WHERE contact_id = 5), '2025-10-08 00:00Z', 'the first of them leaves the week');
+SET pg_crm.clock = '2025-10-20 00:00Z';
+SELECT crm.tick() \g /dev/null
+SELECT is(pg_temp.stages(5), 'user 2024-01-01 00:00 opening, intent 2025-10-05 00:00 rule, user 2025-10-08 00:00 time', 'and the contact falls back then');
+SELECT crm.track(5, 'cart', at => '2025-10-10 00:00Z') \g /dev/null
+SELECT crm.tick() \g /dev/null
+SELECT is(pg_temp.stages(5), 'user 2024-01-01 00:00 opening, intent 2025-10-05 00:00 rule, user 2025-10-08 00:00 time, intent 2025-10-10 00:00 rule, user 2025-10-12 00:00 time',
+    'a late cart makes two with the one before, until that leaves');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound with rule functions');
+SELECT crm.purchase(6, 400, '2025-10-12 00:00Z', 'a'), crm.purchase(6, 200, '2025-10-15 00:00Z', 'b') \g /dev/null
+SELECT is(pg_temp.stages(6), 'user 2024-01-01 00:00 opening, paying 2025-10-12 00:00 rule', 'a ranked stage below changes nothing');
+SELECT crm.define_stage_rule('{"stage": "spender", "rule": "spent(''10 days'') > 500"}') \g /dev/null
+SELECT crm.tick() \g /dev/null
+SELECT is(pg_temp.stages(6), 'user 2024-01-01 00:00 opening, paying 2025-10-12 00:00 rule, spender 2025-10-15 00:00 rule', 'spent() sums');
+SELECT crm.refund(6, 'b', 150) \g /dev/null
+SELECT is(pg_temp.stages(6), 'user 2024-01-01 00:00 opening, paying 2025-10-12 00:00 rule', 'a refund counts at its order');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound with a refund');
+SET pg_crm.clock = '2026-01-01 00:00Z';
+SELECT crm.tick() \g /dev/null
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound when all is over');
+
+-- the same history by one load and by the drop
+INSERT INTO crm.contact (contact_id, created_at) SELECT n, '2024-01-01Z' FROM generate_series(101, 104) n;
+CREATE TEMP TABLE f AS SELECT n, '2025-01-01 00:00Z'::timestamptz + n * n * interval '4 hours' AS at, 100 + n * 37 % 400 AS amount FROM generate_series(1, 40) n;
+INSERT INTO crm.transaction (contact_id, amount, occurred_at) SELECT 101, amount, at FROM f;
+DO $$ DECLARE r record; BEGIN
+	FOR r IN SELECT * FROM f ORDER BY n LOOP PERFORM crm.purchase(102, r.amount, r.at); END LOOP;
+	FOR r IN SELECT * FROM f ORDER BY n DESC LOOP PERFORM crm.purchase(103, r.amount, r.at); END LOOP;
+	FOR r IN SELECT * FROM f ORDER BY hashint4(n) LOOP PERFORM crm.purchase(104, r.amount, r.at); PERFORM crm.tick(); END LOOP;
+END $$;
+SELECT crm.tick() \g /dev/null
+SELECT cmp_ok(length(pg_temp.stages(101)), '>', 200, 'a history of many moves');
+SELECT is(pg_temp.stages(102), pg_temp.stages(101), 'one by one is the same as all at once');
+SELECT is(pg_temp.stages(103), pg_temp.stages(101), 'backwards too');
+SELECT is(pg_temp.stages(104), pg_temp.stages(101), 'and with ticks between');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound in any order');
+
+-- what cannot be in a stage rule
+SELECT throws_ok($$SELECT crm.define_stage_rule('{"stage": "x", "rule": "awarded(''follow'')"}')$$, '0A000', 'a rule may not hold awarded() in the rule of a stage', 'awards follow from the same walk');
+SELECT throws_ok($$SELECT crm.define_stage_rule('{"stage": "x", "rule": "stage = ''user''"}')$$, '42703', 'rule names unknown column "stage"', 'nor the stage itself');
+SELECT throws_ok($$SELECT crm.define_stage_rule('{"stage": "x", "rule": "mobile = 5"}')$$, '0A000', NULL, 'a mobile is known or not');
+SELECT throws_ok($$SELECT crm.define_stage_rule('{"stage": "x", "rule": "orders"}')$$, '42804', NULL, 'a rule is boolean');
+SELECT throws_ok($$SELECT crm.define_stage_rule('{"stage": "x", "rule": "now() > last_order_at"}')$$, '0A000', NULL, 'nor the clock');
+SELECT lives_ok($$SELECT crm.define_stage_rule('{"stage": "known", "position": 9, "rule": "mobile IS NOT NULL OR (orders BETWEEN 3 AND 4 AND NOT spend > 1000) OR CASE WHEN scans > 0 THEN raw_scans % 2 = 1 ELSE false END"}')$$, 'all of the language is');
+
+-- a rule that fails is false for this contact and stops nothing
+SELECT crm.define_stage_rule('{"stage": "odd", "rule": "100 / (orders - 2) > 0 AND orders > 0"}') \g /dev/null
+SELECT crm.purchase(7, 5, '2025-12-01Z'), crm.purchase(7, 5, '2025-12-02Z'), crm.purchase(7, 5, '2025-12-03Z') \g /dev/null
+SELECT is(pg_temp.stages(7), 'user 2024-01-01 00:00 opening, paying 2025-12-01 00:00 rule, odd 2025-12-03 00:00 rule', 'a division by zero is no answer');
+SELECT is((SELECT string_agg(object_kind || ' ' || object || ' ' || sqlstate, ', ') FROM crm.rule_error WHERE contact_id = 7), 'stage_rule odd 22012', 'and is counted');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound where a rule fails');
+DELETE FROM crm.stage_rule WHERE stage = 'odd';
+
+-- achievements over facts and the profile with them
+SELECT crm.define_achievement('{"name": "evening", "on_kind": "purchase", "rule": "(fact.occurred_at AT TIME ZONE ''Asia/Shanghai'')::time >= ''18:00'' AND fact.amount >= 20"}') \g /dev/null
+SELECT crm.define_achievement('{"name": "shop_five", "on_kind": "purchase", "rule": "fact.store_id = 5 AND fact.items @> ''[{\"sku\": \"tea\"}]''"}') \g /dev/null
+SELECT crm.define_achievement('{"name": "form", "on_kind": "form", "thresholds": [1, 2], "rule": "fact.properties ->> ''form'' = ''survey'' AND orders >= 1"}') \g /dev/null
+INSERT INTO crm.store (store_id, name) VALUES (5, 'Bund');
+SELECT crm.purchase(8, 30, '2025-12-01 09:59Z'), crm.purchase(8, 30, '2025-12-01 10:00Z') \g /dev/null
+SELECT is((SELECT awarded_at FROM crm.award WHERE contact_id = 8 AND achievement = 'evening'), '2025-12-01 10:00Z', 'six in the evening, in Shanghai');
+SELECT crm.purchase(8, 1, '2025-12-02 00:00Z', store_id => 5, items => '[{"sku": "tea", "n": 2}]') \g /dev/null
+SELECT is((SELECT awarded_at FROM crm.award WHERE contact_id = 8 AND achievement = 'shop_five'), '2025-12-02 00:00Z', 'by what was bought, and where');
+SELECT crm.track(8, 'form', '{"form": "survey"}', '2025-11-01Z'), crm.track(8, 'form', '{"form": "other"}', '2025-12-03Z'), crm.track(8, 'form', '{"form": "survey"}', '2025-12-04Z') \g /dev/null
+SELECT is((SELECT string_agg(threshold || ' ' || awarded_at, ', ') FROM crm.award WHERE contact_id = 8 AND achievement = 'form'), '1 2025-12-04 00:00:00+00', 'a form counts by its answers and by the profile of that moment');
+SELECT crm.purchase(8, 1, '2025-10-01Z') \g /dev/null
+SELECT is((SELECT string_agg(threshold || ' ' || awarded_at, ', ' ORDER BY threshold) FROM crm.award WHERE contact_id = 8 AND achievement = 'form'),
+    '1 2025-11-01 00:00:00+00, 2 2025-12-04 00:00:00+00', 'also when that is found out later');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound with rules over facts');
+INSERT INTO crm.account (account_id, kind, name) VALUES (1, 'official_account', 'shop');
+SELECT crm.define_achievement('{"name": "spring", "on_kind": "scan", "rule": "fact.campaign = ''spring''"}') \g /dev/null
+SELECT crm.define_qr_code('{"account_id": 1, "scene": "s1", "campaign": "spring"}'), crm.define_qr_code('{"account_id": 1, "scene": "s2", "campaign": "summer"}') \g /dev/null
+INSERT INTO crm.scan (contact_id, qr_code_id, occurred_at) SELECT 9, qr_code_id, '2025-12-01Z' FROM crm.qr_code;
+SELECT is((SELECT count(*) FROM crm.award WHERE contact_id = 9 AND achievement = 'spring'), 1::bigint, 'scans by their campaign');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound with scans');
+
+-- earning rules over facts
+INSERT INTO crm.loyalty_program (name) VALUES ('club');
+SELECT crm.join_loyalty(9, 'club', '2025-01-01Z') \g /dev/null
+SELECT crm.define_earning_rule('{"name": "tea", "program": "club", "per_amount": 1, "rule": "fact.store_id = 5 OR fact.items @> ''[{\"sku\": \"tea\"}]''"}'),
+       crm.define_earning_rule('{"name": "survey", "program": "club", "on_kind": "form", "points": 50, "rule": "fact.properties ? ''age''"}') \g /dev/null
+SELECT crm.purchase(9, 30, '2025-12-05Z', store_id => 5), crm.purchase(9, 31, '2025-12-05Z', store_id => NULL) \g /dev/null
+SELECT crm.track(9, 'form', '{"age": 3}', '2025-12-06Z'), crm.track(9, 'form', '{}', '2025-12-06Z') \g /dev/null
+SELECT is((SELECT points FROM crm.point_balance WHERE contact_id = 9), 80::bigint, 'points by shop and by answer');
+SELECT crm.recompute(9) \g /dev/null
+SELECT is((SELECT points FROM crm.point_balance WHERE contact_id = 9), 80::bigint, 'the same from the facts');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound with points');
+
+-- a rule that no longer compiles
+ALTER TABLE crm.stage_rule DISABLE TRIGGER USER;
+UPDATE crm.stage_rule SET rule = 'no_such_column > 1' WHERE stage = 'known';
+ALTER TABLE crm.stage_rule ENABLE TRIGGER USER;
+SELECT is((SELECT check_name || ': ' || found FROM crm.verify() WHERE contact_id IS NULL), 'rule of stage_rule known: rule names unknown column "no_such_column"', 'is listed as broken');
+SELECT lives_ok('SELECT crm.purchase(1, 10)', 'and stops nobody');
+SELECT * FROM finish();
+ROLLBACK;
