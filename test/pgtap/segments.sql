@@ -209,5 +209,62 @@ SELECT crm.recompute() \g /dev/null
 DELETE FROM crm.segment_member WHERE segment = 'gone';
 SELECT is_empty('SELECT * FROM crm.verify()', 'and mended');
 
+-- time: each at its own moment, by tick()
+SET pg_crm.clock = '2024-03-01 00:00Z';
+INSERT INTO crm.contact (contact_id) SELECT generate_series(41, 44);
+SELECT crm.purchase(41, 1, '2024-02-01Z'), crm.purchase(42, 1, '2024-02-10 08:00Z'), crm.purchase(42, 1, '2024-02-20Z'), crm.track(43, 'cart', at => '2024-02-29Z') \g /dev/null
+SET client_min_messages = notice;
+SELECT crm.define_segment('{"name": "silent", "rule": "last_order_at < as_of - interval ''30 days''"}') \g /dev/null
+SET client_min_messages = warning;
+SELECT crm.define_segment('{"name": "week", "rule": "did(''cart'', ''7 days'')"}'), crm.define_segment('{"name": "gone", "rule": "in_segment(''silent'') AND NOT in_segment(''week'')"}') \g /dev/null
+CREATE FUNCTION pg_temp.of(segment text) RETURNS text LANGUAGE sql AS
+$$SELECT coalesce(string_agg(contact_id::text, ',' ORDER BY contact_id), '-') FROM crm.segment_member WHERE segment = $1 AND contact_id > 40$$;
+SELECT is(pg_temp.of('silent') || ' ' || pg_temp.of('week') || ' ' || pg_temp.of('gone'), '- 43 -', 'nobody yet');
+SELECT results_eq('SELECT contact_id, due_at FROM crm.segment_state WHERE contact_id > 40 AND due_at IS NOT NULL ORDER BY 1', $$VALUES (41::bigint, '2024-03-02 00:00:00.000001Z'::timestamptz), (42, '2024-03-21 00:00:00.000001Z'), (43, '2024-03-07Z')$$, 'each is due at its moment');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound');
+SELECT is(crm.tick('2024-03-02Z'), 0, 'tick() enters no journey steps');
+SELECT is(pg_temp.of('silent'), '-', 'too early');
+SELECT crm.tick('2024-03-02 00:00:00.000001Z') \g /dev/null
+SELECT is(pg_temp.of('silent') || ' ' || pg_temp.of('gone'), '41 41', 'in its moment');
+SELECT results_eq($$SELECT since, cause FROM crm.segment_member WHERE contact_id = 41 AND segment = 'gone'$$, $$VALUES ('2024-03-02 00:00:00.000001Z'::timestamptz, 'time')$$, 'by time, with those that name it');
+SELECT crm.tick('2024-04-10Z') \g /dev/null
+SELECT is(pg_temp.of('silent') || ' ' || pg_temp.of('week') || ' ' || pg_temp.of('gone'), '41,42 - 41,42', 'all that is due');
+SELECT results_eq($$SELECT contact_id, segment, change, occurred_at FROM crm.segment_change WHERE contact_id IN (42, 43) AND segment IN ('silent', 'week') ORDER BY segment_change_id$$,
+    $$VALUES (43::bigint, 'week', 'entered', '2024-03-01Z'::timestamptz), (43, 'week', 'left', '2024-03-07Z'), (42, 'silent', 'entered', '2024-03-21 00:00:00.000001Z')$$, 'each dated by its own moment');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound ahead of the clock');
+SELECT crm.tick('2024-03-05Z') \g /dev/null
+SELECT is(pg_temp.of('silent') || ' ' || pg_temp.of('week'), '41,42 -', 'a time before moves nobody');
+SELECT crm.purchase(41, 1) \g /dev/null
+SELECT is(pg_temp.of('silent'), '42', 'an order is decided as of the last moment of its contact');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound');
+SET pg_crm.clock = '2024-04-11 00:00Z';
+SELECT crm.purchase(41, 1), crm.track(44, 'cart') \g /dev/null
+SELECT is(pg_temp.of('silent') || ' ' || pg_temp.of('week') || ' ' || pg_temp.of('gone'), '42 44 42', 'a new order ends it');
+SET pg_crm.clock = '2024-06-01 00:00Z';
+SELECT is_empty('SELECT * FROM crm.verify()', 'who is due is no difference');
+UPDATE crm.segment_state SET due_at = NULL WHERE contact_id = 44;
+SELECT results_eq('SELECT contact_id, check_name FROM crm.verify() ORDER BY 2', $$VALUES (44::bigint, 'segment week')$$, 'a moment that is missing is found');
+SET pg_crm.clock = '2024-04-12 00:00Z';
+SELECT results_eq('SELECT contact_id, check_name, expected, found FROM crm.verify()', $$VALUES (44::bigint, 'segment_state.due_at', timestamptz '2024-04-18Z'::text || ' or before', NULL::text)$$, 'also before it has come');
+SELECT crm.recompute(44) \g /dev/null
+SELECT is_empty('SELECT * FROM crm.verify()', 'and mended');
+SELECT crm.define_segment('{"name": "noon", "rule": "local_time() >= ''12:00''"}') \g /dev/null
+SELECT is(pg_temp.of('noon'), '-');
+SET pg_crm.clock = '2024-04-12 17:00Z';
+SELECT crm.tick() \g /dev/null
+SELECT is_empty('SELECT * FROM crm.verify()', 'what is looked at once a day');
+SELECT crm.merge(41, 42) \g /dev/null
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound when merged');
+DELETE FROM crm.segment WHERE name IN ('silent', 'week', 'gone', 'noon');
+SELECT crm.recompute() \g /dev/null
+SELECT is((SELECT count(due_at)::int FROM crm.segment_state), 0, 'nothing is due where nothing reads the time');
+-- a stage that time brings
+SELECT crm.define_stage_rule('{"stage": "sleeping", "rule": "last_order_at < as_of - interval ''90 days''"}') \g /dev/null
+SELECT crm.define_segment('{"name": "asleep", "rule": "stage = ''sleeping''"}') \g /dev/null
+SELECT is(pg_temp.of('asleep'), '-');
+SELECT crm.tick('2025-01-01Z') \g /dev/null
+SELECT is(pg_temp.of('asleep'), '41', 'lets in');
+SELECT results_eq($$SELECT since, cause FROM crm.segment_member WHERE segment = 'asleep' AND contact_id = 41$$, $$SELECT stage_since, 'time' FROM crm.profile WHERE contact_id = 41$$, 'as of the moment of the move');
+
 SELECT * FROM finish();
 ROLLBACK;
