@@ -621,12 +621,15 @@ void
 crm_walk_step(CrmWalk *walk, const CrmFact *fact)
 {
 	const char *reason = "rule";
+	bool plain = crm_is_plain_event(walk->definitions, fact);
 
-	if (!walk->manual && crm_is_plain_event(walk->definitions, fact))
+	if (!walk->manual && plain)
 		return;
 
-	/* what time alone brought before it */
+	/* what time alone brought before it, the end of a stage set by hand for one */
 	crm_walk_advance(walk, fact->occurred_at - 1);
+	if (!walk->manual && plain)
+		return;
 	see_in_windows(walk, fact);
 	switch (fact->type)
 	{
