@@ -10,8 +10,8 @@
 #include "profile/segment.h"
 #include "profile/segment_definition.h"
 
-/* contacts that are decided together */
-#define CRM_SEGMENT_CHUNK 10000
+/* contacts that are decided together: so few that each is found by its key */
+#define CRM_SEGMENT_CHUNK 1000
 
 /* Affects those that need an affected one. */
 extern void crm_segments_spread(const CrmSegments *segments, bool *affected);
