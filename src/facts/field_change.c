@@ -52,7 +52,8 @@ typedef struct Field
 	bool byval;
 	int16 len;
 	bool changed; /* for somebody */
-	FmgrInfo to_jsonb;
+	Oid type;
+	FmgrInfo to_jsonb; /* once something changed */
 } Field;
 
 typedef struct Changes
@@ -61,7 +62,8 @@ typedef struct Changes
 	Field *fields;
 	CrmColumn columns[4]; /* as insert_changes takes them */
 	CrmColumn contacts;
-	MemoryContext context; /* of contacts */
+	MemoryContext context; /* of what stays to the end */
+	int nest_level;        /* of settings, once something changed */
 } Changes;
 
 static bool
@@ -91,13 +93,7 @@ find_fields(Changes *changes, TupleDesc descriptor)
 		field->attno = i + 1;
 		field->byval = attribute->attbyval;
 		field->len = attribute->attlen;
-		fmgr_info(F_TO_JSONB, &field->to_jsonb);
-		fmgr_info_set_expr((Node *) makeFuncExpr(F_TO_JSONB, JSONBOID,
-												 list_make1(makeNullConst(attribute->atttypid,
-																		  attribute->atttypmod,
-																		  attribute->attcollation)),
-												 InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL),
-						   &field->to_jsonb);
+		field->type = attribute->atttypid;
 		changes->nfields++;
 	}
 }
@@ -136,6 +132,23 @@ record(Changes *changes)
 }
 
 static void
+prepare_field(Changes *changes, Field *field)
+{
+	MemoryContext old = MemoryContextSwitchTo(changes->context);
+	Const *argument = makeNullConst(field->type, -1, InvalidOid);
+
+	fmgr_info(F_TO_JSONB, &field->to_jsonb);
+	fmgr_info_set_expr((Node *) makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(argument), InvalidOid,
+											 InvalidOid, COERCE_EXPLICIT_CALL),
+					   &field->to_jsonb);
+	field->changed = true;
+	/* dates and numbers as a merge writes them, whatever the session says */
+	if (changes->nest_level == 0)
+		changes->nest_level = crm_plain_output();
+	MemoryContextSwitchTo(old);
+}
+
+static void
 add_value(CrmColumn *column, Field *field, Datum value, bool isnull)
 {
 	crm_column_add(column, isnull ? (Datum) 0 : FunctionCall1(&field->to_jsonb, value), isnull);
@@ -159,7 +172,8 @@ compare(Changes *changes, TupleTableSlot *old, TupleTableSlot *new, AttrNumber c
 		if (old_null == new_null &&
 			(new_null || datum_image_eq(old_value, new_value, field->byval, field->len)))
 			continue;
-		field->changed = true;
+		if (!field->changed)
+			prepare_field(changes, field);
 		any = true;
 		crm_column_add(&changes->columns[0], contact, false);
 		crm_column_add(&changes->columns[1], CStringGetTextDatum(field->name), false);
@@ -243,7 +257,6 @@ crm_contact_changed(PG_FUNCTION_ARGS)
 	MemoryContext old;
 	CrmActing acting;
 	Changes changes = { 0 };
-	int nest_level;
 
 	crm_require_table(trigger->tg_relation, "contact");
 	if (TRIGGER_FIRED_BEFORE(trigger->tg_event))
@@ -263,12 +276,12 @@ crm_contact_changed(PG_FUNCTION_ARGS)
 									ALLOCSET_DEFAULT_SIZES);
 	crm_connect(&acting);
 	old = MemoryContextSwitchTo(context);
-	nest_level = crm_plain_output();
 	find_fields(&changes, RelationGetDescr(trigger->tg_relation));
 	crm_column_init(&changes.contacts, INT8OID);
 	changes.context = context;
 	compare_all(&changes, trigger);
-	AtEOXact_GUC(true, nest_level);
+	if (changes.nest_level > 0)
+		AtEOXact_GUC(true, changes.nest_level);
 	if (changes.contacts.n > 0)
 		settle(&changes);
 	MemoryContextSwitchTo(old);

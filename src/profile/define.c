@@ -37,6 +37,7 @@
 #include "profile/recompute.h"
 #include "profile/row.h"
 #include "profile/segment.h"
+#include "rules/rules.h"
 
 #define MAX_THRESHOLDS  100
 #define MAX_NAME_BYTES  63
@@ -520,8 +521,14 @@ crm_for_all_contacts(CrmPlan *next, void (*work)(const int64 *contacts, int ncon
 static void
 walk_anew(const int64 *contacts, int ncontacts)
 {
+	CrmSegmentNews news = { .ncontacts = ncontacts,
+							.contacts = contacts,
+							.cause = "definition",
+							.at = crm_now(),
+							.topics = CRM_READS_STAGE | CRM_READS_AWARDS | CRM_READS_DEFINITIONS };
+
 	crm_profile_recompute(contacts, ncontacts, crm_now());
-	crm_segments_refresh(contacts, ncontacts, "definition", crm_now());
+	crm_segments_settle(&news);
 }
 
 /*

@@ -50,6 +50,7 @@ extern void crm_rule_count_error(const CrmRuleUser *user, int64 contact_id, int 
 #define CRM_READS_STAGE       (1 << 5)
 #define CRM_READS_AWARDS      (1 << 6)
 #define CRM_READS_SUPPRESSION (1 << 7)
+#define CRM_READS_DEFINITIONS (1 << 8) /* of achievements and stages; no rule does */
 #define CRM_READS_ANYTHING    (~(uint32) 0)
 
 typedef struct CrmRuleReads

@@ -248,6 +248,10 @@ SET pg_crm.clock = '2024-04-12 00:00Z';
 SELECT results_eq('SELECT contact_id, check_name, expected, found FROM crm.verify()', $$VALUES (44::bigint, 'segment_state.due_at', timestamptz '2024-04-18Z'::text || ' or before', NULL::text)$$, 'also before it has come');
 SELECT crm.recompute(44) \g /dev/null
 SELECT is_empty('SELECT * FROM crm.verify()', 'and mended');
+SELECT crm.define_segment('{"name": "fails", "rule": "last_order_at + 10 / (orders - 1) * interval ''1 day'' < as_of"}') \g /dev/null
+SELECT crm.tick() \g /dev/null
+SELECT is_empty('SELECT * FROM crm.verify()', 'a rule that fails while its moment is sought');
+DELETE FROM crm.segment WHERE name = 'fails';
 SELECT crm.define_segment('{"name": "noon", "rule": "local_time() >= ''12:00''"}') \g /dev/null
 SELECT is(pg_temp.of('noon'), '-');
 SET pg_crm.clock = '2024-04-12 17:00Z';
