@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -15,6 +16,7 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -76,7 +78,7 @@ static MemoryContext definition_context = NULL;
 static CrmDefinitions *definitions = NULL;
 static bool definitions_valid = false;
 static char *definitions_zone; /* pg_crm.time_zone when they were compiled */
-static Oid definition_tables[5];
+static Oid definition_tables[6];
 
 static CrmPlan select_achievements = { "SELECT name, on_kind, measure, thresholds, rule, revocable"
 									   " FROM crm.achievement ORDER BY name COLLATE \"C\"",
@@ -185,13 +187,55 @@ make_window(void *arg, const char *name, const char *const *arguments, const cha
 	return position;
 }
 
+/* The columns of crm.contact that are its users', where a change is a fact. */
+static void
+list_fields(CrmDefinitions *build)
+{
+	static const char *const kept[] = { "contact_id", "created_at", "mobile", "stage" };
+	Relation contact = table_open(crm_table_oid("contact"), AccessShareLock);
+	TupleDesc descriptor = RelationGetDescr(contact);
+
+	build->fields = palloc0_array(CrmField, descriptor->natts);
+	for (int i = 0; i < descriptor->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(descriptor, i);
+		CrmField *field = &build->fields[build->nfields];
+		bool skip = attribute->attisdropped;
+
+		for (int k = 0; k < lengthof(kept); k++)
+			skip = skip || strcmp(NameStr(attribute->attname), kept[k]) == 0;
+		for (int k = 0; k < lengthof(stage_variables); k++)
+			skip = skip || strcmp(NameStr(attribute->attname), stage_variables[k].name) == 0;
+		if (skip)
+			continue;
+		field->name = pstrdup(NameStr(attribute->attname));
+		field->type = attribute->atttypid;
+		field->length = attribute->attlen;
+		field->by_value = attribute->attbyval;
+		build->nfields++;
+	}
+	build->nvalues = CRM_FIRST_FIELD + build->nfields;
+	table_close(contact, AccessShareLock);
+}
+
 static CrmExpression *
 compile_stage_rule(CrmDefinitions *build, const char *text)
 {
 	WindowMaker maker = { build, CurrentMemoryContext };
-	CrmScope scope = { "the rule of a stage", lengthof(stage_variables), stage_variables,
+	CrmVariable *variables = palloc_array(CrmVariable, lengthof(stage_variables) + build->nfields);
+	CrmScope scope = { "the rule of a stage", lengthof(stage_variables) + build->nfields, variables,
 					   make_window, &maker };
 
+	memcpy(variables, stage_variables, sizeof(stage_variables));
+	for (int i = 0; i < build->nfields; i++)
+	{
+		CrmVariable *variable = &variables[lengthof(stage_variables) + i];
+
+		variable->name = build->fields[i].name;
+		variable->type = build->fields[i].type;
+		variable->position = CRM_FIRST_FIELD + i;
+		variable->presence = false;
+	}
 	return crm_expression_compile(text, &scope);
 }
 
@@ -366,6 +410,13 @@ load_stages(CrmDefinitions *build, MemoryContext context)
 			continue;
 		stage->rule = compile_stored(build, "stage", stage->stage, rule, compile_stage_rule);
 		stage->reads_time = crm_expression_time(stage->rule) != CRM_TIME_NONE;
+		for (int i = 0; i < build->nfields; i++)
+			if (crm_expression_names(stage->rule, CRM_FIRST_FIELD + i))
+			{
+				build->fields[i].wanted = build->reads_fields = true;
+				/* its changes are walked */
+				(void) intern_kind(build, "field_change");
+			}
 		build->stages_read_time = build->stages_read_time || stage->reads_time;
 		stage->allow_regress = DatumGetBool(crm_result(row, 4, &isnull));
 		stage->position = DatumGetInt32(crm_result(row, 5, &isnull));
@@ -458,6 +509,7 @@ crm_definitions(void)
 	definition_tables[2] = crm_table_oid("stage_rule");
 	definition_tables[3] = crm_table_oid("earning_rule");
 	definition_tables[4] = crm_table_oid("tier");
+	definition_tables[5] = crm_table_oid("contact");
 
 	context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm definitions",
 									ALLOCSET_SMALL_SIZES);
@@ -478,6 +530,12 @@ crm_definitions(void)
 	PushActiveSnapshot(GetLatestSnapshot());
 	/* an invalidation while reading must not be lost */
 	definitions_valid = true;
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		list_fields(build);
+		MemoryContextSwitchTo(old);
+	}
 	PG_TRY();
 	{
 		load_achievements(build, context);
@@ -526,6 +584,7 @@ check_rule(const char *text, Compile compile)
 
 	crm_connect(&acting);
 	MemoryContextSwitchTo(context);
+	list_fields(build);
 	expression = compile(build, text);
 	time = crm_expression_time(expression);
 	for (int i = 0; i < build->nwindows; i++)
@@ -571,9 +630,10 @@ crm_definitions_broken(CrmBrokenRule broken, void *arg)
 	for (uint64 row = 0; row < n; row++)
 	{
 		CrmDefinitions *build = palloc0(sizeof(CrmDefinitions));
-		char *table = SPI_getvalue(rules->vals[row], rules->tupdesc, 1);
 		char *why;
+		char *table = SPI_getvalue(rules->vals[row], rules->tupdesc, 1);
 
+		list_fields(build);
 		if (try_compile(build,
 						strcmp(table, "achievement") == 0      ? compile_achievement_rule
 							: strcmp(table, "stage_rule") == 0 ? compile_stage_rule

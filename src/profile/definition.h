@@ -65,6 +65,18 @@ typedef struct CrmWindow
 
 #define CRM_MAX_WINDOWS 64
 
+/* A column of crm.contact that its users change, and how a stage rule reads it. */
+typedef struct CrmField
+{
+	char *name;
+	Oid type;
+	int16 length;
+	bool by_value;
+	bool wanted; /* some stage rule reads it */
+} CrmField;
+
+#define CRM_FIRST_FIELD (CRM_FIRST_WINDOW + CRM_MAX_WINDOWS)
+
 /* kinds that every installation knows, by their place in CrmDefinitions.kinds */
 #define CRM_KIND_PURCHASE  0
 #define CRM_KIND_SCAN      1

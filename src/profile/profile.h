@@ -43,6 +43,16 @@ typedef enum CrmFactColumn
 	CRM_FACT_COLUMNS
 } CrmFactColumn;
 
+/* A field of the contact that changed, as far as stage rules read it. */
+typedef struct CrmFieldChange
+{
+	int field; /* place in the definitions' fields */
+	Datum old;
+	bool old_null;
+	Datum new;
+	bool new_null;
+} CrmFieldChange;
+
 typedef struct CrmFact
 {
 	int64 contact_id;
@@ -62,6 +72,7 @@ typedef struct CrmFact
 	const char *reason;    /* manual stage */
 	Datum *values;         /* by CrmFactColumn, where rules read details; else NULL */
 	bool *nulls;
+	CrmFieldChange *change; /* field changes; NULL where no stage rule reads the field */
 } CrmFact;
 
 /*

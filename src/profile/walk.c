@@ -22,9 +22,9 @@ crm_walk_create(const CrmDefinitions *definitions)
 
 	walk->definitions = definitions;
 	walk->context = CurrentMemoryContext;
-	walk->values = palloc0_array(Datum, CRM_FIRST_WINDOW + definitions->nwindows);
-	walk->nulls = palloc_array(bool, CRM_FIRST_WINDOW + definitions->nwindows);
-	memset(walk->nulls, true, sizeof(bool) * (CRM_FIRST_WINDOW + definitions->nwindows));
+	walk->values = palloc0_array(Datum, definitions->nvalues);
+	walk->nulls = palloc_array(bool, definitions->nvalues);
+	memset(walk->nulls, true, sizeof(bool) * definitions->nvalues);
 	walk->windows = palloc0_array(CrmWindowFacts, Max(definitions->nwindows, 1));
 	walk->counts = palloc_array(int64, n);
 	walk->amounts = palloc_array(Datum, n);
@@ -637,6 +637,11 @@ crm_walk_step(CrmWalk *walk, const CrmFact *fact)
 			set_value(walk, CRM_P_MOBILE_AT, TimestampTzGetDatum(fact->occurred_at));
 			break;
 		case CRM_FACT_EVENT:
+			if (fact->change != NULL)
+			{
+				walk->values[CRM_FIRST_FIELD + fact->change->field] = fact->change->new;
+				walk->nulls[CRM_FIRST_FIELD + fact->change->field] = fact->change->new_null;
+			}
 			if (walk->counts_seen && !fact->unseen)
 				add_one(walk, CRM_P_EVENTS);
 			if (fact->kind == CRM_KIND_FOLLOW || fact->kind == CRM_KIND_UNFOLLOW)
