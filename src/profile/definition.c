@@ -66,13 +66,25 @@ const char *const crm_profile_column_names[CRM_PROFILE_COLUMNS] = {
 		"fact.campaign", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_CAMPAIGN), false                   \
 	}
 
+/* of a field that changed, as text */
+#define CHANGE_VARIABLES                                         \
+	{ "field", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_FIELD), false }, \
+		{ "old", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_OLD), false }, \
+	{                                                            \
+		"new", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_NEW), false      \
+	}
+
 static const CrmVariable stage_variables[] = { PROFILE_VARIABLES, SIGHT_VARIABLES };
 static const CrmVariable achievement_variables[] = { PROFILE_VARIABLES, FACT_VARIABLES };
 static const CrmVariable earning_variables[] = { FACT_VARIABLES };
+static const CrmVariable achievement_change_variables[] = { PROFILE_VARIABLES, FACT_VARIABLES,
+															CHANGE_VARIABLES };
+static const CrmVariable earning_change_variables[] = { FACT_VARIABLES, CHANGE_VARIABLES };
 
 /* what is found of a fact only where some rule asks for it */
 static const CrmFactColumn details[] = { CRM_F_CURRENCY,   CRM_F_ITEMS,      CRM_F_STORE_ID,
-										 CRM_F_PROPERTIES, CRM_F_QR_CODE_ID, CRM_F_CAMPAIGN };
+										 CRM_F_PROPERTIES, CRM_F_QR_CODE_ID, CRM_F_CAMPAIGN,
+										 CRM_F_FIELD,      CRM_F_OLD,        CRM_F_NEW };
 
 static MemoryContext definition_context = NULL;
 static CrmDefinitions *definitions = NULL;
@@ -257,6 +269,25 @@ compile_earning_rule(CrmDefinitions *build, const char *text)
 	return crm_expression_compile(text, &scope);
 }
 
+static CrmExpression *
+compile_achievement_change_rule(CrmDefinitions *build, const char *text)
+{
+	static const CrmScope scope = { "the rule of an achievement on changed fields",
+									lengthof(achievement_change_variables),
+									achievement_change_variables };
+
+	return crm_expression_compile(text, &scope);
+}
+
+static CrmExpression *
+compile_earning_change_rule(CrmDefinitions *build, const char *text)
+{
+	static const CrmScope scope = { "an earning rule on changed fields",
+									lengthof(earning_change_variables), earning_change_variables };
+
+	return crm_expression_compile(text, &scope);
+}
+
 typedef CrmExpression *(*Compile)(CrmDefinitions *build, const char *text);
 
 typedef struct Compiling
@@ -334,6 +365,20 @@ compile_stored(CrmDefinitions *build, const char *what, const char *name, const 
 	return expression;
 }
 
+static Compile
+achievement_compiler(const char *on_kind)
+{
+	return on_kind != NULL && strcmp(on_kind, "field_change") == 0 ? compile_achievement_change_rule
+																   : compile_achievement_rule;
+}
+
+static Compile
+earning_compiler(const char *on_kind)
+{
+	return on_kind != NULL && strcmp(on_kind, "field_change") == 0 ? compile_earning_change_rule
+																   : compile_earning_rule;
+}
+
 static int
 compare_numeric(const void *a, const void *b)
 {
@@ -379,7 +424,8 @@ load_achievements(CrmDefinitions *build, MemoryContext context)
 		read_thresholds(achievement, crm_result(row, 4, &isnull));
 		if (rule != NULL)
 			achievement->rule = compile_stored(build, "achievement", achievement->name, rule,
-											   compile_achievement_rule);
+											   achievement_compiler(
+												   build->kinds[achievement->kind]));
 		achievement->revocable = DatumGetBool(crm_result(row, 6, &isnull));
 		if (achievement->kind == CRM_KIND_PURCHASE && achievement->rule != NULL)
 			build->orders_continue = false;
@@ -477,7 +523,7 @@ load_earning_rules(CrmDefinitions *build, MemoryContext context)
 														  : CRM_ROUND_NEAREST;
 		if (rule != NULL)
 			earning->rule = compile_stored(build, "earning rule", earning->name, rule,
-										   compile_earning_rule);
+										   earning_compiler(earning->kind));
 		earning->valid_from = result_time(row, 8, DT_NOBEGIN);
 		earning->valid_until = result_time(row, 9, DT_NOEND);
 		build->earning_from[earning->source] = true;
@@ -603,24 +649,24 @@ crm_stage_rule_check(const char *text)
 }
 
 void
-crm_achievement_rule_check(const char *text)
+crm_achievement_rule_check(const char *text, const char *on_kind)
 {
-	(void) check_rule(text, compile_achievement_rule);
+	(void) check_rule(text, achievement_compiler(on_kind));
 }
 
 void
-crm_earning_rule_check(const char *text)
+crm_earning_rule_check(const char *text, const char *on_kind)
 {
-	(void) check_rule(text, compile_earning_rule);
+	(void) check_rule(text, earning_compiler(on_kind));
 }
 
 void
 crm_definitions_broken(CrmBrokenRule broken, void *arg)
 {
 	static CrmPlan select_rules = {
-		"SELECT 'achievement', a.name, a.rule FROM crm.achievement a WHERE a.rule IS NOT NULL"
-		" UNION ALL SELECT 'stage_rule', r.stage, r.rule FROM crm.stage_rule r"
-		" UNION ALL SELECT 'earning_rule', e.name, e.rule FROM crm.earning_rule e"
+		"SELECT 'achievement', a.name, a.rule, a.on_kind FROM crm.achievement a WHERE a.rule IS NOT NULL"
+		" UNION ALL SELECT 'stage_rule', r.stage, r.rule, NULL FROM crm.stage_rule r"
+		" UNION ALL SELECT 'earning_rule', e.name, e.rule, e.on_kind FROM crm.earning_rule e"
 		" WHERE e.rule IS NOT NULL ORDER BY 1, 2",
 		0
 	};
@@ -631,13 +677,15 @@ crm_definitions_broken(CrmBrokenRule broken, void *arg)
 	{
 		CrmDefinitions *build = palloc0(sizeof(CrmDefinitions));
 		char *why;
+		char *on_kind;
 		char *table = SPI_getvalue(rules->vals[row], rules->tupdesc, 1);
 
 		list_fields(build);
+		on_kind = SPI_getvalue(rules->vals[row], rules->tupdesc, 4);
 		if (try_compile(build,
-						strcmp(table, "achievement") == 0      ? compile_achievement_rule
+						strcmp(table, "achievement") == 0      ? achievement_compiler(on_kind)
 							: strcmp(table, "stage_rule") == 0 ? compile_stage_rule
-															   : compile_earning_rule,
+															   : earning_compiler(on_kind),
 						SPI_getvalue(rules->vals[row], rules->tupdesc, 3), &why) == NULL)
 			broken(arg, table, SPI_getvalue(rules->vals[row], rules->tupdesc, 2), why);
 	}

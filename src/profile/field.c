@@ -114,14 +114,14 @@ load_changes(const CrmDefinitions *definitions, int place, HTAB *facts, Datum co
 	ErrorData *error;
 	MemoryContext old;
 
-	reading.sql = psprintf(
-		"SELECT e.event_id, (pg_catalog.jsonb_populate_record(NULL::crm.contact,"
-		" pg_catalog.jsonb_build_object(%s::text, e.properties -> 'old'))).%s,"
-		" (pg_catalog.jsonb_populate_record(NULL::crm.contact,"
-		" pg_catalog.jsonb_build_object(%s::text, e.properties -> 'new'))).%s"
-		" FROM crm.event e WHERE e.contact_id = ANY ($1) AND e.kind = 'field_change'"
-		" AND e.properties ->> 'field' = %s",
-		literal, name, literal, name, literal);
+	reading.sql =
+		psprintf("SELECT e.event_id, (pg_catalog.jsonb_populate_record(NULL::crm.contact,"
+				 " pg_catalog.jsonb_build_object(%s::text, e.properties -> 'old'))).%s,"
+				 " (pg_catalog.jsonb_populate_record(NULL::crm.contact,"
+				 " pg_catalog.jsonb_build_object(%s::text, e.properties -> 'new'))).%s"
+				 " FROM crm.event e WHERE e.contact_id = ANY ($1) AND e.kind = 'field_change'"
+				 " AND e.properties ->> 'field' = %s",
+				 literal, name, literal, name, literal);
 	/* the column may have had another type: then what it was says nothing to the rule of today */
 	if (!crm_attempt(read_rows, &reading, &error))
 	{

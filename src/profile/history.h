@@ -84,8 +84,7 @@ extern void crm_fact_detail(CrmFact *fact, CrmFactColumn column, uint64 row, int
  * second the changes, an event each, to be found by its id.
  */
 extern void crm_fields_load(const CrmDefinitions *definitions, CrmHistory *histories,
-							int nhistories, Datum contacts, bool read_only,
-							MemoryContext context);
+							int nhistories, Datum contacts, bool read_only, MemoryContext context);
 extern void crm_field_changes_load(const CrmDefinitions *definitions, CrmFact *facts, int64 nfacts,
 								   Datum contacts, bool read_only, MemoryContext context);
 

@@ -40,6 +40,9 @@ typedef enum CrmFactColumn
 	CRM_F_PROPERTIES,
 	CRM_F_QR_CODE_ID,
 	CRM_F_CAMPAIGN,
+	CRM_F_FIELD, /* of field changes, as CRM_F_OLD and CRM_F_NEW */
+	CRM_F_OLD,
+	CRM_F_NEW,
 	CRM_FACT_COLUMNS
 } CrmFactColumn;
 

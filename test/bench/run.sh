@@ -534,16 +534,12 @@ report() {
         row("100 000 at 5 million orders, ms", "growth_5M", "%.0f")
         row("audience() of 1 million contacts, ms", "audience", "%.0f")
         if (median("audience", "facts") != "") printf "  with times(purchase, 1 year), ms %s\n", cell("audience", "facts", "%.0f")
-<<<<<<< HEAD
         if (median("segment_define", "pg_crm") != "") printf "define_segment() over 1 million, ms  %s\n", cell("segment_define", "pg_crm", "%.0f")
-        if (median("rule_one", "pg_crm") != "") printf "rule_holds() of one contact, us    %s\n", cell("rule_one", "pg_crm", "%.1f")
         most("10 changed fields of 1 million contacts, ms", "segment_fields", 5)
         most("10 orders of 1 million contacts, ms", "segment_orders", 5)
-=======
         rule_one("rule_holds() of 1 million, us", "rule_one_again", 15)
         rule_one("  pages new to the session", "rule_one_first", 0)
         rule_one("rule_holds() of 1000, us", "rule_one_few", 15)
->>>>>>> main
         judge("audience() / the same SELECT by hand", "audience", "pg_crm", "bare", 1.3, 1)
         judge("INSERT ... SELECT, pg_crm / bare", "bulk", "pg_crm", "bare", 1.5, 1)
         judge("INSERT ... SELECT, PL/pgSQL row / pg_crm", "bulk", "row", "pg_crm", 3, 0)
