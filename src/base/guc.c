@@ -17,6 +17,7 @@
 
 char *crm_guc_currency = NULL;
 char *crm_guc_time_zone = NULL;
+pg_tz *crm_guc_zone = NULL;
 bool crm_guc_direct_access = true;
 
 PG_FUNCTION_INFO_V1(crm_sql_default_currency);
@@ -35,12 +36,21 @@ check_currency(char **newval, void **extra, GucSource source)
 static bool
 check_time_zone(char **newval, void **extra, GucSource source)
 {
-	if (pg_tzset(*newval) == NULL)
-	{
+	pg_tz *zone = pg_tzset(*newval);
+
+	if (zone == NULL)
 		GUC_check_errdetail("Time zone \"%s\" is not known.", *newval);
-		return false;
-	}
-	return true;
+	else if (!pg_tz_acceptable(zone))
+		GUC_check_errdetail("Time zone \"%s\" counts leap seconds, which PostgreSQL does not.",
+							*newval);
+	return zone != NULL && pg_tz_acceptable(zone);
+}
+
+/* Found in a table by now: the check has put it there. */
+static void
+assign_time_zone(const char *newval, void *extra)
+{
+	crm_guc_zone = pg_tzset(newval);
 }
 
 void
@@ -61,7 +71,7 @@ crm_guc_init(void)
 	DefineCustomStringVariable("pg_crm.time_zone",
 							   "Time zone of days and rules where no account names one.", NULL,
 							   &crm_guc_time_zone, "Asia/Shanghai", PGC_SUSET, 0, check_time_zone,
-							   NULL, NULL);
+							   assign_time_zone, NULL);
 }
 
 Datum

@@ -5,8 +5,11 @@
 #ifndef CRM_GUC_H
 #define CRM_GUC_H
 
+#include "pgtime.h"
+
 extern char *crm_guc_currency;     /* pg_crm.currency */
 extern char *crm_guc_time_zone;    /* pg_crm.time_zone */
+extern pg_tz *crm_guc_zone;        /* the same */
 extern bool crm_guc_direct_access; /* pg_crm.direct_access */
 
 extern void crm_guc_init(void);

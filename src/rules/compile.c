@@ -8,6 +8,7 @@
 
 #include "catalog/namespace.h"
 #include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
 #include "parser/analyze.h"
 #include "parser/parser.h"
 #include "utils/builtins.h"
@@ -17,17 +18,28 @@
 #include "pg_crm.h"
 #include "rules/language.h"
 
+static void
+append_restriction(StringInfo sql, char alias, CrmRuleScope scope)
+{
+	appendStringInfo(sql,
+					 scope == CRM_RULE_ONE ? "%c.contact_id = $%d" : "%c.contact_id = ANY ($%d)",
+					 alias, CRM_RULE_CONTACTS);
+}
+
 /* {x} becomes the restriction of x.contact_id to the contacts of a batch. */
 static void
-append_join(StringInfo sql, const CrmRuleJoin *join, bool restricted)
+append_join(StringInfo sql, const CrmRuleJoin *join, CrmRuleScope scope)
 {
 	appendStringInfoString(sql, " LEFT JOIN (");
 	for (const char *c = join->sql; *c != '\0'; c++)
 	{
 		if (c[0] == '{' && c[1] != '\0' && c[2] == '}')
 		{
-			if (restricted)
-				appendStringInfo(sql, "%c.contact_id = ANY ($%d) AND", c[1], CRM_RULE_CONTACTS);
+			if (scope != CRM_RULE_ALL)
+			{
+				append_restriction(sql, c[1], scope);
+				appendStringInfoString(sql, " AND");
+			}
 			c += 2;
 		}
 		else
@@ -61,6 +73,66 @@ list_conditions(Node *node, List *conditions)
 	return lappend(conditions, holds);
 }
 
+/* The columns of the profile that the statement names, as p.column. */
+static bool
+collect_columns(Node *node, void *context)
+{
+	List **columns = context;
+	List *fields;
+	ListCell *cell;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, ColumnRef))
+		return raw_expression_tree_walker(node, collect_columns, context);
+	fields = ((ColumnRef *) node)->fields;
+	if (list_length(fields) != 2 || !IsA(lsecond(fields), String) ||
+		strcmp(strVal(linitial(fields)), "p") != 0)
+		return false;
+	foreach(cell, *columns)
+		if (strcmp(lfirst(cell), strVal(lsecond(fields))) == 0)
+			return false;
+	*columns = lappend(*columns, strVal(lsecond(fields)));
+	return false;
+}
+
+static bool
+find_fence(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeSubselect) && ((RangeSubselect *) node)->alias != NULL &&
+		strcmp(((RangeSubselect *) node)->alias->aliasname, "p") == 0)
+	{
+		*(SelectStmt **) context = castNode(SelectStmt, ((RangeSubselect *) node)->subquery);
+		return true;
+	}
+	return raw_expression_tree_walker(node, find_fence, context);
+}
+
+/* The fence brings what is read of the profile: of a plan's start each column is a part. */
+static void
+narrow_fence(SelectStmt *select)
+{
+	SelectStmt *fence = NULL;
+	List *columns = list_make1("contact_id");
+	ListCell *cell;
+
+	(void) find_fence((Node *) select->fromClause, &fence);
+	(void) collect_columns((Node *) select, &columns);
+	foreach(cell, columns)
+	{
+		ResTarget *target = makeNode(ResTarget);
+		ColumnRef *column = makeNode(ColumnRef);
+
+		column->fields = list_make2(makeString("q"), makeString(lfirst(cell)));
+		column->location = -1;
+		target->val = (Node *) column;
+		target->location = -1;
+		fence->targetList = lappend(fence->targetList, target);
+	}
+}
+
 static SelectStmt *
 make_statement(const CrmRuleTree *rule, CrmRuleScope scope, List *columns)
 {
@@ -70,11 +142,13 @@ make_statement(const CrmRuleTree *rule, CrmRuleScope scope, List *columns)
 
 	initStringInfo(&sql);
 	/* OFFSET 0 keeps the rule from being asked about others: it might fail for them */
-	if (scope != CRM_RULE_ALL)
-		appendStringInfo(&sql,
-						 "SELECT p.contact_id FROM (SELECT q.* FROM crm.profile AS q"
-						 " WHERE q.contact_id = ANY ($%d) OFFSET 0) AS p",
-						 CRM_RULE_CONTACTS);
+	if (scope == CRM_RULE_FEW || scope == CRM_RULE_MANY)
+	{
+		appendStringInfoString(&sql,
+							   "SELECT p.contact_id FROM (SELECT FROM crm.profile AS q WHERE ");
+		append_restriction(&sql, 'q', scope);
+		appendStringInfoString(&sql, " OFFSET 0) AS p");
+	}
 	else
 		appendStringInfoString(&sql, "SELECT p.contact_id FROM crm.profile AS p");
 	/*
@@ -92,13 +166,19 @@ make_statement(const CrmRuleTree *rule, CrmRuleScope scope, List *columns)
 	if (rule->reads_rank)
 		appendStringInfoString(&sql, " LEFT JOIN crm.stage AS r ON r.stage = p.stage");
 	foreach(cell, rule->joins)
-		append_join(&sql, lfirst(cell), scope != CRM_RULE_ALL);
+		append_join(&sql, lfirst(cell), scope);
+	if (scope == CRM_RULE_ONE)
+	{
+		appendStringInfoString(&sql, " WHERE ");
+		append_restriction(&sql, 'p', scope);
+	}
 	select = castNode(SelectStmt,
 					  linitial_node(RawStmt, raw_parser(sql.data, RAW_PARSE_DEFAULT))->stmt);
 	if (columns == NIL)
 	{
-		List *conditions = list_conditions(rule->tree, NIL);
+		List *conditions = select->whereClause == NULL ? NIL : list_make1(select->whereClause);
 
+		conditions = list_conditions(rule->tree, conditions);
 		select->whereClause = list_length(conditions) == 1
 			? linitial(conditions)
 			: (Node *) makeBoolExpr(AND_EXPR, conditions, -1);
@@ -111,7 +191,26 @@ make_statement(const CrmRuleTree *rule, CrmRuleScope scope, List *columns)
 		target->location = -1;
 		select->targetList = lappend(select->targetList, target);
 	}
+	if (scope == CRM_RULE_FEW || scope == CRM_RULE_MANY)
+		narrow_fence(select);
 	return select;
+}
+
+/*
+ * For one contact the conditions after the first, which names him, are made the
+ * result: so they are asked of the row that was found, whatever the plan, and
+ * no fence is needed, which is a third of the plan's start.
+ */
+static void
+make_conditions_the_result(Query *query)
+{
+	BoolExpr *where = castNode(BoolExpr, query->jointree->quals);
+	List *conditions = list_copy_tail(where->args, 1);
+	Expr *rule = list_length(conditions) == 1 ? linitial(conditions)
+											  : makeBoolExpr(AND_EXPR, conditions, -1);
+
+	query->jointree->quals = linitial(where->args);
+	query->targetList = list_make1(makeTargetEntry(rule, 1, pstrdup("holds"), false));
 }
 
 /* An error's position is one in the text of the rule. */
@@ -175,10 +274,14 @@ char *
 crm_rule_compile(CrmRuleTree *rule, CrmRuleScope scope, List *columns)
 {
 	int nest_level = crm_rule_enter();
-	Query *query = crm_rule_analyze(rule, make_statement(rule, scope, columns), crm_rule_types,
+	Query *query = crm_rule_analyze(rule, make_statement(rule, scope, columns),
+									scope == CRM_RULE_ONE ? crm_rule_one_types : crm_rule_types,
 									CRM_RULE_PARAMETERS);
-	char *sql = pg_get_querydef(query, false);
+	char *sql;
 
+	if (scope == CRM_RULE_ONE)
+		make_conditions_the_result(query);
+	sql = pg_get_querydef(query, false);
 	crm_rule_leave(nest_level);
 	return sql;
 }

@@ -10,11 +10,12 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "nodes/params.h"
 #include "pgtime.h"
 #include "utils/builtins.h"
 #include "common/hashfn.h"
 #include "utils/date.h"
-#include "utils/fmgrprotos.h"
+#include "utils/datetime.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
@@ -30,6 +31,7 @@
 #include "rules/rules.h"
 
 const Oid crm_rule_types[CRM_RULE_PARAMETERS] = { INT8ARRAYOID, TIMESTAMPTZOID, DATEOID, TEXTOID };
+const Oid crm_rule_one_types[CRM_RULE_PARAMETERS] = { INT8OID, TIMESTAMPTZOID, DATEOID, TEXTOID };
 
 /* rows from which on a batch is worth a plan of its own */
 #define LARGE_BATCH 64
@@ -39,10 +41,9 @@ typedef struct KeptRule
 {
 	uint32 hash;
 	char *text;
-	bool reads_zone;
-	SPIPlanPtr generic;    /* small batches */
-	SPIPlanPtr custom;     /* large ones */
-	MemoryContext context; /* of all of it */
+	const pg_tz *zone;              /* in which times in it were read */
+	SPIPlanPtr plans[CRM_RULE_ALL]; /* by scope, made when first needed */
+	MemoryContext context;          /* of all of it */
 } KeptRule;
 
 static int nkept = 0;
@@ -58,18 +59,24 @@ forget_rules(Datum arg, Oid relid)
 		kept_valid = false;
 }
 
-/* Dates and intervals are read and written in one way, whatever the session says. */
+/*
+ * Dates and intervals are read and written in one way, whatever the session
+ * says: as settings, which parallel workers get too.
+ */
 int
 crm_rule_enter(void)
 {
 	int nest_level = NewGUCNestLevel();
 
-	(void) set_config_option("DateStyle", "ISO, YMD", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
-							 true, 0, false);
-	(void) set_config_option("IntervalStyle", "postgres", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("TimeZone", crm_guc_time_zone, PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	if (DateStyle != USE_ISO_DATES || DateOrder != DATEORDER_YMD)
+		(void) set_config_option("DateStyle", "ISO, YMD", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	if (IntervalStyle != INTSTYLE_POSTGRES)
+		(void) set_config_option("IntervalStyle", "postgres", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	if (session_timezone != crm_guc_zone)
+		(void) set_config_option("TimeZone", crm_guc_time_zone, PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 	return nest_level;
 }
 
@@ -79,51 +86,109 @@ crm_rule_leave(int nest_level)
 	AtEOXact_GUC(true, nest_level);
 }
 
+void
+crm_rule_style_begin(CrmRuleStyle *outside)
+{
+	outside->zone = session_timezone;
+	outside->date_style = DateStyle;
+	outside->date_order = DateOrder;
+	outside->interval_style = IntervalStyle;
+	session_timezone = crm_guc_zone;
+	DateStyle = USE_ISO_DATES;
+	DateOrder = DATEORDER_YMD;
+	IntervalStyle = INTSTYLE_POSTGRES;
+}
+
+void
+crm_rule_style_end(const CrmRuleStyle *outside)
+{
+	session_timezone = outside->zone;
+	DateStyle = outside->date_style;
+	DateOrder = outside->date_order;
+	IntervalStyle = outside->interval_style;
+}
+
+DateADT
+crm_rule_today(TimestampTz as_of)
+{
+	struct pg_tm local;
+	fsec_t fraction;
+	int offset;
+
+	if (timestamp2tm(as_of, &offset, &local, &fraction, NULL, crm_guc_zone) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("timestamp out of range")));
+	return date2j(local.tm_year, local.tm_mon, local.tm_mday) - POSTGRES_EPOCH_JDATE;
+}
+
 /* All but the contacts. */
 void
 crm_rule_values(TimestampTz as_of, Datum *values)
 {
-	Datum zone = CStringGetTextDatum(crm_guc_time_zone);
-	Datum local = DirectFunctionCall2(timestamptz_zone, zone, TimestampTzGetDatum(as_of));
-
 	values[CRM_RULE_AS_OF - 1] = TimestampTzGetDatum(as_of);
-	values[CRM_RULE_TODAY - 1] = DirectFunctionCall1(timestamp_date, local);
-	values[CRM_RULE_ZONE - 1] = zone;
+	values[CRM_RULE_TODAY - 1] = DateADTGetDatum(crm_rule_today(as_of));
+	values[CRM_RULE_ZONE - 1] = CStringGetTextDatum(crm_guc_time_zone);
 }
 
 static SPIPlanPtr
-prepare(const char *sql, int options)
+make_plan(const char *text, CrmRuleScope scope)
 {
-	SPIPlanPtr plan = SPI_prepare_cursor(sql, CRM_RULE_PARAMETERS,
-										 unconstify(Oid *, &crm_rule_types[0]), options);
+	const Oid *types = scope == CRM_RULE_ONE ? crm_rule_one_types : crm_rule_types;
+	ErrorContextCallback callback;
+	CrmActing acting;
+	SPIPlanPtr plan;
+	char *sql;
+	int path;
 
+	crm_act_as_owner(&acting); /* for the path */
+	crm_rule_point(&callback, text);
+	sql = crm_rule_compile(crm_rule_read(text), scope, NIL);
+	crm_rule_point_end(&callback);
+	crm_act_end(&acting);
+	/* under the path under which it runs, or it would be made anew then */
+	path = crm_catalog_path_begin();
+	plan = SPI_prepare_cursor(sql, CRM_RULE_PARAMETERS, unconstify(Oid *, types),
+							  scope == CRM_RULE_MANY ? CURSOR_OPT_CUSTOM_PLAN
+													 : CURSOR_OPT_GENERIC_PLAN);
+	crm_catalog_path_end(path);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
+	return plan;
+}
+
+static SPIPlanPtr
+find_plan(KeptRule *rule, CrmRuleScope scope)
+{
+	SPIPlanPtr plan = rule->plans[scope];
+
+	if (plan == NULL)
+	{
+		plan = make_plan(rule->text, scope);
+		SPI_keepplan(plan);
+		rule->plans[scope] = plan;
+	}
 	return plan;
 }
 
 static void
 forget(KeptRule *rule)
 {
-	if (rule->generic != NULL)
-		SPI_freeplan(rule->generic);
-	if (rule->custom != NULL)
-		SPI_freeplan(rule->custom);
+	for (int i = 0; i < lengthof(rule->plans); i++)
+		if (rule->plans[i] != NULL)
+			SPI_freeplan(rule->plans[i]);
 	MemoryContextDelete(rule->context);
 }
 
+/* The rule with at least the plan for this scope. */
 static KeptRule *
-find_rule(const char *text)
+find_rule(const char *text, CrmRuleScope scope)
 {
 	static bool registered = false;
 	uint32 hash = string_hash(text, strlen(text) + 1);
 	MemoryContext context;
 	MemoryContext old;
-	ErrorContextCallback callback;
 	KeptRule *rule;
-	CrmRuleTree *tree;
-	char *few;
-	char *many;
+	SPIPlanPtr plan;
 
 	if (!registered)
 	{
@@ -138,26 +203,21 @@ find_rule(const char *text)
 	}
 	profile_oid = crm_table_oid("profile");
 	for (int i = 0; i < nkept; i++)
-		if (kept[i]->hash == hash && strcmp(kept[i]->text, text) == 0)
+		if (kept[i]->hash == hash && kept[i]->zone == crm_guc_zone &&
+			strcmp(kept[i]->text, text) == 0)
 			return kept[i];
 
-	crm_rule_point(&callback, text);
-	tree = crm_rule_read(text);
-	few = crm_rule_compile(tree, CRM_RULE_FEW, NIL);
-	many = crm_rule_compile(crm_rule_read(text), CRM_RULE_MANY, NIL);
-	crm_rule_point_end(&callback);
+	plan = make_plan(text, scope);
 	context = AllocSetContextCreate(CacheMemoryContext, "pg_crm rule", ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(context);
 	rule = palloc0(sizeof(KeptRule));
 	rule->hash = hash;
 	rule->text = pstrdup(text);
-	rule->reads_zone = tree->reads_zone;
+	rule->zone = crm_guc_zone;
 	rule->context = context;
 	MemoryContextSwitchTo(old);
-	rule->generic = prepare(few, CURSOR_OPT_GENERIC_PLAN);
-	rule->custom = prepare(many, CURSOR_OPT_CUSTOM_PLAN);
-	SPI_keepplan(rule->generic);
-	SPI_keepplan(rule->custom);
+	SPI_keepplan(plan);
+	rule->plans[scope] = plan;
 	kept[nkept++] = rule;
 	return rule;
 }
@@ -165,6 +225,8 @@ find_rule(const char *text)
 typedef struct Run
 {
 	KeptRule *rule;
+	CrmRuleScope scope;
+	SPIPlanPtr plan;
 	const CrmRuleUser *user;
 	const int64 *contacts;
 	int ncontacts;
@@ -172,18 +234,103 @@ typedef struct Run
 	Datum values[CRM_RULE_PARAMETERS];
 } Run;
 
+static CrmRuleScope
+scope_for(int ncontacts)
+{
+	if (ncontacts == 1)
+		return CRM_RULE_ONE;
+	return ncontacts > LARGE_BATCH ? CRM_RULE_MANY : CRM_RULE_FEW;
+}
+
+/* The only row of a plan for one contact is whether the rule holds. */
+typedef struct OneReceiver
+{
+	DestReceiver receiver;
+	bool holds;
+} OneReceiver;
+
+static bool
+receive_one(TupleTableSlot *slot, DestReceiver *receiver)
+{
+	bool isnull;
+
+	((OneReceiver *) receiver)->holds = DatumGetBool(slot_getattr(slot, 1, &isnull));
+	return true;
+}
+
+static void
+receive_nothing(DestReceiver *receiver)
+{
+}
+
+static void
+receive_no_tuples(DestReceiver *receiver, int operation, TupleDesc descriptor)
+{
+}
+
+static const OneReceiver one_receiver = { { receive_one, receive_no_tuples, receive_nothing,
+											receive_nothing, DestNone } };
+
+static void
+execute_plan(Run *run)
+{
+	ParamListInfo parameters = makeParamList(CRM_RULE_PARAMETERS);
+	const Oid *types = run->scope == CRM_RULE_ONE ? crm_rule_one_types : crm_rule_types;
+	SPIExecuteOptions options = { .params = parameters, .read_only = true };
+	OneReceiver one = one_receiver;
+	int path = crm_catalog_path_begin();
+	int code;
+
+	for (int i = 0; i < CRM_RULE_PARAMETERS; i++)
+	{
+		ParamExternData *parameter = &parameters->params[i];
+
+		parameter->value = run->values[i];
+		parameter->isnull = false;
+		parameter->pflags = PARAM_FLAG_CONST;
+		parameter->ptype = types[i];
+	}
+	if (run->scope == CRM_RULE_ONE)
+		options.dest = &one.receiver;
+	code = SPI_execute_plan_extended(run->plan, &options);
+	if (code < 0)
+		elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(code));
+	crm_catalog_path_end(path);
+	if (run->scope == CRM_RULE_ONE)
+		run->holds[0] = one.holds;
+}
+
+static void
+execute_fixed(Run *run)
+{
+	CrmRuleStyle outside;
+
+	crm_rule_style_begin(&outside);
+	PG_TRY();
+	{
+		execute_plan(run);
+	}
+	PG_FINALLY();
+	{
+		crm_rule_style_end(&outside);
+	}
+	PG_END_TRY();
+}
+
 static bool
 run_once(void *arg)
 {
 	Run *run = arg;
-	int code;
 	int place = 0;
 
+	if (run->scope == CRM_RULE_ONE)
+	{
+		run->values[CRM_RULE_CONTACTS - 1] = Int64GetDatum(run->contacts[0]);
+		execute_fixed(run);
+		return true;
+	}
 	run->values[CRM_RULE_CONTACTS - 1] = crm_int64_array(run->contacts, run->ncontacts);
-	code = SPI_execute_plan(run->ncontacts > LARGE_BATCH ? run->rule->custom : run->rule->generic,
-							run->values, NULL, true, 0);
-	if (code < 0)
-		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
+	execute_fixed(run);
 	memset(run->holds, 0, sizeof(bool) * run->ncontacts);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -226,9 +373,11 @@ crm_rule_count_error(const CrmRuleUser *user, int64 contact_id, int sqlerrcode, 
 		{ INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID }
 	};
 	Datum values[7];
+	CrmActing acting;
 
 	if (XactReadOnly || user == NULL)
 		return;
+	crm_act_as_owner(&acting); /* for the path */
 	values[0] = Int64GetDatum(contact_id);
 	values[1] = CStringGetTextDatum(user->kind);
 	values[2] = CStringGetTextDatum(user->name);
@@ -237,6 +386,7 @@ crm_rule_count_error(const CrmRuleUser *user, int64 contact_id, int sqlerrcode, 
 	values[5] = TimestampTzGetDatum(crm_now());
 	values[6] = CStringGetTextDatum(crm_guc_time_zone);
 	crm_run(&count, values, NULL);
+	crm_act_end(&acting);
 }
 
 static void
@@ -244,9 +394,13 @@ run_contained(Run *run)
 {
 	ErrorData *error;
 	int half = run->ncontacts / 2;
-	Run part = *run;
+	Run part;
 
-	if (run->ncontacts == 0 || crm_attempt(run_once, run, &error))
+	if (run->ncontacts == 0)
+		return;
+	run->scope = scope_for(run->ncontacts);
+	run->plan = find_plan(run->rule, run->scope);
+	if (crm_attempt(run_once, run, &error))
 		return;
 	if (!crm_rule_is_contained(error))
 		ReThrowError(error);
@@ -259,6 +413,7 @@ run_contained(Run *run)
 	}
 	FreeErrorData(error);
 	CHECK_FOR_INTERRUPTS();
+	part = *run;
 	part.ncontacts = half;
 	run_contained(&part);
 	part.contacts += half;
@@ -272,16 +427,13 @@ crm_rule_evaluate(const char *text, const CrmRuleUser *user, const int64 *contac
 				  TimestampTz as_of, bool *holds)
 {
 	CrmActing acting;
-	int nest_level = 0;
 	Run run = { .user = user, .contacts = contacts, .ncontacts = ncontacts, .holds = holds };
 
-	crm_connect(&acting);
+	crm_act_as_owner_unnamed(&acting);
+	SPI_connect();
 	crm_rule_values(as_of, run.values);
-	run.rule = find_rule(text);
-	if (run.rule->reads_zone)
-		nest_level = crm_rule_enter();
+	run.rule = find_rule(text, scope_for(ncontacts));
 	run_contained(&run);
-	if (run.rule->reads_zone)
-		crm_rule_leave(nest_level);
-	crm_disconnect(&acting);
+	SPI_finish();
+	crm_act_end(&acting);
 }

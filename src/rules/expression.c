@@ -204,16 +204,6 @@ analyze(CrmRuleTree *rule, CrmExpression *expression)
 	expression->reads_settings = rule->reads_zone;
 }
 
-/* today is read off the wall clock of the zone */
-static Datum
-date_of(TimestampTz at)
-{
-	Datum local = DirectFunctionCall2(timestamptz_zone, CStringGetTextDatum(crm_guc_time_zone),
-									  TimestampTzGetDatum(at));
-
-	return DirectFunctionCall1(timestamp_date, local);
-}
-
 CrmExpression *
 crm_expression_compile(const char *text, const CrmScope *scope)
 {
@@ -292,7 +282,7 @@ crm_expression_evaluate(CrmExpression *expression, ExprState *state, TimestampTz
 			parameter->isnull = false;
 			parameter->value = expression->inputs[i].kind == CRM_INPUT_AS_OF
 				? TimestampTzGetDatum(as_of)
-				: date_of(as_of);
+				: DateADTGetDatum(crm_rule_today(as_of));
 		}
 	result = ExecEvalExprSwitchContext(state, expression->evaluation, isnull);
 	ResetExprContext(expression->evaluation);

@@ -11,9 +11,11 @@
 #include "datatype/timestamp.h"
 #include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
+#include "pgtime.h"
+#include "utils/date.h"
 
 /* the parameters of a compiled rule */
-#define CRM_RULE_CONTACTS   1 /* bigint[] */
+#define CRM_RULE_CONTACTS   1 /* bigint[], or bigint for one */
 #define CRM_RULE_AS_OF      2 /* timestamptz */
 #define CRM_RULE_TODAY      3 /* date, in the zone */
 #define CRM_RULE_ZONE       4 /* text */
@@ -83,7 +85,8 @@ extern void crm_rule_check_tree(CrmRuleTree *rule, Node *node);
  */
 typedef enum CrmRuleScope
 {
-	CRM_RULE_FEW,  /* contacts of parameter 1, by a generic plan */
+	CRM_RULE_ONE,  /* the contact of parameter 1, by a generic plan */
+	CRM_RULE_FEW,  /* the contacts of parameter 1, by a generic plan */
 	CRM_RULE_MANY, /* the same, planned for their number */
 	CRM_RULE_ALL   /* everybody */
 } CrmRuleScope;
@@ -105,7 +108,25 @@ extern void crm_rule_point_end(ErrorContextCallback *callback);
 /* execute.c: the settings under which rules run, and their parameters */
 extern int crm_rule_enter(void);
 extern void crm_rule_leave(int nest_level);
+
+/*
+ * The same behind the settings, which costs nothing: for code that runs nothing
+ * but the rule, in this process. To be undone in any case, by PG_FINALLY().
+ */
+typedef struct CrmRuleStyle
+{
+	pg_tz *zone;
+	int date_style;
+	int date_order;
+	int interval_style;
+} CrmRuleStyle;
+extern void crm_rule_style_begin(CrmRuleStyle *outside);
+extern void crm_rule_style_end(const CrmRuleStyle *outside);
+
+/* what the wall clock of the zone says */
+extern DateADT crm_rule_today(TimestampTz as_of);
 extern const Oid crm_rule_types[CRM_RULE_PARAMETERS];
+extern const Oid crm_rule_one_types[CRM_RULE_PARAMETERS]; /* of CRM_RULE_ONE */
 extern void crm_rule_values(TimestampTz as_of, Datum *values);
 
 /* Is this a failure of the rule for a contact, and not of the server or the transaction? */

@@ -88,4 +88,28 @@ SET timezone = 'America/New_York';
 SET datestyle = 'SQL, DMY';
 SET intervalstyle = 'iso_8601';
 SELECT found FROM crm.explain(2, 'last_order_at > ''2024-06-15 18:00'' AND today = ''2024-06-15'' AND as_of - last_order_at >= ''0''');
+-- nor does it matter by which plan a rule is answered: for all, for some (one fails, so it is asked in parts), for one
+SET intervalstyle = 'sql_standard';
+SELECT r.rule, (SELECT array_agg(a ORDER BY a) FROM crm.audience(r.rule) AS a) AS everybody,
+       (SELECT array_agg(a ORDER BY a) FROM crm.audience(r.rule || ' AND (attributes->>''size'')::int IS DISTINCT FROM 0') AS a) AS some,
+       ARRAY(SELECT c FROM generate_series(1, 3) AS c WHERE crm.rule_holds(c, r.rule)) AS one,
+       ARRAY(SELECT c FROM generate_series(1, 3) AS c WHERE (SELECT e.holds FROM crm.explain(c, r.rule) AS e LIMIT 1)) AS explained
+  FROM (VALUES ('created_at::text = ''2024-01-01 08:00:00+08'''), ('created_at >= ''2024-01-01 08:00'''),
+               ('''-1 1:00''::text::interval = interval ''-23 hours'''),
+               ('''03-04-05''::text::date = date ''2003-04-05'''), ('created_at::date < as_of - interval ''1 month'''),
+               ('((attributes->>''size'')::int > 0 OR created_at::time = ''08:00'')')) AS r(rule);
+-- a failure leaves the session as it was, and the transaction alive
+BEGIN;
+SET LOCAL search_path = public;
+SELECT crm.rule_holds(2, '(attributes->>''size'')::int > 40 AND today > ''2024-01-01''');
+SELECT timestamptz '2024-06-15 10:30Z' AS at, interval '26 hours' AS lasting, current_schemas(false), current_user = session_user AS myself;
+SELECT crm.rule_holds(2, 'nonsense') AS holds;
+ROLLBACK;
+SELECT timestamptz '2024-06-15 10:30Z' AS at, interval '26 hours' AS lasting, current_schemas(false), current_user = session_user AS myself;
+-- in another zone of the brand the same words are another time
+SELECT crm.rule_holds(2, 'last_order_at > ''2024-06-15 18:00''');
+SET pg_crm.time_zone = 'UTC';
+SELECT crm.rule_holds(2, 'last_order_at > ''2024-06-15 18:00''');
+RESET pg_crm.time_zone;
+SELECT crm.rule_holds(2, 'last_order_at > ''2024-06-15 18:00''');
 DROP SCHEMA crm CASCADE;

@@ -190,7 +190,8 @@ sub copied
     return;
 }
 
-sql('CREATE TABLE rule (n int PRIMARY KEY, rule text, plain text, answer bigint[], found bigint[], alone bigint[], one boolean)');
+sql('CREATE TABLE rule (n int PRIMARY KEY, rule text, plain text, answer bigint[], found bigint[], alone bigint[], one boolean,'
+      . ' odd bigint[], odd_alone bigint[], odd_one boolean)');
 copied('rule (n, rule, plain)', map { [ $_, rule(int(rand(4))) ] } 1 .. $rules);
 sql(<<'SQL');
 -- the contacts for whom the rule holds as a condition over the profile; false for whom it fails
@@ -227,6 +228,13 @@ sql("UPDATE rule SET alone = (SELECT coalesce(array_agg(c.contact_id ORDER BY c.
       . " WHERE c.contact_id % 4 = n % 4 AND crm.rule_holds(c.contact_id, rule, '$as_of'))");
 sql("UPDATE rule SET one = coalesce((SELECT holds FROM crm.explain(1 + n % $contacts, rule, '$as_of') LIMIT 1), false)");
 
+# dates and intervals as the session has them are nobody's business, in any plan
+my $odd = "SET timezone = 'America/New_York'; SET datestyle = 'SQL, DMY'; SET intervalstyle = 'sql_standard';\n";
+sql("${odd}UPDATE rule SET odd = (SELECT coalesce(array_agg(a ORDER BY a), '{}') FROM crm.audience(rule, '$as_of') AS a),"
+      . " odd_alone = (SELECT coalesce(array_agg(c.contact_id ORDER BY c.contact_id), '{}') FROM crm.contact c"
+      . " WHERE c.contact_id % 4 = n % 4 AND crm.rule_holds(c.contact_id, rule, '$as_of')),"
+      . " odd_one = coalesce((SELECT holds FROM crm.explain(1 + n % $contacts, rule, '$as_of') LIMIT 1), false) WHERE n % 8 = 0");
+
 sub none_differs
 {
     my ($what, $condition, $shown) = @_;
@@ -241,6 +249,8 @@ none_differs("$rules rules: audience() is what plain SQL says", 'answer IS DISTI
 none_differs('for one contact at a time it is the same',
     'alone IS DISTINCT FROM ARRAY(SELECT f FROM unnest(found) f WHERE f % 4 = n % 4 ORDER BY f)', 'alone::text');
 none_differs('explain() says the same', "one IS DISTINCT FROM (1 + n % $contacts = ANY (found))", "one::text || ' for ' || (1 + n % $contacts)");
+none_differs('and in a session that writes dates another way',
+    'n % 8 = 0 AND (odd, odd_alone, odd_one) IS DISTINCT FROM (answer, alone, one)', '(odd, odd_alone, odd_one)::text');
 is(sql(q{SELECT string_agg(part, ' | ') FROM crm.explain(1, $r$((orders + 1) * 2 >= 4 AND NOT (city = 'a AND (b' OR (did('cart', '7 days')))) AND tags @> '{x}'$r$) WHERE part !~ '^\(\(orders'}),
     q{(orders + 1) * 2 >= 4 | city = 'a AND (b' | did('cart', '7 days') | tags @> '{x}'}, 'and shows each condition as it is written');
 
