@@ -72,6 +72,19 @@ static CrmPlan write_due = {
 	{ INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID }
 };
 
+static CrmPlan select_ahead = {
+	"SELECT n.contact_id, f.at FROM unnest($1, $2) AS n(contact_id, as_of) CROSS JOIN LATERAL"
+	" (SELECT least((SELECT min(e.occurred_at) FROM crm.event e"
+	"    WHERE e.contact_id = n.contact_id AND e.occurred_at > n.as_of),"
+	"   (SELECT min(t.occurred_at) FROM crm.transaction t"
+	"    WHERE t.contact_id = n.contact_id AND t.occurred_at > n.as_of),"
+	"   (SELECT min(s.occurred_at) FROM crm.scan s"
+	"    WHERE s.contact_id = n.contact_id AND s.occurred_at > n.as_of)) AS at) f"
+	" WHERE f.at IS NOT NULL",
+	2,
+	{ INT8ARRAYOID, TIMESTAMPTZARRAYOID }
+};
+
 /* ---- what is affected */
 
 static bool
@@ -331,44 +344,67 @@ decide(Settling *settling, int segment)
 	pfree(holds);
 }
 
+/* Facts that are dated ahead of the contacts' times: a look is due then. */
+static void
+find_ahead(const Settling *settling, TimestampTz *due)
+{
+	CrmColumn times;
+	Datum values[2];
+	uint64 n;
+
+	crm_column_init(&times, TIMESTAMPTZOID);
+	for (int i = 0; i < settling->n; i++)
+		crm_column_add(&times, TimestampTzGetDatum(settling->as_of[i]), false);
+	values[0] = crm_int64_array(settling->contacts, settling->n);
+	values[1] = crm_column_array(&times);
+	n = crm_run(&select_ahead, values, NULL);
+	for (uint64 row = 0; row < n; row++)
+	{
+		int64 contact_id = crm_result_int64(row, 1);
+		const int64 *found = bsearch(&contact_id, settling->contacts, settling->n, sizeof(int64),
+									 crm_compare_int64);
+		int place = found - settling->contacts;
+		bool isnull;
+
+		due[place] = Min(due[place], DatumGetTimestampTz(crm_result(row, 2, &isnull)));
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
 /*
- * When to look again. Where only some of the segments that read the time were
- * asked, the moment only comes nearer: a look too early costs little.
+ * When to look again. Where the moment is not found anew it only comes nearer:
+ * a look too early costs little, while each order would put it off.
  */
 static void
-decide_due(Settling *settling, const bool *affected)
+decide_due(Settling *settling, const bool *affected, bool exact)
 {
 	TimestampTz *due = palloc_array(TimestampTz, settling->n);
 	CrmColumn columns[3];
 	Datum values[3];
-	bool any = false;
-	bool all = true;
 
 	for (int i = 0; i < settling->n; i++)
-		due[i] = DT_NOEND;
+		due[i] = settling->news->ahead == NULL ? DT_NOEND
+											   : settling->news->ahead[settling->first + i];
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	for (int i = 0; i < settling->segments->n; i++)
 	{
 		const CrmSegment *segment = &settling->segments->list[i];
 
-		if (segment->time == CRM_TIME_NONE)
-			continue;
-		any |= affected[i];
-		all &= affected[i];
-		if (affected[i])
+		exact = exact && (affected[i] || !segment->timely);
+		if (affected[i] && segment->time != CRM_TIME_NONE)
 			crm_segment_ask_due(segment, settling->contacts, settling->as_of, settling->n, due);
 	}
 	PopActiveSnapshot();
-	if (!any && !all)
-		return;
+	if (exact)
+		find_ahead(settling, due);
 
 	crm_column_init(&columns[0], INT8OID);
 	crm_column_init(&columns[1], TIMESTAMPTZOID);
 	crm_column_init(&columns[2], TIMESTAMPTZOID);
 	for (int i = 0; i < settling->n; i++)
 	{
-		if (all ? due[i] == settling->due[i] : due[i] >= settling->due[i])
+		if (exact ? due[i] == settling->due[i] : due[i] >= settling->due[i])
 			continue;
 		crm_column_add(&columns[0], Int64GetDatum(settling->contacts[i]), false);
 		crm_column_add(&columns[1], TimestampTzGetDatum(settling->as_of[i]), false);
@@ -407,7 +443,7 @@ take_states(Settling *settling, CrmPlan *plan, TimestampTz as_of)
 
 void
 crm_segments_work(const CrmSegments *segments, const CrmSegmentNews *news, const bool *affected,
-				  TimestampTz as_of, bool locked)
+				  TimestampTz as_of, int flags)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm segments at work",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -421,7 +457,8 @@ crm_segments_work(const CrmSegments *segments, const CrmSegmentNews *news, const
 
 		CHECK_FOR_INTERRUPTS();
 		init_changes(&settling);
-		take_states(&settling, locked ? &read_states : &lock_states, as_of);
+		take_states(&settling, (flags & CRM_SEGMENTS_LOCKED) != 0 ? &read_states : &lock_states,
+					as_of);
 		wanted = palloc0_array(bool, Max(segments->n, 1));
 		for (int i = 0; i < segments->n; i++)
 			if (affected[i])
@@ -438,7 +475,7 @@ crm_segments_work(const CrmSegments *segments, const CrmSegmentNews *news, const
 			if (affected[i])
 				decide(&settling, i);
 		write_changes(&settling);
-		decide_due(&settling, affected);
+		decide_due(&settling, affected, (flags & CRM_SEGMENTS_EXACT) != 0);
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);
@@ -461,7 +498,8 @@ crm_segments_settle(const CrmSegmentNews *news)
 	{
 		if (IsolationUsesXactSnapshot())
 			crm_segments_check_snapshot(segments);
-		crm_segments_work(segments, news, affected, crm_now(), false);
+		crm_segments_work(segments, news, affected, crm_now(),
+						  news->exact ? CRM_SEGMENTS_EXACT : 0);
 	}
 	crm_disconnect(&acting);
 }
@@ -473,7 +511,8 @@ crm_segments_refresh(const int64 *contacts, int ncontacts, const char *cause, Ti
 							.contacts = contacts,
 							.cause = cause,
 							.at = at,
-							.topics = CRM_READS_ANYTHING };
+							.topics = CRM_READS_ANYTHING,
+							.exact = true };
 
 	crm_segments_settle(&news);
 }

@@ -32,6 +32,11 @@ typedef struct CrmSegmentNews
 	TimestampTz at;
 	const TimestampTz *times;
 
+	bool exact; /* due moments are found anew, else they only come nearer */
+
+	/* of each contact the first fact that is dated ahead, DT_NOEND if none; or NULL */
+	const TimestampTz *ahead;
+
 	uint32 topics; /* CRM_READS_… */
 	List *kinds;   /* of facts, char * */
 	List *columns; /* of crm.contact, char * */

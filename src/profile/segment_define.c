@@ -141,7 +141,7 @@ apply(const int64 *contacts, int ncontacts)
 							.cause = "definition",
 							.at = crm_now() };
 
-	crm_segments_work(applied, &news, applied_affected, crm_now(), true);
+	crm_segments_work(applied, &news, applied_affected, crm_now(), CRM_SEGMENTS_LOCKED);
 }
 
 static bool

@@ -257,7 +257,9 @@ put_in_order(CrmSegments *build, MemoryContext context, bool strict)
 		ListCell *cell;
 
 		*segment = build->list[ordering.order[i]];
-		segment->timely = segment->time != CRM_TIME_NONE;
+		/* facts that are dated ahead, and what they award, are there from their time on */
+		segment->timely = segment->time != CRM_TIME_NONE || segment->reads.kinds != NIL ||
+			(segment->reads.topics & CRM_READS_AWARDS) != 0;
 		segment->needs = MemoryContextAlloc(context, sizeof(int) * Max(list_length(needs), 1));
 		foreach(cell, needs)
 		{

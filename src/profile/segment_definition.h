@@ -16,7 +16,8 @@ typedef struct CrmSegment
 	char *partition; /* NULL: of its own */
 	char *broken;    /* why its rule counts as false, NULL if it compiles */
 	CrmRuleTime time;
-	bool timely; /* time alone may change who is in it, by its rule or by those it needs */
+	bool timely; /* time alone may change who is in it, by its rule, by facts dated ahead, or by
+				  * those it needs */
 	CrmRuleReads reads;
 
 	/* places of those that are decided before it: named by its rule, or first in its partition */

@@ -10,6 +10,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/db.h"
 #include "base/table.h"
 #include "profile/definition.h"
@@ -81,6 +82,8 @@ crm_segments_settle_facts(const CrmFact *facts, int64 nfacts)
 	int64 *contacts;
 	const char **causes;
 	TimestampTz *times;
+	TimestampTz *ahead = NULL;
+	TimestampTz now = crm_now();
 	const char *kind = NULL;
 
 	if (!crm_segments_defined())
@@ -103,7 +106,18 @@ crm_segments_settle_facts(const CrmFact *facts, int64 nfacts)
 			contacts[news.ncontacts++] = facts[i].contact_id;
 		causes[news.ncontacts - 1] = next;
 		times[news.ncontacts - 1] = facts[i].occurred_at;
+		if (facts[i].occurred_at > now)
+		{
+			if (ahead == NULL)
+			{
+				ahead = MemoryContextAllocHuge(context, sizeof(TimestampTz) * nfacts);
+				for (int64 k = 0; k < nfacts; k++)
+					ahead[k] = DT_NOEND;
+			}
+			ahead[news.ncontacts - 1] = Min(ahead[news.ncontacts - 1], facts[i].occurred_at);
+		}
 	}
+	news.ahead = ahead;
 	news.contacts = contacts;
 	news.causes = causes;
 	news.times = times;
@@ -122,7 +136,7 @@ decide_due(const CrmSegments *segments, const bool *affected, const int64 *conta
 							.cause = "time",
 							.at = due_at };
 
-	crm_segments_work(segments, &news, affected, due_at, false);
+	crm_segments_work(segments, &news, affected, due_at, CRM_SEGMENTS_EXACT);
 }
 
 void
@@ -146,8 +160,7 @@ crm_segments_due(TimestampTz as_of)
 	contacts = palloc_array(int64, DUE_BATCH);
 	due = palloc_array(TimestampTz, DUE_BATCH);
 	for (int i = 0; i < segments->n; i++)
-		affected[i] = segments->list[i].time != CRM_TIME_NONE;
-	crm_segments_spread(segments, affected);
+		affected[i] = segments->list[i].timely;
 	crm_run(&lock_due, values, NULL);
 	while ((n = crm_run(&find_due, values, NULL)) > 0)
 	{

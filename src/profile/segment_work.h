@@ -18,11 +18,12 @@ extern void crm_segments_spread(const CrmSegments *segments, bool *affected);
 
 /*
  * Decides the affected segments for the contacts of the news, as of a time or of
- * that at which a contact was decided last, if that is later. locked: whoever
- * changes contacts is kept away, so their rows of crm.segment_state stay as they are.
+ * that at which a contact was decided last, if that is later.
  */
+#define CRM_SEGMENTS_LOCKED (1 << 0) /* nobody else changes contacts: their rows are not locked */
+#define CRM_SEGMENTS_EXACT  (1 << 1) /* due moments are found anew, else they only come nearer */
 extern void crm_segments_work(const CrmSegments *segments, const CrmSegmentNews *news,
-							  const bool *affected, TimestampTz as_of, bool locked);
+							  const bool *affected, TimestampTz as_of, int flags);
 
 extern void crm_segment_ask(const CrmSegment *segment, const CrmRuleUser *user,
 							const int64 *contacts, const TimestampTz *as_of, const bool *excluded,

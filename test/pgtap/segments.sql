@@ -259,6 +259,20 @@ SELECT crm.tick() \g /dev/null
 SELECT is_empty('SELECT * FROM crm.verify()', 'what is looked at once a day');
 SELECT crm.merge(41, 42) \g /dev/null
 SELECT is_empty('SELECT * FROM crm.verify()', 'sound when merged');
+-- facts dated ahead
+SELECT crm.track(43, 'cart', at => '2024-04-12 20:00Z'), crm.track(43, 'cart', at => '2024-04-12 22:00Z') \g /dev/null
+SELECT crm.define_segment('{"name": "carts2", "rule": "times(''cart'') >= 3"}') \g /dev/null
+SELECT crm.track(44, 'cart', at => '2024-04-12 21:00Z'), crm.track(44, 'cart', at => '2024-04-12 23:00Z') \g /dev/null
+SELECT is(pg_temp.of('carts2'), '-', 'facts dated ahead are not counted yet');
+SET pg_crm.clock = '2024-04-12 22:00Z';
+SELECT crm.tick() \g /dev/null
+SELECT is(pg_temp.of('carts2'), '43', 'but from their time on');
+SET pg_crm.clock = '2024-04-13 00:00Z';
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound');
+SELECT crm.tick() \g /dev/null
+SELECT is(pg_temp.of('carts2'), '43,44', 'each of them');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound');
+DELETE FROM crm.segment WHERE name = 'carts2';
 DELETE FROM crm.segment WHERE name IN ('silent', 'week', 'gone', 'noon');
 SELECT crm.recompute() \g /dev/null
 SELECT is((SELECT count(due_at)::int FROM crm.segment_state), 0, 'nothing is due where nothing reads the time');
