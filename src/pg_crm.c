@@ -11,6 +11,7 @@
 #include "base/table.h"
 #include "facts/scans.h"
 #include "profile/profile.h"
+#include "profile/segment.h"
 #include "types/mobile.h"
 
 CRM_MODULE_MAGIC;
@@ -26,5 +27,6 @@ _PG_init(void)
 	crm_mobile_init();
 	crm_definition_init();
 	crm_scan_limit_init();
+	crm_segment_init();
 	MarkGUCPrefixReserved("pg_crm");
 }

@@ -140,6 +140,10 @@ SELECT t.contact_id, t.occurred_at, 'tier', 'tier_change', t.tier_change_id,
            'old_tier', t.old_tier, 'new_tier', t.new_tier, 'reason', t.reason))
   FROM crm.tier_change AS t
 UNION ALL
+SELECT g.contact_id, g.occurred_at, 'segment_' || g.change, 'segment_change', g.segment_change_id,
+       pg_catalog.jsonb_build_object('segment', g.segment, 'cause', g.cause)
+  FROM crm.segment_change AS g
+UNION ALL
 SELECT l.contact_id, l.merged_at, 'merge', 'merge_ledger', l.merge_id,
        pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('other', l.other, 'reason', l.reason))
   FROM crm.merge_ledger AS l
@@ -151,7 +155,7 @@ SELECT l.contact_id, l.unmerged_at, 'unmerge', 'merge_ledger', l.merge_id,
 COMMENT ON VIEW crm.contact_timeline IS 'Everything that happened to a contact, facts and what followed from them; read it for one contact_id, sorted by occurred_at.';
 COMMENT ON COLUMN crm.contact_timeline.contact_id IS 'The contact.';
 COMMENT ON COLUMN crm.contact_timeline.occurred_at IS 'When it happened.';
-COMMENT ON COLUMN crm.contact_timeline.kind IS 'purchase, refund, scan, scan_flag, the kind of an event, award, award_moved, award_revoked, award_regranted, stage, points_earned, points_spent, points_reversed, tier, merge or unmerge.';
+COMMENT ON COLUMN crm.contact_timeline.kind IS 'purchase, refund, scan, scan_flag, the kind of an event, award, award_moved, award_revoked, award_regranted, stage, points_earned, points_spent, points_reversed, tier, segment_entered, segment_left, merge or unmerge.';
 COMMENT ON COLUMN crm.contact_timeline.source_table IS 'Table of schema crm that holds the row.';
 COMMENT ON COLUMN crm.contact_timeline.source_id IS 'Id of the row in that table; for an award the id of the fact that gained it; NULL for a stage.';
 COMMENT ON COLUMN crm.contact_timeline.detail IS 'What the row says, one jsonb object, without mobile numbers that the extension recorded.';

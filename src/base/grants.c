@@ -70,6 +70,10 @@ static const struct
 	{ "scan_window_start", ANALYST | MARKETER },
 	{ "define_coupon", MARKETER },
 	{ "define_earning_rule", MARKETER },
+	{ "define_segment", MARKETER },
+	{ "segment_overlap", ANALYST | MARKETER },
+	{ "suppress", APP | MARKETER },
+	{ "unsuppress", APP | MARKETER },
 };
 
 /* what says nothing of who the contact is, and no free text */
@@ -147,6 +151,13 @@ static const struct
 	{ "SELECT", "lifecycle_funnel", NULL, ANALYST | MARKETER },
 	{ "SELECT", "stage_daily", NULL, ANALYST | MARKETER },
 	{ "SELECT", "scan_count", NULL, ANALYST | MARKETER },
+	{ "SELECT", "segment", NULL, APP | ANALYST | MARKETER },
+	{ "SELECT", "segment_member", NULL, APP | ASSOCIATE | ANALYST | MARKETER },
+	{ "SELECT", "segment_change", NULL, APP | ANALYST | MARKETER },
+	{ "SELECT", "segment_size", NULL, APP | ANALYST | MARKETER },
+	{ "SELECT", "suppression", NULL, APP | ASSOCIATE },
+	{ "SELECT", "suppression", "contact_id, suppression_id, channel, since, ended_at",
+	  ANALYST | MARKETER },
 	{ "SELECT", "definition_log", NULL, MARKETER },
 	{ "SELECT", "rule_error",
 	  "contact_id, object_kind, object, day, times, first_at, last_at, sqlstate",

@@ -18,6 +18,8 @@
 #include "facts/facts.h"
 #include "facts/rows.h"
 #include "profile/profile.h"
+#include "profile/segment.h"
+#include "rules/rules.h"
 
 PG_FUNCTION_INFO_V1(crm_contact_added);
 PG_FUNCTION_INFO_V1(crm_identity_added);
@@ -77,6 +79,43 @@ record_mobiles(CrmColumn *contacts, CrmColumn *mobiles, CrmColumn *times)
 				 errmsg("mobile %s belongs to contact %lld", crm_mask(crm_result_text(0, 3)),
 						(long long) crm_result_int64(0, 2)),
 				 errhint("Use that contact, or bind the number with crm.bind_mobile().")));
+}
+
+typedef struct Created
+{
+	int64 contact_id;
+	TimestampTz at;
+} Created;
+
+static int
+compare_created(const void *a, const void *b)
+{
+	return crm_compare_int64(&((const Created *) a)->contact_id,
+							 &((const Created *) b)->contact_id);
+}
+
+static void
+settle_segments(int64 *ids, TimestampTz *created, int n)
+{
+	Created *rows;
+	CrmSegmentNews news = { .ncontacts = n,
+							.contacts = ids,
+							.cause = "created",
+							.times = created,
+							.topics = CRM_READS_ANYTHING };
+
+	if (!crm_segments_defined())
+		return;
+	rows = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Created) * n);
+	for (int i = 0; i < n; i++)
+		rows[i] = (Created){ ids[i], created[i] };
+	qsort(rows, n, sizeof(Created), compare_created);
+	for (int i = 0; i < n; i++)
+	{
+		ids[i] = rows[i].contact_id;
+		created[i] = rows[i].at;
+	}
+	crm_segments_settle(&news);
 }
 
 Datum
@@ -151,7 +190,10 @@ crm_contact_added(PG_FUNCTION_ARGS)
 		move_sequence_past(largest);
 		if (contacts.n > 0)
 			record_mobiles(&contacts, &mobiles, &times);
+		/* whoever changes definitions waits for this lock, and this for him */
+		LockRelationOid(crm_table_oid("profile_counter"), RowExclusiveLock);
 		crm_profile_open(ids, created, n);
+		settle_segments(ids, created, n);
 		crm_disconnect(&acting);
 	}
 	crm_rows_close(&rows);
@@ -179,6 +221,17 @@ static CrmPlan find_ended = {
 	1,
 	{ INT8ARRAYOID }
 };
+
+static void
+lock_contacts_first(const CrmColumn *contacts)
+{
+	int64 *ids = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(int64) * contacts->n);
+
+	for (int i = 0; i < contacts->n; i++)
+		ids[i] = DatumGetInt64(contacts->values[i]);
+	crm_contact_lock_first(ids, contacts->n);
+	pfree(ids);
+}
 
 /* A mobile that becomes known is something the walk must hear of. */
 Datum
@@ -220,6 +273,7 @@ crm_identity_added(PG_FUNCTION_ARGS)
 		int nids = 0;
 
 		crm_connect(&acting);
+		lock_contacts_first(&contacts);
 		n = crm_run(&lock_known, values, NULL);
 		ids = palloc(sizeof(int64) * Max(n, 1));
 		for (uint64 row = 0; row < n; row++)
@@ -228,7 +282,10 @@ crm_identity_added(PG_FUNCTION_ARGS)
 		if (n < contacts.n && crm_run(&find_ended, values, NULL) > 0)
 			crm_unknown_contact(crm_result_int64(0, 1));
 		if (nids > 0)
+		{
 			crm_profile_recompute(ids, nids, crm_now());
+			crm_segments_refresh(ids, nids, "identify", crm_now());
+		}
 		crm_disconnect(&acting);
 	}
 	crm_rows_close(&rows);

@@ -13,6 +13,7 @@
 #include "base/db.h"
 #include "facts/record.h"
 #include "profile/profile.h"
+#include "profile/segment.h"
 #include "types/mobile.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_bind_mobile);
@@ -103,6 +104,7 @@ crm_sql_bind_mobile(PG_FUNCTION_ARGS)
 		contact_id = obtain(given, mobile, at, &is_verified);
 	} while (contact_id == 0);
 	crm_contact_set_mobile(contact_id, mobile, false);
+	crm_segments_refresh(&contact_id, 1, "bind_mobile", at);
 	/* the number itself stays out of the event */
 	if (!is_verified)
 		crm_event_record(contact_id, "bind_mobile", at, 0, crm_text_object(0, NULL, NULL));

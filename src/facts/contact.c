@@ -8,9 +8,11 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "base/clock.h"
 #include "base/db.h"
 #include "facts/record.h"
 #include "profile/profile.h"
+#include "profile/segment.h"
 
 static CrmPlan lock_profiles = {
 	"SELECT p.contact_id FROM crm.profile_counter p WHERE p.contact_id = ANY ($1)"
@@ -49,6 +51,8 @@ follow_merges(CrmPlan *find, int64 contact_id)
 		Datum value = Int64GetDatum(current);
 
 		CHECK_FOR_INTERRUPTS();
+		if (find == &lock_contact)
+			crm_contact_lock_first(&current, 1);
 		if (crm_run(find, &value, NULL) > 0)
 			break;
 		current = crm_profile_survivor(current);
@@ -81,7 +85,16 @@ crm_contact_set_mobile(int64 contact_id, const char *mobile, bool only_if_none)
 	values[0] = Int64GetDatum(contact_id);
 	values[1] = CStringGetTextDatum(mobile);
 	values[2] = BoolGetDatum(only_if_none);
-	crm_run_protected(&set_mobile, values, NULL);
+	if (crm_run_protected(&set_mobile, values, NULL) > 0)
+	{
+		CrmSegmentNews news = { .ncontacts = 1,
+								.contacts = &contact_id,
+								.cause = "bind_mobile",
+								.at = crm_now(),
+								.columns = list_make1("mobile") };
+
+		crm_segments_settle(&news);
+	}
 	crm_disconnect(&acting);
 }
 
@@ -99,6 +112,7 @@ lock_contacts(void *arg)
 	LockAttempt *attempt = arg;
 	Datum value = crm_int64_array(attempt->contacts, attempt->ncontacts);
 
+	crm_contact_lock_first(attempt->contacts, attempt->ncontacts);
 	return crm_run(&lock_profiles, &value, NULL) == attempt->ncontacts &&
 		(attempt->still == NULL || attempt->still(attempt->arg));
 }

@@ -23,7 +23,8 @@ static const struct
 	{ "purchase", "purchase" },           { "refund", "refund" },
 	{ "set_stage", "set_stage" },         { "bind_mobile", "bind_mobile" },
 	{ "join_loyalty", "join_loyalty" },   { "issue_coupon", "issue_coupon" },
-	{ "redeem_coupon", "redeem_coupon" },
+	{ "redeem_coupon", "redeem_coupon" }, { "suppress", "suppress" },
+	{ "unsuppress", "unsuppress" },
 };
 
 static CrmPlan insert_event = {

@@ -54,6 +54,10 @@ extern bool crm_key_replayed(int64 contact_id, const char *source, const char *k
 extern void crm_key_record(int64 contact_id, const char *source, const char *key,
 						   const char *digest, TimestampTz at, int64 id, const bool *is_first);
 
+/* field_change.c: the kind of fact that a changed field is; rows of it are the trigger's own */
+#define CRM_FIELD_CHANGE "field_change"
+extern bool crm_recording_changes;
+
 /* event.c */
 extern int64 crm_event_record(int64 contact_id, const char *kind, TimestampTz at, int64 account_id,
 							  Datum properties);

@@ -15,6 +15,7 @@
 #include "base/db.h"
 #include "facts/record.h"
 #include "profile/profile.h"
+#include "profile/segment.h"
 #include "types/mobile.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_identify);
@@ -98,6 +99,7 @@ give(const CrmAccount *account, const char *external_id, int64 contact_id)
 	{
 		crm_contact_set_mobile(contact_id, external_id, true);
 		crm_profile_recompute(&contact_id, 1, crm_now());
+		crm_segments_refresh(&contact_id, 1, "identify", crm_now());
 	}
 	crm_disconnect(&acting);
 	return contact_id;

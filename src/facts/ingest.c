@@ -27,6 +27,7 @@
 #include "profile/definition.h"
 #include "profile/loyalty.h"
 #include "profile/profile.h"
+#include "profile/segment.h"
 
 PG_FUNCTION_INFO_V1(crm_ingest);
 
@@ -222,6 +223,18 @@ add_follow(Batch *batch, const CrmFact *fact, Datum properties)
 				   scene == NULL);
 }
 
+/* A row of this kind is what the trigger of changed contacts found. */
+static void
+check_field_change(void)
+{
+	if (!crm_recording_changes)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("events of kind \"" CRM_FIELD_CHANGE
+						"\" are recorded by the extension only"),
+				 errhint("UPDATE crm.contact: each field that changes becomes such an event.")));
+}
+
 static void
 read_events(Batch *batch)
 {
@@ -235,6 +248,8 @@ read_events(Batch *batch)
 	AttrNumber account_id = attno[4];
 	AttrNumber properties = attno[5];
 	const CrmDefinitions *definitions = crm_definitions();
+	bool segments = crm_segments_defined();
+	char *last_kind = NULL;
 	bool isnull;
 
 	batch->details = definitions->reads_details;
@@ -255,13 +270,26 @@ read_events(Batch *batch)
 		fact->id = DatumGetInt64(crm_rows_value(&batch->rows, id, &isnull));
 		fact->occurred_at = time_of(batch, occurred_at);
 		kind_text = crm_rows_text(&batch->rows, kind);
+		if (last_kind != NULL && strcmp(kind_text, last_kind) == 0)
+		{
+			pfree(kind_text);
+			kind_text = last_kind;
+		}
 		crm_check_kind(kind_text);
 		fact->kind = crm_definition_event_kind(definitions, kind_text);
 		value = crm_rows_value(&batch->rows, account_id, &isnull);
 		fact->account_id = isnull ? 0 : DatumGetInt64(value);
 		value = crm_rows_value(&batch->rows, properties, &isnull);
-		crm_check_document("properties", value);
-		crm_check_object("properties", value);
+		if (strcmp(kind_text, CRM_FIELD_CHANGE) == 0)
+		{
+			check_field_change();
+			fact->unseen = true;
+		}
+		else
+		{
+			crm_check_document("properties", value);
+			crm_check_object("properties", value);
+		}
 		if (fact->kind == CRM_KIND_SET_STAGE)
 		{
 			fact->type = CRM_FACT_MANUAL_STAGE;
@@ -272,12 +300,14 @@ read_events(Batch *batch)
 		fact->earns = definitions->earning_from[CRM_EARN_EVENT] &&
 			crm_definition_earns(definitions, kind_text);
 		if (fact->earns)
-		{
-			fact->detail = kind_text;
 			add_detail(batch, fact, CRM_F_PROPERTIES, properties, false);
-		}
-		else
+		if (fact->earns || (segments && fact->type == CRM_FACT_EVENT))
+			fact->detail = last_kind = kind_text;
+		else if (kind_text != last_kind)
 			pfree(kind_text);
+		/* who updates the contact tells what reads it */
+		if (fact->unseen && fact->kind < 0 && !fact->earns)
+			batch->n--;
 	}
 }
 
@@ -320,6 +350,16 @@ contacts_of(const Batch *batch, int *ncontacts)
 			contacts[n++] = batch->facts[i].contact_id;
 	*ncontacts = n;
 	return contacts;
+}
+
+static void
+lock_contacts_first(const Batch *batch)
+{
+	int ncontacts;
+	int64 *contacts = contacts_of(batch, &ncontacts);
+
+	crm_contact_lock_first(contacts, ncontacts);
+	pfree(contacts);
 }
 
 static CrmPlan find_bad_refund = {
@@ -448,6 +488,8 @@ crm_ingest(PG_FUNCTION_ARGS)
 		CrmScanCounting *counting = NULL;
 
 		crm_facts_sort(batch.facts, batch.n);
+		if (crm_definitions()->contact_first)
+			lock_contacts_first(&batch);
 		if (batch.codes != NULL)
 		{
 			crm_scan_codes_load(batch.codes);
@@ -468,6 +510,7 @@ crm_ingest(PG_FUNCTION_ARGS)
 		crm_loyalty_settle(batch.facts, batch.n);
 		if (batch.follows[0].n > 0)
 			take_follows(&batch);
+		crm_segments_settle_facts(batch.facts, batch.n);
 	}
 	crm_rows_close(&batch.rows);
 	crm_act_end(&acting);

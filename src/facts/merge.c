@@ -21,6 +21,7 @@
 #include "facts/scans.h"
 #include "profile/loyalty.h"
 #include "profile/profile.h"
+#include "profile/segment.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_merge);
 
@@ -104,9 +105,25 @@ static CrmPlan select_identities = {
 	{ INT8OID }
 };
 
+/* in id order, as everybody takes them */
+static CrmPlan lock_segments = { "SELECT FROM crm.segment_state s WHERE s.contact_id IN ($1, $2)"
+								 " ORDER BY s.contact_id FOR NO KEY UPDATE",
+								 2,
+								 { INT8OID, INT8OID } };
+/* who was in a segment stays in it, since when he was */
+static CrmPlan give_segments = {
+	"UPDATE crm.segment_member m SET contact_id = $2 WHERE m.contact_id = $1"
+	" AND NOT EXISTS (SELECT FROM crm.segment_member s WHERE s.contact_id = $2"
+	"  AND (s.segment = m.segment OR s.partition = m.partition))",
+	2,
+	{ INT8OID, INT8OID }
+};
+
 static CrmPlan delete_derived = { "WITH m AS (DELETE FROM crm.stage_move WHERE contact_id = $1),"
 								  " f AS (DELETE FROM crm.first_scan WHERE contact_id = $1),"
-								  " b AS (DELETE FROM crm.point_balance WHERE contact_id = $1)"
+								  " b AS (DELETE FROM crm.point_balance WHERE contact_id = $1),"
+								  " g AS (DELETE FROM crm.segment_member WHERE contact_id = $1),"
+								  " t AS (DELETE FROM crm.segment_state WHERE contact_id = $1)"
 								  " DELETE FROM crm.profile_counter WHERE contact_id = $1",
 								  1,
 								  { INT8OID } };
@@ -240,6 +257,8 @@ give_rows(int64 loser, int64 survivor, Moved *moved)
 		rows = crm_rekey(&referrers[i], loser, survivor, &isnull);
 		note(moved, referrers[i].label, rows, isnull);
 	}
+	crm_run(&lock_segments, values, NULL);
+	crm_run(&give_segments, values, NULL);
 	crm_run(&delete_derived, values, NULL);
 }
 
@@ -327,6 +346,7 @@ join(const int64 *contacts, const char *reason, const char *shared_mobile)
 	crm_scan_count(&survivor, 1);
 	crm_profile_recompute(&survivor, 1, crm_now());
 	crm_loyalty_recompute(&survivor, 1, crm_now(), "merge");
+	crm_segments_refresh(&survivor, 1, "merge", crm_now());
 	return survivor;
 }
 

@@ -16,6 +16,7 @@
 #include "facts/record.h"
 #include "profile/loyalty.h"
 #include "profile/profile.h"
+#include "profile/segment.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_recompute);
 
@@ -65,6 +66,7 @@ recompute_chunk(int64 *last, bool *first, int64 only, bool all)
 	crm_scan_count(contacts, n);
 	crm_profile_recompute(contacts, n, crm_now());
 	crm_loyalty_recompute(contacts, n, crm_now(), "recompute");
+	crm_segments_refresh(contacts, n, "recompute", crm_now());
 	return n;
 }
 

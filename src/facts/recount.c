@@ -21,6 +21,7 @@
 #include "facts/rows.h"
 #include "facts/scans.h"
 #include "profile/profile.h"
+#include "profile/segment.h"
 
 #define CHUNK 2000
 
@@ -114,6 +115,7 @@ recount_found(uint64 n, bool profiles)
 		{
 			crm_scan_count(contacts + start, nchunk);
 			crm_profile_recompute(contacts + start, nchunk, crm_now());
+			crm_segments_refresh(contacts + start, nchunk, "scan_count", crm_now());
 		}
 		else
 		{

@@ -20,6 +20,7 @@
 #include "facts/scans.h"
 #include "profile/loyalty.h"
 #include "profile/profile.h"
+#include "profile/segment.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_unmerge);
 
@@ -394,6 +395,7 @@ unmerge(Merge *merge)
 	crm_scan_count(contacts, 2);
 	crm_profile_recompute(contacts, 2, crm_now());
 	crm_loyalty_recompute(contacts, 2, crm_now(), "unmerge");
+	crm_segments_refresh(contacts, 2, "unmerge", crm_now());
 }
 
 Datum

@@ -36,6 +36,8 @@
 #include "profile/profile.h"
 #include "profile/recompute.h"
 #include "profile/row.h"
+#include "profile/segment.h"
+#include "rules/rules.h"
 
 #define MAX_THRESHOLDS  100
 #define MAX_NAME_BYTES  63
@@ -194,7 +196,7 @@ check_achievement(const CrmRow *row)
 				 errmsg("measure amount does not go with on_kind \"%s\"", on_kind),
 				 errhint("Only purchases have an amount; use measure count.")));
 	if (rule != NULL)
-		crm_achievement_rule_check(rule);
+		crm_achievement_rule_check(rule, on_kind);
 }
 
 /* A length of time that is above 0; one value of months, or of days and hours. */
@@ -372,6 +374,8 @@ crm_check_definition(PG_FUNCTION_ARGS)
 		check_qr_code(&new);
 	else if (is_table(trigger, "account"))
 		check_account(&new);
+	else if (is_table(trigger, "segment"))
+		crm_check_segment(new.descriptor, new.tuple);
 	else if (is_table(trigger, "scan_limit"))
 		check_scan_limit(&new);
 	else if (is_table(trigger, "stage"))
@@ -447,7 +451,7 @@ crm_log_definition(PG_FUNCTION_ARGS)
 			loyalty_changed = true;
 	}
 	else if (!is_table(trigger, "qr_code") && !is_table(trigger, "coupon") &&
-			 !is_table(trigger, "scan_limit"))
+			 !is_table(trigger, "scan_limit") && !is_table(trigger, "segment"))
 		crm_require_table(trigger->tg_relation, "loyalty_program");
 
 	for (int i = 0; i < lengthof(names) && name == NULL; i++)
@@ -517,7 +521,14 @@ crm_for_all_contacts(CrmPlan *next, void (*work)(const int64 *contacts, int ncon
 static void
 walk_anew(const int64 *contacts, int ncontacts)
 {
+	CrmSegmentNews news = { .ncontacts = ncontacts,
+							.contacts = contacts,
+							.cause = "definition",
+							.at = crm_now(),
+							.topics = CRM_READS_STAGE | CRM_READS_AWARDS | CRM_READS_DEFINITIONS };
+
 	crm_profile_recompute(contacts, ncontacts, crm_now());
+	crm_segments_settle(&news);
 }
 
 /*

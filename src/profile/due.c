@@ -12,6 +12,8 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "profile/recompute.h"
+#include "profile/segment.h"
+#include "rules/rules.h"
 
 static CrmPlan add_due = {
 	"INSERT INTO crm.stage_due AS d (contact_id, due_at)"
@@ -95,6 +97,47 @@ found_contacts(int *ncontacts)
 	return contacts;
 }
 
+static CrmPlan select_since = {
+	"SELECT p.contact_id, p.stage_since FROM crm.profile_counter p WHERE p.contact_id = ANY ($1)",
+	1,
+	{ INT8ARRAYOID }
+};
+
+/* Segments that read the stage, as of the moments of the moves. */
+static void
+settle_segments(const int64 *contacts, int ncontacts, TimestampTz as_of)
+{
+	CrmSegmentNews news = { .ncontacts = ncontacts,
+							.contacts = contacts,
+							.cause = "time",
+							.topics = CRM_READS_STAGE | CRM_READS_AWARDS };
+	TimestampTz *times;
+	Datum array;
+	uint64 n;
+
+	if (ncontacts == 0 || !crm_segments_defined())
+		return;
+	times = palloc_array(TimestampTz, ncontacts);
+	for (int i = 0; i < ncontacts; i++)
+		times[i] = as_of;
+	array = crm_int64_array(contacts, ncontacts);
+	n = crm_run(&select_since, &array, NULL);
+	for (uint64 row = 0; row < n; row++)
+	{
+		int64 contact_id = crm_result_int64(row, 1);
+		const int64 *found = bsearch(&contact_id, contacts, ncontacts, sizeof(int64),
+									 crm_compare_int64);
+		bool isnull;
+		Datum since = crm_result(row, 2, &isnull);
+
+		if (!isnull)
+			times[found - contacts] = DatumGetTimestampTz(since);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	news.times = times;
+	crm_segments_settle(&news);
+}
+
 int
 crm_stages_due(TimestampTz as_of, int limit)
 {
@@ -112,6 +155,7 @@ crm_stages_due(TimestampTz as_of, int limit)
 	{
 		contacts = found_contacts(&ndue);
 		values[0] = crm_int64_array(contacts, ndue);
+		crm_contact_lock_first(contacts, ndue);
 		crm_run(&lock_contacts, values, NULL);
 		contacts = found_contacts(&ncontacts);
 		if (ncontacts < ndue)
@@ -120,6 +164,7 @@ crm_stages_due(TimestampTz as_of, int limit)
 			crm_run(&forget_others, values, NULL);
 		}
 		crm_recompute(contacts, ncontacts, &news);
+		settle_segments(contacts, ncontacts, as_of);
 	}
 	crm_disconnect(&acting);
 	return ndue;

@@ -38,15 +38,17 @@ static CrmPlan select_events = {
 	" CASE WHEN e.kind = 'set_stage' THEN e.properties ->> 'stage' END,"
 	" CASE WHEN e.kind = 'set_stage' THEN e.properties ->> 'reason' END,"
 	" CASE WHEN $3 THEN e.properties END"
-	" FROM crm.event e WHERE e.contact_id = ANY ($1) AND ($2 IS NULL OR e.kind = ANY ($2)"
+	" FROM crm.event e WHERE e.contact_id = ANY ($1)"
+	" AND (e.kind <> 'field_change' OR 'field_change' = ANY ($2)) AND ($4 OR e.kind = ANY ($2)"
 	"  OR e.contact_id = ANY (ARRAY(SELECT m.contact_id FROM crm.event m"
 	"   WHERE m.contact_id = ANY ($1) AND m.kind = 'set_stage')))",
-	3,
-	{ INT8ARRAYOID, TEXTARRAYOID, BOOLOID }
+	4,
+	{ INT8ARRAYOID, TEXTARRAYOID, BOOLOID, BOOLOID }
 };
 static CrmPlan summarize_events = {
 	"SELECT e.contact_id, count(*), min(e.occurred_at), max(e.occurred_at)"
-	" FROM crm.event e WHERE e.contact_id = ANY ($1) GROUP BY e.contact_id",
+	" FROM crm.event e WHERE e.contact_id = ANY ($1) AND e.kind <> 'field_change'"
+	" GROUP BY e.contact_id",
 	1,
 	{ INT8ARRAYOID }
 };
@@ -201,7 +203,8 @@ static void
 load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 			MemoryContext context)
 {
-	Datum values[3] = { contacts, (Datum) 0, BoolGetDatum(definitions->reads_details) };
+	Datum values[4] = { contacts, (Datum) 0, BoolGetDatum(definitions->reads_details),
+						BoolGetDatum(definitions->every_fact_matters) };
 	CrmColumn kinds;
 	uint64 n;
 	MemoryContext old;
@@ -211,7 +214,7 @@ load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 	for (int i = CRM_KIND_FOLLOW; i < definitions->nkinds; i++)
 		crm_column_add(&kinds, CStringGetTextDatum(definitions->kinds[i]), false);
 	values[1] = crm_column_array(&kinds);
-	n = run(&select_events, values, definitions->every_fact_matters ? " n " : NULL);
+	n = run(&select_events, values, NULL);
 
 	old = MemoryContextSwitchTo(context);
 	for (uint64 row = 0; row < n; row++)
@@ -224,6 +227,7 @@ load_events(const CrmDefinitions *definitions, Datum contacts, FactList *list,
 		fact->id = crm_result_int64(row, 2);
 		fact->type = CRM_FACT_EVENT;
 		fact->kind = crm_definition_event_kind(definitions, kind);
+		fact->unseen = strcmp(kind, "field_change") == 0;
 		fact->occurred_at = result_time(row, 4, &isnull);
 		fact->account_id = crm_result_int64(row, 5);
 		if (fact->kind == CRM_KIND_SET_STAGE)
@@ -396,6 +400,11 @@ crm_history_load(const CrmDefinitions *definitions, const int64 *contacts, int n
 	load_moves(histories, *nhistories, array, context);
 	SPI_freetuptable(SPI_tuptable);
 
+	if (definitions->reads_fields)
+	{
+		crm_fields_load(definitions, histories, *nhistories, array, read_only, context);
+		crm_field_changes_load(definitions, list.facts, list.n, array, read_only, context);
+	}
 	crm_facts_sort(list.facts, list.n);
 	for (int i = 0; i < *nhistories; i++)
 	{
@@ -408,7 +417,7 @@ crm_history_load(const CrmDefinitions *definitions, const int64 *contacts, int n
 		{
 			history->nfacts++;
 			if (list.facts[fact].type != CRM_FACT_MOBILE &&
-				list.facts[fact].type != CRM_FACT_REFUND)
+				list.facts[fact].type != CRM_FACT_REFUND && !list.facts[fact].unseen)
 				see(history, list.facts[fact].occurred_at, list.facts[fact].occurred_at);
 		}
 	}
@@ -487,6 +496,8 @@ crm_history_walk(CrmHistory *history, CrmWalk *walk, const int64 *left_out, int 
 	if (history->nfacts > 0 && facts[0].occurred_at < begin)
 		begin = facts[0].occurred_at; /* an identifier known before */
 
+	if (walk->definitions->reads_fields)
+		crm_fields_begin(history, walk);
 	crm_walk_begin(walk, history->contact_id, begin);
 	walk->counts_seen = walk->definitions->every_fact_matters;
 	for (int i = 0; i < history->nfacts; i++)

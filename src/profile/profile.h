@@ -40,8 +40,21 @@ typedef enum CrmFactColumn
 	CRM_F_PROPERTIES,
 	CRM_F_QR_CODE_ID,
 	CRM_F_CAMPAIGN,
+	CRM_F_FIELD, /* of field changes, as CRM_F_OLD and CRM_F_NEW */
+	CRM_F_OLD,
+	CRM_F_NEW,
 	CRM_FACT_COLUMNS
 } CrmFactColumn;
+
+/* A field of the contact that changed, as far as stage rules read it. */
+typedef struct CrmFieldChange
+{
+	int field; /* place in the definitions' fields */
+	Datum old;
+	bool old_null;
+	Datum new;
+	bool new_null;
+} CrmFieldChange;
 
 typedef struct CrmFact
 {
@@ -50,6 +63,7 @@ typedef struct CrmFact
 	int64 id;
 	CrmFactType type;
 	bool own_currency;     /* orders: adds to amounts */
+	bool unseen;           /* events: says nothing of when the contact was there */
 	bool earns;            /* events: some earning rule is on this kind, see detail */
 	bool counted;          /* scans: the one that counts; orders: not refunded in full */
 	int kind;              /* events: place in the definitions' kinds, -1 = none */
@@ -62,6 +76,7 @@ typedef struct CrmFact
 	const char *reason;    /* manual stage */
 	Datum *values;         /* by CrmFactColumn, where rules read details; else NULL */
 	bool *nulls;
+	CrmFieldChange *change; /* field changes; NULL where no stage rule reads the field */
 } CrmFact;
 
 /*
@@ -85,6 +100,8 @@ extern void crm_facts_sort(CrmFact *facts, int64 nfacts);
  * Ids ascending and distinct.
  */
 extern void crm_profile_lock(const int64 *contacts, int ncontacts);
+/* contact_first.c: before profiles are locked, where definitions ask for that order */
+extern void crm_contact_lock_first(const int64 *contacts, int ncontacts);
 /* Into which contact this one was merged; 0 if it was not. */
 extern int64 crm_profile_survivor(int64 contact_id);
 CRM_NORETURN extern void crm_unknown_contact(int64 contact_id);

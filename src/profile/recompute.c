@@ -524,6 +524,7 @@ crm_profile_lock(const int64 *contacts, int ncontacts)
 	uint64 n;
 	CrmActing acting;
 
+	crm_contact_lock_first(contacts, ncontacts);
 	crm_connect(&acting);
 	array = crm_int64_array(contacts, ncontacts);
 	n = crm_run(&lock_profiles, &array, NULL);

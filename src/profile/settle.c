@@ -99,7 +99,7 @@ can_continue(const Settling *settling, const CrmWalk *walk, const CrmFact *facts
 				crm_recomputed_in_transaction())
 				return false;
 		}
-		else if (definitions->nwindows > 0)
+		else if (definitions->nwindows > 0 || definitions->reads_fields)
 			return false;
 		else if (fact->type == CRM_FACT_PURCHASE ? !definitions->orders_continue
 					 : fact->type == CRM_FACT_SCAN
@@ -177,6 +177,8 @@ walk_new_facts(Settling *settling, const CrmFact *facts, int nfacts)
 	crm_walk_continue(settling->walk);
 	for (int i = 0; i < nfacts; i++)
 	{
+		if (crm_is_plain_event(settling->definitions, &facts[i]) && facts[i].unseen)
+			continue;
 		if (crm_is_plain_event(settling->definitions, &facts[i]))
 			crm_walk_seen(settling->walk, facts[i].occurred_at);
 		else

@@ -13,6 +13,7 @@
 #include "pg_crm.h"
 #include "profile/loyalty.h"
 #include "profile/recompute.h"
+#include "profile/segment.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_tick);
 
@@ -35,6 +36,7 @@ crm_sql_tick(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 	while (crm_stages_due(as_of, BATCH) > 0)
 		CHECK_FOR_INTERRUPTS();
+	crm_segments_due(as_of);
 	/* journey steps entered: there are none before there are journeys */
 	PG_RETURN_INT32(0);
 }

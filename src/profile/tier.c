@@ -157,15 +157,21 @@ crm_tiers_due(TimestampTz as_of, int limit)
 	CrmActing acting;
 	CrmColumn contacts;
 	Datum array;
+	int64 *ids;
 	uint64 n;
 
 	crm_connect(&acting);
 	n = crm_run(&find_due, values, NULL);
 	crm_column_init(&contacts, INT8OID);
+	ids = palloc_array(int64, Max(n, 1));
 	for (uint64 row = 0; row < n; row++)
-		crm_column_add(&contacts, Int64GetDatum(crm_result_int64(row, 1)), false);
+	{
+		ids[row] = crm_result_int64(row, 1);
+		crm_column_add(&contacts, Int64GetDatum(ids[row]), false);
+	}
 	if (n > 0)
 	{
+		crm_contact_lock_first(ids, n);
 		array = crm_column_array(&contacts);
 		crm_run(&lock_contacts, &array, NULL);
 		end_tiers(array, as_of);

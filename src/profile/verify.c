@@ -18,6 +18,7 @@
 #include "profile/history.h"
 #include "profile/loyalty.h"
 #include "profile/recompute.h"
+#include "profile/segment.h"
 #include "profile/walk.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_verify);
@@ -372,6 +373,7 @@ verify_histories(Report *report)
 		crm_definitions_leave(nest_level);
 		crm_points_verify(contacts, n, add_loyalty_difference, report);
 		crm_tiers_verify(contacts, n, add_loyalty_difference, report);
+		crm_segments_verify(contacts, n, add_loyalty_difference, report);
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);
@@ -403,6 +405,7 @@ crm_sql_verify(PG_FUNCTION_ARGS)
 	crm_connect(&acting);
 	add_found(&report, &find_differences);
 	add_found(&report, &find_loyalty_differences);
+	crm_segments_verify_all(add_loyalty_difference, &report);
 	verify_histories(&report);
 	crm_definitions_broken(add_broken_rule, &report);
 	crm_disconnect(&acting);

@@ -57,6 +57,7 @@ typedef struct Names
 	int ncolumns;
 	int nfunctions;
 	const char *functions[MAX_FUNCTIONS];
+	MemoryContext context; /* of the labels: the compilation has one of its own */
 } Names;
 
 static void
@@ -76,7 +77,7 @@ name_function(void *arg, const char *name, const char *const *arguments, const c
 			return names->ncolumns + i;
 	if (names->nfunctions == MAX_FUNCTIONS)
 		return -1;
-	names->functions[names->nfunctions] = pstrdup(label);
+	names->functions[names->nfunctions] = MemoryContextStrdup(names->context, label);
 	return names->ncolumns + names->nfunctions++;
 }
 
@@ -120,8 +121,8 @@ find_reference(const CrmRuleTree *rule, const char *label)
 		if (strcmp(reference->label, label) == 0)
 			return reference->node;
 	}
-	elog(ERROR, "rule does not name %s", label);
-	return NULL; /* keep the compiler quiet */
+	/* a column that a rule function reads */
+	return crm_rule_fragment(psprintf("p.%s", quote_identifier(label)));
 }
 
 /* The statement that brings the values, by their positions, and the oldest facts. */
@@ -198,7 +199,7 @@ compile(const char *text)
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Timed *rule = palloc0(sizeof(Timed));
-	Names names = { 0 };
+	Names names = { .context = CurrentMemoryContext };
 	CrmScope scope = { .what = "a rule", .function = name_function, .arg = &names };
 	ErrorContextCallback callback;
 	List *within;
@@ -306,7 +307,7 @@ ask_part(Timed *rule, const int64 *contacts, int ncontacts, TimestampTz as_of, T
 	crm_rule_values(as_of, values);
 	values[CRM_RULE_CONTACTS - 1] = crm_int64_array(contacts, ncontacts);
 	code = SPI_execute_plan(ncontacts > LARGE_BATCH ? rule->custom : rule->generic, values, NULL,
-							false, 0);
+							true, 0);
 	if (code < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
 	for (uint64 row = 0; row < SPI_processed; row++)

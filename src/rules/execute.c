@@ -375,7 +375,7 @@ crm_rule_count_error(const CrmRuleUser *user, int64 contact_id, int sqlerrcode, 
 	Datum values[7];
 	CrmActing acting;
 
-	if (XactReadOnly)
+	if (XactReadOnly || user == NULL)
 		return;
 	crm_act_as_owner(&acting); /* for the path */
 	values[0] = Int64GetDatum(contact_id);

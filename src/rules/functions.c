@@ -13,6 +13,7 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
+#include "base/channel.h"
 #include "base/db.h"
 #include "base/guc.h"
 #include "pg_crm.h"
@@ -202,6 +203,36 @@ build_awarded(RuleCall *call)
 }
 
 static Node *
+build_in_segment(RuleCall *call)
+{
+	static CrmPlan find = { "SELECT FROM crm.segment s WHERE s.name = $1", 1, { TEXTOID } };
+
+	require(call, &find, "segment", call->arguments[0]);
+	return join(call,
+				psprintf("SELECT o.contact_id, true AS value FROM crm.segment_member AS o"
+						 " WHERE {o} o.segment = %s",
+						 quote_literal_cstr(call->arguments[0])),
+				NULL, "false");
+}
+
+/* A suppression of all channels is one of each of them. */
+static Node *
+build_suppressed(RuleCall *call)
+{
+	const char *channel = call->arguments[0];
+
+	if (channel != NULL)
+		crm_check_channel(channel);
+	return join(call,
+				psprintf("SELECT o.contact_id, true AS value FROM crm.suppression AS o"
+						 " WHERE {o} o.channel IN ('', %s) AND o.since <= $%d"
+						 " AND (o.ended_at IS NULL OR o.ended_at > $%d) GROUP BY o.contact_id",
+						 quote_literal_cstr(channel == NULL ? "" : channel), CRM_RULE_AS_OF,
+						 CRM_RULE_AS_OF),
+				NULL, "false");
+}
+
+static Node *
 build_rank(RuleCall *call)
 {
 	static CrmPlan find = { "SELECT s.rank FROM crm.stage s WHERE s.stage = $1", 1, { TEXTOID } };
@@ -257,6 +288,8 @@ static const RuleFunction functions[] = {
 	{ "spent", 0, 1, build_spent, NUMERICOID, 0, "spent(), spent(within)" },
 	{ "awarded", 1, 2, build_awarded, BOOLOID, -1,
 	  "awarded(achievement), awarded(achievement, threshold)" },
+	{ "in_segment", 1, 1, build_in_segment, BOOLOID, -1, "in_segment(segment)" },
+	{ "suppressed", 0, 1, build_suppressed, BOOLOID, -1, "suppressed(), suppressed(channel)" },
 	{ "rank", 1, 1, build_rank, InvalidOid, -1, "rank(stage)" },
 	{ "local_time", 0, 0, build_local_time, InvalidOid, -1, "local_time()" },
 	{ "local_date", 0, 0, build_local_date, InvalidOid, -1, "local_date()" },

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
 
 #include "rules/expression.h"
 
@@ -22,7 +23,7 @@ typedef struct CrmRuleUser
 /*
  * For which of these contacts, ids ascending and distinct, does the rule hold
  * at as_of? A rule that fails for a contact (a division by zero, say) is false
- * for this one, and counted in crm.rule_error.
+ * for this one, and counted in crm.rule_error, unless user is NULL.
  */
 extern void crm_rule_evaluate(const char *text, const CrmRuleUser *user, const int64 *contacts,
 							  int ncontacts, TimestampTz as_of, bool *holds);
@@ -30,7 +31,7 @@ extern void crm_rule_evaluate(const char *text, const CrmRuleUser *user, const i
 /*
  * due.c: how the answer of a rule over the profile depends on time alone, and
  * the next moment after as_of at which it may change for these contacts, ids
- * ascending and distinct; DT_NOEND where it cannot.
+ * ascending and distinct; DT_NOEND where it cannot. As the active snapshot shows them.
  */
 extern CrmRuleTime crm_rule_time(const char *text);
 extern void crm_rule_due(const char *text, const int64 *contacts, int ncontacts, TimestampTz as_of,
@@ -39,5 +40,31 @@ extern void crm_rule_due(const char *text, const int64 *contacts, int ncontacts,
 /* Counts a failure of a rule for a contact in crm.rule_error; called between crm_connect()s. */
 extern void crm_rule_count_error(const CrmRuleUser *user, int64 contact_id, int sqlerrcode,
 								 const char *message);
+
+/* what a rule reads beside facts, fields and segments */
+#define CRM_READS_ORDERS      (1 << 0)
+#define CRM_READS_SCANS       (1 << 1)
+#define CRM_READS_FOLLOWS     (1 << 2)
+#define CRM_READS_MOBILE      (1 << 3)
+#define CRM_READS_SEEN        (1 << 4) /* events, first and last seen */
+#define CRM_READS_STAGE       (1 << 5)
+#define CRM_READS_AWARDS      (1 << 6)
+#define CRM_READS_SUPPRESSION (1 << 7)
+#define CRM_READS_DEFINITIONS (1 << 8) /* of achievements and stages; no rule does */
+#define CRM_READS_ANYTHING    (~(uint32) 0)
+
+typedef struct CrmRuleReads
+{
+	uint32 topics;  /* CRM_READS_… */
+	List *kinds;    /* of facts that its functions look for, char * */
+	List *columns;  /* of crm.contact, char * */
+	List *segments; /* that it names, char * */
+} CrmRuleReads;
+
+/*
+ * reads.c: compiles the rule and says what it reads. Errors as of the rule
+ * language. Between crm_connect() and crm_disconnect().
+ */
+extern CrmRuleReads *crm_rule_reads(const char *text);
 
 #endif /* CRM_RULES_H */

@@ -4,7 +4,7 @@
 # Called by test/lib/inside.sh with $RUN, $PG_CONFIG and $TEMP_CONFIG; runs a cluster of its own,
 # since what it measures depends on the settings. See README.md.
 #
-# QUICK=1 fewer runs; LONG=1 also up to 5 million orders; ONLY='bulk copy small one tps memory rules scans' a part.
+# QUICK=1 fewer runs; LONG=1 also up to 5 million orders; ONLY='bulk copy small one tps memory rules segments scans' a part.
 # SERVER=1 takes the running server of PGHOST, PGPORT and PGUSER, on this machine, with pg_crm installed and no databases
 # but the bench's, and leaves them there, so that the next run need not make them again; FRESH=1 makes them anew.
 set -euo pipefail
@@ -16,7 +16,7 @@ if [ -n "$SERVER" ]; then
 fi
 . "$here/../lib/cluster.sh"
 QUICK=${QUICK:-} LONG=${LONG:-}
-ONLY=${ONLY:-bulk copy small one tps memory rules scans${LONG:+ growth}}
+ONLY=${ONLY:-bulk copy small one tps memory rules segments scans${LONG:+ growth}}
 [ -n "$QUICK" ] && RUNS=${RUNS:-1} || RUNS=${RUNS:-3}
 CONTACTS=100000 ORDERS=500000
 dir=$RUN/benchmark
@@ -314,10 +314,11 @@ memory() {
     MEMORY_N=$((n * 10000))
 }
 
-# A rule over a million contacts beside the SELECT that says the same, and for one contact at a time.
-rules() {
-    local run rule v a b c million=1000000
-    sql postgres -c 'DROP DATABASE IF EXISTS pg_crm_r' -c 'CREATE DATABASE pg_crm_r TEMPLATE pg_crm_0'
+# A million contacts, a third of them with an order: pg_crm_r.
+million() {
+    local million=1000000
+    ! exists pg_crm_r || return 0
+    sql postgres -c 'CREATE DATABASE pg_crm_r TEMPLATE pg_crm_0'
     say "rules: $million contacts"
     sql pg_crm_r <<SQL
 INSERT INTO crm.contact (contact_id, created_at, city, tags)
@@ -326,9 +327,17 @@ SELECT $CONTACTS + n, '2019-01-01', (ARRAY['Shanghai', 'Beijing', 'Chengdu'])[1 
 INSERT INTO crm.transaction (contact_id, amount, occurred_at, external_ref)
 SELECT n, 20 + n % 50, '2023-01-01'::timestamptz + n % 700 * interval '1 day', 'X' || n FROM generate_series(1, $million) AS n WHERE n % 3 = 0;
 VACUUM ANALYZE;
+SQL
+}
+
+# A rule over a million contacts beside the SELECT that says the same, and for one contact at a time.
+rules() {
+    local run rule v a b c million=1000000
+    million
+    sql pg_crm_r <<SQL
 -- One call, of contacts in no order; the same SELECT as a static statement of PL/pgSQL; and a turn of the loop that
 -- calls next to nothing. In short turns, so that what else the machine does hits all alike.
-CREATE PROCEDURE bench.rule_for_one(rows_n int, among int, rule text, INOUT us double precision DEFAULT 0,
+CREATE OR REPLACE PROCEDURE bench.rule_for_one(rows_n int, among int, rule text, INOUT us double precision DEFAULT 0,
 	INOUT select_us double precision DEFAULT 0, INOUT loop_us double precision DEFAULT 0) LANGUAGE plpgsql AS \$\$
 DECLARE
 	begun timestamptz;
@@ -443,6 +452,42 @@ SQL
     done
 }
 
+# Ten of a million contacts change: the statement with all that it does to a segment over the profile.
+segments() {
+    local turn what ms first turns=$([ -n "$QUICK" ] && echo 10 || echo 40)
+    local rule="orders >= 1 AND spend >= 30 AND city = ''Shanghai''"
+    million
+    say "segments: defined over a million contacts"
+    note segment_define pg_crm "$(sql pg_crm_r <<SQL | sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p'
+DELETE FROM crm.segment;
+\\timing on
+SELECT crm.define_segment('{"name": "bench", "rule": "$rule"}') \\g /dev/null
+SQL
+)"
+    sql pg_crm_r -c 'VACUUM ANALYZE crm.segment_member, crm.segment_state, crm.segment_change'
+    for what in fields orders; do
+        {
+            echo '\timing on'
+            for ((turn = 0; turn < turns + 5; turn++)); do
+                first=$((turn * 77777 % 90000 + $([ $what = fields ] && echo 150000 || echo 250000)))
+                [ $what = orders ] ||
+                    echo "UPDATE crm.contact SET city = CASE city WHEN 'Shanghai' THEN 'Beijing' ELSE 'Shanghai' END
+                        WHERE contact_id = ANY ('{$(seq -s , $first 7919 $((first + 9 * 7919)))}');"
+                [ $what = fields ] ||
+                    echo "INSERT INTO crm.transaction (contact_id, amount, occurred_at) SELECT c, 40, '2025-01-01'::timestamptz + $turn * interval '1 hour'
+                        FROM unnest('{$(seq -s , $first 7919 $((first + 9 * 7919)))}'::bigint[]) AS c;"
+            done
+        } >"$dir/segments.sql"
+        say "segments: $what"
+        # the first statements of a session are not measured
+        for ms in $(sql pg_crm_r -f "$dir/segments.sql" | sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p' | tail -n +6); do
+            note segment_$what pg_crm "$ms"
+        done
+    done
+    [ "$(sql pg_crm_r -c "SELECT count(*) FROM (SELECT a FROM crm.audience('$rule') AS a EXCEPT SELECT contact_id FROM crm.segment_member) AS x")" = 0 ] ||
+        echo "segments: members ARE MISSING" >>"$dir/written"
+}
+
 # The pipeline's share per row: pg_crm less bare, for statements of 100 000 rows by contacts that are
 # new, two orders each, so that the work is the same; at 10 000 and at 5 million orders.
 growth() {
@@ -533,6 +578,11 @@ report() {
         if (x == "" || y == "" || y == 0) return
         judged[++nj] = sprintf("%-54s %6.2f                  %s", title, x / y, processor(m, top, w))
     }
+    function most(title, m, limit,   x) {
+        x = median(m, "pg_crm")
+        if (x == "") return
+        judged[++nj] = sprintf("%-54s %6.2f   <= %.2f   %s", title, x, limit, x <= limit ? "ok" : "MISS")
+    }
     { values[$1, $2] = values[$1, $2] " " $3 }
     END {
         printf "%-34s %-21s %-21s %-21s %s\n", "median (min-max)", "bare", "pg_crm", "PL/pgSQL row", "PL/pgSQL statement"
@@ -551,6 +601,9 @@ report() {
         row("100 000 at 5 million orders, ms", "growth_5M", "%.0f")
         row("audience() of 1 million contacts, ms", "audience", "%.0f")
         if (median("audience", "facts") != "") printf "  with times(purchase, 1 year), ms %s\n", cell("audience", "facts", "%.0f")
+        if (median("segment_define", "pg_crm") != "") printf "define_segment() over 1 million, ms  %s\n", cell("segment_define", "pg_crm", "%.0f")
+        most("10 changed fields of 1 million contacts, ms", "segment_fields", 5)
+        most("10 orders of 1 million contacts, ms", "segment_orders", 5)
         rule_one("rule_holds() of 1 million, us", "rule_one_again", 15)
         rule_one("  pages new to the session", "rule_one_first", 0)
         rule_one("rule_holds() of 1000, us", "rule_one_few", 15)
@@ -620,6 +673,7 @@ if has small || has one || has tps || has memory; then make_history; fi
 ! has growth || growth
 ! has rules || rules
 ! has scans || scans
+! has segments || segments
 say
 echo "PostgreSQL $("$PG_CONFIG" --version | sed 's/^PostgreSQL //'), $(nproc) cores, $RUNS run(s),$(for s in shared_buffers max_wal_size fsync synchronous_commit; do
     printf ' %s %s' $s "$(sql postgres -c "SHOW $s")"; done)"

@@ -121,6 +121,9 @@ SELECT is(crm.earn_points(1, 'club', 5), 6::bigint, 'earn_points');
 SELECT is(crm.spend_points(1, 'club', 2), 4::bigint, 'spend_points');
 SELECT lives_ok($$SELECT crm.define_coupon('{"name": "tea", "max_grants": 9}')$$, 'define_coupon');
 SELECT lives_ok($$SELECT crm.redeem_coupon(1, crm.issue_coupon(1, 'tea'))$$, 'issue_coupon and redeem_coupon');
+SELECT lives_ok($$SELECT crm.define_segment('{"name": "buyers", "rule": "orders > 0 OR city = ''X''", "partition": "p"}')$$, 'define_segment');
+SELECT lives_ok($$SELECT crm.suppress(1, 'sms', 'asked'), crm.unsuppress(1, 'sms')$$, 'suppress and unsuppress');
+SELECT lives_ok($$SELECT * FROM crm.segment_overlap('p')$$, 'segment_overlap');
 SELECT is_empty('SELECT * FROM crm.verify()', 'verify');
 SELECT lives_ok($$SELECT crm.define_achievement('{"name": "bare", "on_kind": "cart"}')$$, 'define');
 SELECT throws_ok('SELECT 1 FROM crm.contact', '42501', NULL, 'but sees no table');
@@ -134,6 +137,11 @@ SELECT lives_ok($$SELECT crm.purchase(1, 5)$$, 'the app buys by function');
 SELECT lives_ok($$INSERT INTO crm.transaction (contact_id, amount) VALUES (1, 5)$$, 'and by INSERT');
 SELECT lives_ok($$INSERT INTO crm.contact (name) VALUES ('Li')$$, 'adds contacts');
 SELECT lives_ok($$UPDATE crm.contact SET name = 'Wang', attributes = '{"x": 1}' WHERE contact_id = 1$$, 'changes them');
+SELECT lives_ok($$UPDATE crm.contact SET city = 'X' WHERE contact_id = 1$$, 'which moves them between segments');
+SELECT results_eq($$SELECT segment FROM crm.segment_member WHERE contact_id = 1$$, $$VALUES ('buyers')$$, 'as it may read');
+SELECT lives_ok($$SELECT crm.suppress(1), crm.unsuppress(1), count(reason) FROM crm.suppression$$, 'it suppresses');
+SELECT throws_ok($$INSERT INTO crm.event (contact_id, kind) VALUES (1, 'field_change')$$, '42501', NULL, 'records no field changes');
+SELECT throws_ok($$DELETE FROM crm.segment_member$$, '42501', NULL, 'and keeps out of the members');
 SELECT throws_ok($$UPDATE crm.contact SET stage = 'loyal'$$, '42501', NULL, 'but not what the extension keeps');
 SELECT throws_ok($$DELETE FROM crm.transaction$$, '42501', NULL, 'deletes no facts');
 SELECT throws_ok($$INSERT INTO crm.award VALUES (1, 'x', 1, now(), now())$$, '42501', NULL, 'awards nothing');
@@ -149,7 +157,7 @@ SELECT lives_ok($$SELECT * FROM crm.profile, crm.stage_rule, crm.store$$, 'it re
 -- analyst, and who is an analyst and more
 SET ROLE bi;
 SELECT lives_ok('SELECT * FROM crm.' || v, 'an analyst reads ' || v)
-  FROM unnest(ARRAY['lifecycle_funnel', 'stage_daily', 'achievement_timeline', 'scan_count', 'award', 'profile_counter', 'stage']) AS v;
+  FROM unnest(ARRAY['lifecycle_funnel', 'stage_daily', 'achievement_timeline', 'scan_count', 'award', 'profile_counter', 'stage', 'segment', 'segment_member', 'segment_size', 'segment_change', 'segment_overlap(''p'')']) AS v;
 SELECT lives_ok('SELECT contact_id, stage, orders, spend, city FROM crm.profile', 'and profiles');
 SELECT lives_ok('SELECT contact_id, amount FROM crm.transaction', 'and orders');
 SELECT throws_ok('SELECT ' || c, '42501', NULL, 'but no ' || c)
@@ -157,10 +165,12 @@ SELECT throws_ok('SELECT ' || c, '42501', NULL, 'but no ' || c)
       'mobile FROM crm.contact', 'name FROM crm.contact', 'attributes FROM crm.contact', '* FROM crm.contact_timeline',
       'external_id FROM crm.identity', 'properties FROM crm.event', 'items FROM crm.transaction', 'external_ref FROM crm.transaction',
       'reason FROM crm.stage_move', 'reason FROM crm.stage_history', 'key FROM crm.fact_key', '* FROM crm.merge_ledger',
-      'code FROM crm.coupon_grant', 'code FROM crm.coupon_code', 'reason FROM crm.point_entry', 'settings FROM crm.account', '* FROM crm.definition_log']) AS c;
+      'reason FROM crm.suppression', '* FROM crm.segment_state', 'code FROM crm.coupon_grant', 'code FROM crm.coupon_code', 'reason FROM crm.point_entry', 'settings FROM crm.account', '* FROM crm.definition_log']) AS c;
 SELECT throws_ok('SELECT crm.purchase(1, 5)', '42501', NULL, 'and buys nothing');
 SET ROLE marketing;
 SELECT lives_ok($$SELECT crm.define_achievement('{"name": "m", "on_kind": "cart", "thresholds": [7]}')$$, 'a marketer defines');
+SELECT lives_ok($$SELECT crm.define_segment('{"name": "m", "rule": "spend > 1"}'), crm.suppress(1, 'email'), crm.unsuppress(1, 'email')$$, 'also segments, and suppresses');
+SELECT throws_ok($$DELETE FROM crm.segment$$, '42501', NULL, 'deletes none');
 SELECT lives_ok('SELECT crm.timeline_svg(1)', 'sees a timeline');
 SELECT lives_ok('SELECT * FROM crm.lifecycle_funnel', 'and the views');
 SELECT throws_ok('SELECT mobile FROM crm.profile', '42501', NULL, 'but no mobile');

@@ -44,6 +44,11 @@ $node->safe_psql('shop', q{
     SELECT crm.purchase(crm.identify('shop', 'o3'), 1, '2024-01-31', 'till', 1000);
     SELECT crm.set_stage(crm.identify('shop', 'o2'), 'intent', 'asked');
     SELECT crm.track(70, 'cart', '{"sku": 2}', '2024-04-01', 'k1');
+    SELECT crm.define_segment('{"name": "buyers", "rule": "spend > 10 AND city IS NOT NULL", "partition": "worth"}'),
+           crm.define_segment('{"name": "silent", "rule": "last_order_at < as_of - interval ''200 years''"}'),
+           crm.define_segment('{"name": "named", "rule": "in_segment(''buyers'')"}');
+    UPDATE crm.contact SET city = 'Shanghai', tags = '{vip}' WHERE contact_id = 70;
+    SELECT crm.suppress(70, 'sms');
     DELETE FROM crm.stage_rule WHERE stage = 'loyal';
 });
 is($node->safe_psql('shop', 'SELECT * FROM crm.verify()'), '', 'sound before');
@@ -153,7 +158,7 @@ $node->safe_psql('shop', 'DROP TABLE public.note');
 my $tables = q{SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY 1};
 my $tables_before = $node->safe_psql('shop', $tables);
 $node->safe_psql('shop', q{ALTER TABLE crm.store ADD COLUMN seasons crm.weekly_hours[]; UPDATE crm.store SET seasons = '{24/7, "Mo 9:00-18:00"}'});
-my $table_rows    = join "\n", grep { !/^(profile|stage_history|lifecycle_funnel|stage_daily|achievement_timeline|contact_timeline|scan_count|scan_purchase) / } split /\n/, $before;
+my $table_rows    = join "\n", grep { !/^(profile|stage_history|lifecycle_funnel|stage_daily|achievement_timeline|contact_timeline|scan_count|scan_purchase|segment_size) / } split /\n/, $before;
 $node->safe_psql('shop', 'SELECT crm.uninstall()');
 is($node->safe_psql('shop', 'SELECT opening_hours, pg_typeof(opening_hours), seasons, pg_typeof(seasons) FROM crm.store'),
     'Mo-Th 10:00-22:00; Fr-Sa 10:00-02:00|text|{24/7,"Mo 09:00-18:00"}|text[]', 'uninstall() makes text of timetables, and of lists of them');
