@@ -196,7 +196,7 @@ check_achievement(const CrmRow *row)
 				 errmsg("measure amount does not go with on_kind \"%s\"", on_kind),
 				 errhint("Only purchases have an amount; use measure count.")));
 	if (rule != NULL)
-		crm_achievement_rule_check(rule);
+		crm_achievement_rule_check(rule, on_kind);
 }
 
 /* A length of time that is above 0; one value of months, or of days and hours. */

@@ -127,7 +127,7 @@ check_earning_rule(const CrmRow *row)
 			 errhint(
 				 "Refunds take back points of their orders by themselves; use on_kind purchase.")));
 	if (rule != NULL)
-		crm_earning_rule_check(rule);
+		crm_earning_rule_check(rule, on_kind);
 }
 
 static void

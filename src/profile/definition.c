@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -15,6 +16,7 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -64,19 +66,31 @@ const char *const crm_profile_column_names[CRM_PROFILE_COLUMNS] = {
 		"fact.campaign", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_CAMPAIGN), false                   \
 	}
 
+/* of a field that changed, as text */
+#define CHANGE_VARIABLES                                         \
+	{ "field", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_FIELD), false }, \
+		{ "old", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_OLD), false }, \
+	{                                                            \
+		"new", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_NEW), false      \
+	}
+
 static const CrmVariable stage_variables[] = { PROFILE_VARIABLES, SIGHT_VARIABLES };
 static const CrmVariable achievement_variables[] = { PROFILE_VARIABLES, FACT_VARIABLES };
 static const CrmVariable earning_variables[] = { FACT_VARIABLES };
+static const CrmVariable achievement_change_variables[] = { PROFILE_VARIABLES, FACT_VARIABLES,
+															CHANGE_VARIABLES };
+static const CrmVariable earning_change_variables[] = { FACT_VARIABLES, CHANGE_VARIABLES };
 
 /* what is found of a fact only where some rule asks for it */
 static const CrmFactColumn details[] = { CRM_F_CURRENCY,   CRM_F_ITEMS,      CRM_F_STORE_ID,
-										 CRM_F_PROPERTIES, CRM_F_QR_CODE_ID, CRM_F_CAMPAIGN };
+										 CRM_F_PROPERTIES, CRM_F_QR_CODE_ID, CRM_F_CAMPAIGN,
+										 CRM_F_FIELD,      CRM_F_OLD,        CRM_F_NEW };
 
 static MemoryContext definition_context = NULL;
 static CrmDefinitions *definitions = NULL;
 static bool definitions_valid = false;
 static char *definitions_zone; /* pg_crm.time_zone when they were compiled */
-static Oid definition_tables[5];
+static Oid definition_tables[6];
 
 static CrmPlan select_achievements = { "SELECT name, on_kind, measure, thresholds, rule, revocable"
 									   " FROM crm.achievement ORDER BY name COLLATE \"C\"",
@@ -185,13 +199,55 @@ make_window(void *arg, const char *name, const char *const *arguments, const cha
 	return position;
 }
 
+/* The columns of crm.contact that are its users', where a change is a fact. */
+static void
+list_fields(CrmDefinitions *build)
+{
+	static const char *const kept[] = { "contact_id", "created_at", "mobile", "stage" };
+	Relation contact = table_open(crm_table_oid("contact"), AccessShareLock);
+	TupleDesc descriptor = RelationGetDescr(contact);
+
+	build->fields = palloc0_array(CrmField, descriptor->natts);
+	for (int i = 0; i < descriptor->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(descriptor, i);
+		CrmField *field = &build->fields[build->nfields];
+		bool skip = attribute->attisdropped;
+
+		for (int k = 0; k < lengthof(kept); k++)
+			skip = skip || strcmp(NameStr(attribute->attname), kept[k]) == 0;
+		for (int k = 0; k < lengthof(stage_variables); k++)
+			skip = skip || strcmp(NameStr(attribute->attname), stage_variables[k].name) == 0;
+		if (skip)
+			continue;
+		field->name = pstrdup(NameStr(attribute->attname));
+		field->type = attribute->atttypid;
+		field->length = attribute->attlen;
+		field->by_value = attribute->attbyval;
+		build->nfields++;
+	}
+	build->nvalues = CRM_FIRST_FIELD + build->nfields;
+	table_close(contact, AccessShareLock);
+}
+
 static CrmExpression *
 compile_stage_rule(CrmDefinitions *build, const char *text)
 {
 	WindowMaker maker = { build, CurrentMemoryContext };
-	CrmScope scope = { "the rule of a stage", lengthof(stage_variables), stage_variables,
+	CrmVariable *variables = palloc_array(CrmVariable, lengthof(stage_variables) + build->nfields);
+	CrmScope scope = { "the rule of a stage", lengthof(stage_variables) + build->nfields, variables,
 					   make_window, &maker };
 
+	memcpy(variables, stage_variables, sizeof(stage_variables));
+	for (int i = 0; i < build->nfields; i++)
+	{
+		CrmVariable *variable = &variables[lengthof(stage_variables) + i];
+
+		variable->name = build->fields[i].name;
+		variable->type = build->fields[i].type;
+		variable->position = CRM_FIRST_FIELD + i;
+		variable->presence = false;
+	}
 	return crm_expression_compile(text, &scope);
 }
 
@@ -209,6 +265,25 @@ compile_earning_rule(CrmDefinitions *build, const char *text)
 {
 	static const CrmScope scope = { "an earning rule", lengthof(earning_variables),
 									earning_variables };
+
+	return crm_expression_compile(text, &scope);
+}
+
+static CrmExpression *
+compile_achievement_change_rule(CrmDefinitions *build, const char *text)
+{
+	static const CrmScope scope = { "the rule of an achievement on changed fields",
+									lengthof(achievement_change_variables),
+									achievement_change_variables };
+
+	return crm_expression_compile(text, &scope);
+}
+
+static CrmExpression *
+compile_earning_change_rule(CrmDefinitions *build, const char *text)
+{
+	static const CrmScope scope = { "an earning rule on changed fields",
+									lengthof(earning_change_variables), earning_change_variables };
 
 	return crm_expression_compile(text, &scope);
 }
@@ -290,6 +365,20 @@ compile_stored(CrmDefinitions *build, const char *what, const char *name, const 
 	return expression;
 }
 
+static Compile
+achievement_compiler(const char *on_kind)
+{
+	return on_kind != NULL && strcmp(on_kind, "field_change") == 0 ? compile_achievement_change_rule
+																   : compile_achievement_rule;
+}
+
+static Compile
+earning_compiler(const char *on_kind)
+{
+	return on_kind != NULL && strcmp(on_kind, "field_change") == 0 ? compile_earning_change_rule
+																   : compile_earning_rule;
+}
+
 static int
 compare_numeric(const void *a, const void *b)
 {
@@ -335,7 +424,8 @@ load_achievements(CrmDefinitions *build, MemoryContext context)
 		read_thresholds(achievement, crm_result(row, 4, &isnull));
 		if (rule != NULL)
 			achievement->rule = compile_stored(build, "achievement", achievement->name, rule,
-											   compile_achievement_rule);
+											   achievement_compiler(
+												   build->kinds[achievement->kind]));
 		achievement->revocable = DatumGetBool(crm_result(row, 6, &isnull));
 		if (achievement->kind == CRM_KIND_PURCHASE && achievement->rule != NULL)
 			build->orders_continue = false;
@@ -366,6 +456,13 @@ load_stages(CrmDefinitions *build, MemoryContext context)
 			continue;
 		stage->rule = compile_stored(build, "stage", stage->stage, rule, compile_stage_rule);
 		stage->reads_time = crm_expression_time(stage->rule) != CRM_TIME_NONE;
+		for (int i = 0; i < build->nfields; i++)
+			if (crm_expression_names(stage->rule, CRM_FIRST_FIELD + i))
+			{
+				build->fields[i].wanted = build->reads_fields = true;
+				/* its changes are walked */
+				(void) intern_kind(build, "field_change");
+			}
 		build->stages_read_time = build->stages_read_time || stage->reads_time;
 		stage->allow_regress = DatumGetBool(crm_result(row, 4, &isnull));
 		stage->position = DatumGetInt32(crm_result(row, 5, &isnull));
@@ -426,7 +523,7 @@ load_earning_rules(CrmDefinitions *build, MemoryContext context)
 														  : CRM_ROUND_NEAREST;
 		if (rule != NULL)
 			earning->rule = compile_stored(build, "earning rule", earning->name, rule,
-										   compile_earning_rule);
+										   earning_compiler(earning->kind));
 		earning->valid_from = result_time(row, 8, DT_NOBEGIN);
 		earning->valid_until = result_time(row, 9, DT_NOEND);
 		build->earning_from[earning->source] = true;
@@ -458,6 +555,7 @@ crm_definitions(void)
 	definition_tables[2] = crm_table_oid("stage_rule");
 	definition_tables[3] = crm_table_oid("earning_rule");
 	definition_tables[4] = crm_table_oid("tier");
+	definition_tables[5] = crm_table_oid("contact");
 
 	context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm definitions",
 									ALLOCSET_SMALL_SIZES);
@@ -478,6 +576,12 @@ crm_definitions(void)
 	PushActiveSnapshot(GetLatestSnapshot());
 	/* an invalidation while reading must not be lost */
 	definitions_valid = true;
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		list_fields(build);
+		MemoryContextSwitchTo(old);
+	}
 	PG_TRY();
 	{
 		load_achievements(build, context);
@@ -526,6 +630,7 @@ check_rule(const char *text, Compile compile)
 
 	crm_connect(&acting);
 	MemoryContextSwitchTo(context);
+	list_fields(build);
 	expression = compile(build, text);
 	time = crm_expression_time(expression);
 	for (int i = 0; i < build->nwindows; i++)
@@ -544,24 +649,24 @@ crm_stage_rule_check(const char *text)
 }
 
 void
-crm_achievement_rule_check(const char *text)
+crm_achievement_rule_check(const char *text, const char *on_kind)
 {
-	(void) check_rule(text, compile_achievement_rule);
+	(void) check_rule(text, achievement_compiler(on_kind));
 }
 
 void
-crm_earning_rule_check(const char *text)
+crm_earning_rule_check(const char *text, const char *on_kind)
 {
-	(void) check_rule(text, compile_earning_rule);
+	(void) check_rule(text, earning_compiler(on_kind));
 }
 
 void
 crm_definitions_broken(CrmBrokenRule broken, void *arg)
 {
 	static CrmPlan select_rules = {
-		"SELECT 'achievement', a.name, a.rule FROM crm.achievement a WHERE a.rule IS NOT NULL"
-		" UNION ALL SELECT 'stage_rule', r.stage, r.rule FROM crm.stage_rule r"
-		" UNION ALL SELECT 'earning_rule', e.name, e.rule FROM crm.earning_rule e"
+		"SELECT 'achievement', a.name, a.rule, a.on_kind FROM crm.achievement a WHERE a.rule IS NOT NULL"
+		" UNION ALL SELECT 'stage_rule', r.stage, r.rule, NULL FROM crm.stage_rule r"
+		" UNION ALL SELECT 'earning_rule', e.name, e.rule, e.on_kind FROM crm.earning_rule e"
 		" WHERE e.rule IS NOT NULL ORDER BY 1, 2",
 		0
 	};
@@ -571,13 +676,16 @@ crm_definitions_broken(CrmBrokenRule broken, void *arg)
 	for (uint64 row = 0; row < n; row++)
 	{
 		CrmDefinitions *build = palloc0(sizeof(CrmDefinitions));
-		char *table = SPI_getvalue(rules->vals[row], rules->tupdesc, 1);
 		char *why;
+		char *on_kind;
+		char *table = SPI_getvalue(rules->vals[row], rules->tupdesc, 1);
 
+		list_fields(build);
+		on_kind = SPI_getvalue(rules->vals[row], rules->tupdesc, 4);
 		if (try_compile(build,
-						strcmp(table, "achievement") == 0      ? compile_achievement_rule
+						strcmp(table, "achievement") == 0      ? achievement_compiler(on_kind)
 							: strcmp(table, "stage_rule") == 0 ? compile_stage_rule
-															   : compile_earning_rule,
+															   : earning_compiler(on_kind),
 						SPI_getvalue(rules->vals[row], rules->tupdesc, 3), &why) == NULL)
 			broken(arg, table, SPI_getvalue(rules->vals[row], rules->tupdesc, 2), why);
 	}

@@ -65,6 +65,18 @@ typedef struct CrmWindow
 
 #define CRM_MAX_WINDOWS 64
 
+/* A column of crm.contact that its users change, and how a stage rule reads it. */
+typedef struct CrmField
+{
+	char *name;
+	Oid type;
+	int16 length;
+	bool by_value;
+	bool wanted; /* some stage rule reads it */
+} CrmField;
+
+#define CRM_FIRST_FIELD (CRM_FIRST_WINDOW + CRM_MAX_WINDOWS)
+
 /* kinds that every installation knows, by their place in CrmDefinitions.kinds */
 #define CRM_KIND_PURCHASE  0
 #define CRM_KIND_SCAN      1
@@ -143,7 +155,11 @@ typedef struct CrmDefinitions
 	bool reads_settings;     /* some rule runs under the settings of rules */
 	bool reads_details;      /* some rule reads more of a fact than is always at hand */
 	int nwindows;
-	CrmWindow *windows;   /* counting them needs the history of facts */
+	CrmWindow *windows; /* counting them needs the history of facts */
+	int nfields;
+	CrmField *fields;
+	bool reads_fields;    /* some is wanted */
+	int nvalues;          /* of all that rules read */
 	bool orders_continue; /* no achievement on orders needs their history */
 	int nearning_rules;
 	CrmEarningRule *earning_rules;
@@ -168,8 +184,8 @@ extern bool crm_definition_earns(const CrmDefinitions *definitions, const char *
  * crm_expression_compile(). Says how the answer depends on time alone.
  */
 extern CrmRuleTime crm_stage_rule_check(const char *text);
-extern void crm_achievement_rule_check(const char *text);
-extern void crm_earning_rule_check(const char *text);
+extern void crm_achievement_rule_check(const char *text, const char *on_kind);
+extern void crm_earning_rule_check(const char *text, const char *on_kind);
 
 /*
  * Rules run under settings of their own where they read any: between the two,

@@ -400,6 +400,11 @@ crm_history_load(const CrmDefinitions *definitions, const int64 *contacts, int n
 	load_moves(histories, *nhistories, array, context);
 	SPI_freetuptable(SPI_tuptable);
 
+	if (definitions->reads_fields)
+	{
+		crm_fields_load(definitions, histories, *nhistories, array, read_only, context);
+		crm_field_changes_load(definitions, list.facts, list.n, array, read_only, context);
+	}
 	crm_facts_sort(list.facts, list.n);
 	for (int i = 0; i < *nhistories; i++)
 	{
@@ -491,6 +496,8 @@ crm_history_walk(CrmHistory *history, CrmWalk *walk, const int64 *left_out, int 
 	if (history->nfacts > 0 && facts[0].occurred_at < begin)
 		begin = facts[0].occurred_at; /* an identifier known before */
 
+	if (walk->definitions->reads_fields)
+		crm_fields_begin(history, walk);
 	crm_walk_begin(walk, history->contact_id, begin);
 	walk->counts_seen = walk->definitions->every_fact_matters;
 	for (int i = 0; i < history->nfacts; i++)

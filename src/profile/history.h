@@ -46,6 +46,9 @@ typedef struct CrmHistory
 	TimestampTz first_seen_at;
 	TimestampTz last_seen_at;
 
+	Datum *fields; /* of the contact as they are now, by place; only those wanted */
+	bool *field_nulls;
+
 	int nfacts;
 	CrmFact *facts; /* in walking order */
 	int nawards;
@@ -75,6 +78,18 @@ extern void crm_history_walk(CrmHistory *history, CrmWalk *walk, const int64 *le
 /* Takes a column of the current result as what rules read of a fact, beside what a walk needs. */
 extern void crm_fact_detail(CrmFact *fact, CrmFactColumn column, uint64 row, int result_column,
 							bool by_value);
+
+/*
+ * field.c: fields of contacts, for stage rules. The first loads those of now; the
+ * second the changes, an event each, to be found by its id.
+ */
+extern void crm_fields_load(const CrmDefinitions *definitions, CrmHistory *histories,
+							int nhistories, Datum contacts, bool read_only, MemoryContext context);
+extern void crm_field_changes_load(const CrmDefinitions *definitions, CrmFact *facts, int64 nfacts,
+								   Datum contacts, bool read_only, MemoryContext context);
+
+/* The fields as they were before the first change, into what rules read. */
+extern void crm_fields_begin(const CrmHistory *history, CrmWalk *walk);
 
 /* The stored award of a threshold, NULL if there is none. */
 extern CrmStoredAward *crm_history_award(CrmHistory *history, const CrmAchievement *achievement,

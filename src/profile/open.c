@@ -67,8 +67,8 @@ crm_profile_open(const int64 *contacts, const TimestampTz *created_at, int ncont
 	nulls[1] = nulls[2];
 	crm_run_protected(&update_stages, values, nulls);
 
-	/* rules that read the time are asked for each contact's own beginning */
-	if (definitions->stages_read_time)
+	/* rules that read the time or the contact itself are asked for each of them */
+	if (definitions->stages_read_time || definitions->reads_fields)
 	{
 		crm_profile_recompute(contacts, ncontacts, created_at[0]);
 		crm_disconnect(&acting);

@@ -328,6 +328,7 @@ load_events(Ledger *ledger, Datum contacts)
 						 .kind = -1,
 						 .occurred_at = result_time(row, 4),
 						 .detail = crm_result_text(row, 5),
+						 .unseen = strcmp(crm_result_text(row, 5), "field_change") == 0,
 						 .account_id = crm_result_int64(row, 6) };
 
 		if (ledger->definitions->reads_details)

@@ -40,8 +40,21 @@ typedef enum CrmFactColumn
 	CRM_F_PROPERTIES,
 	CRM_F_QR_CODE_ID,
 	CRM_F_CAMPAIGN,
+	CRM_F_FIELD, /* of field changes, as CRM_F_OLD and CRM_F_NEW */
+	CRM_F_OLD,
+	CRM_F_NEW,
 	CRM_FACT_COLUMNS
 } CrmFactColumn;
+
+/* A field of the contact that changed, as far as stage rules read it. */
+typedef struct CrmFieldChange
+{
+	int field; /* place in the definitions' fields */
+	Datum old;
+	bool old_null;
+	Datum new;
+	bool new_null;
+} CrmFieldChange;
 
 typedef struct CrmFact
 {
@@ -62,6 +75,7 @@ typedef struct CrmFact
 	const char *reason;    /* manual stage */
 	Datum *values;         /* by CrmFactColumn, where rules read details; else NULL */
 	bool *nulls;
+	CrmFieldChange *change; /* field changes; NULL where no stage rule reads the field */
 } CrmFact;
 
 /*

@@ -98,7 +98,7 @@ can_continue(const Settling *settling, const CrmWalk *walk, const CrmFact *facts
 				crm_recomputed_in_transaction())
 				return false;
 		}
-		else if (definitions->nwindows > 0)
+		else if (definitions->nwindows > 0 || definitions->reads_fields)
 			return false;
 		else if (fact->type == CRM_FACT_PURCHASE
 					 ? !definitions->orders_continue

@@ -7,6 +7,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
@@ -22,9 +23,9 @@ crm_walk_create(const CrmDefinitions *definitions)
 
 	walk->definitions = definitions;
 	walk->context = CurrentMemoryContext;
-	walk->values = palloc0_array(Datum, CRM_FIRST_WINDOW + definitions->nwindows);
-	walk->nulls = palloc_array(bool, CRM_FIRST_WINDOW + definitions->nwindows);
-	memset(walk->nulls, true, sizeof(bool) * (CRM_FIRST_WINDOW + definitions->nwindows));
+	walk->values = palloc0_array(Datum, definitions->nvalues);
+	walk->nulls = palloc_array(bool, definitions->nvalues);
+	memset(walk->nulls, true, sizeof(bool) * definitions->nvalues);
 	walk->windows = palloc0_array(CrmWindowFacts, Max(definitions->nwindows, 1));
 	walk->counts = palloc_array(int64, n);
 	walk->amounts = palloc_array(Datum, n);
@@ -474,6 +475,36 @@ grant(CrmWalk *walk, int achievement, const CrmFact *fact)
 	award->source_id = fact->id;
 }
 
+/* A member of a document as text; false where there is none, or null. */
+static bool
+member_text(Jsonb *document, const char *key, Datum *text)
+{
+	JsonbValue value;
+
+	if (getKeyJsonValueFromContainer(&document->root, key, strlen(key), &value) == NULL)
+		return false;
+	switch (value.type)
+	{
+		case jbvString:
+			*text = PointerGetDatum(
+				cstring_to_text_with_len(value.val.string.val, value.val.string.len));
+			return true;
+		case jbvNumeric:
+			*text = CStringGetTextDatum(DatumGetCString(
+				DirectFunctionCall1(numeric_out, NumericGetDatum(value.val.numeric))));
+			return true;
+		case jbvBool:
+			*text = CStringGetTextDatum(value.val.boolean ? "true" : "false");
+			return true;
+		case jbvBinary:
+			*text = CStringGetTextDatum(
+				JsonbToCString(NULL, value.val.binary.data, value.val.binary.len));
+			return true;
+		default:
+			return false;
+	}
+}
+
 void
 crm_fact_values(const CrmDefinitions *definitions, const CrmFact *fact, Datum *values, bool *nulls)
 {
@@ -484,6 +515,14 @@ crm_fact_values(const CrmDefinitions *definitions, const CrmFact *fact, Datum *v
 	}
 	else
 		memset(nulls, true, sizeof(bool) * CRM_FACT_COLUMNS);
+	if (fact->unseen && !nulls[CRM_F_PROPERTIES])
+	{
+		Jsonb *change = DatumGetJsonbP(values[CRM_F_PROPERTIES]);
+
+		nulls[CRM_F_FIELD] = !member_text(change, "field", &values[CRM_F_FIELD]);
+		nulls[CRM_F_OLD] = !member_text(change, "old", &values[CRM_F_OLD]);
+		nulls[CRM_F_NEW] = !member_text(change, "new", &values[CRM_F_NEW]);
+	}
 	values[CRM_F_KIND] = CStringGetTextDatum(fact->type == CRM_FACT_PURCHASE   ? "purchase"
 												 : fact->type == CRM_FACT_SCAN ? "scan"
 												 : fact->kind >= 0 ? definitions->kinds[fact->kind]
@@ -637,6 +676,11 @@ crm_walk_step(CrmWalk *walk, const CrmFact *fact)
 			set_value(walk, CRM_P_MOBILE_AT, TimestampTzGetDatum(fact->occurred_at));
 			break;
 		case CRM_FACT_EVENT:
+			if (fact->change != NULL)
+			{
+				walk->values[CRM_FIRST_FIELD + fact->change->field] = fact->change->new;
+				walk->nulls[CRM_FIRST_FIELD + fact->change->field] = fact->change->new_null;
+			}
 			if (walk->counts_seen && !fact->unseen)
 				add_one(walk, CRM_P_EVENTS);
 			if (fact->kind == CRM_KIND_FOLLOW || fact->kind == CRM_KIND_UNFOLLOW)

@@ -124,7 +124,8 @@ is_refused_function(Oid function, void *context)
 		Oid extension = get_extension_oid("pg_crm", true);
 
 		((CrmRuleTree *) context)->reads_zone = true;
-		return volatility == PROVOLATILE_VOLATILE || !OidIsValid(extension) ||
+		/* not the clock, a setting, or somebody else's rows */
+		return volatility != PROVOLATILE_IMMUTABLE || !OidIsValid(extension) ||
 			getExtensionOfObject(ProcedureRelationId, function) != extension;
 	}
 	if (get_func_namespace(function) != PG_CATALOG_NAMESPACE)

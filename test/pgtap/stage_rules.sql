@@ -170,7 +170,48 @@ SELECT crm.recompute(9) \g /dev/null
 SELECT is((SELECT points FROM crm.point_balance WHERE contact_id = 9), 80::bigint, 'the same from the facts');
 SELECT is_empty('SELECT * FROM crm.verify()', 'sound with points');
 
+-- fields of the contact: as they were at each moment
+DELETE FROM crm.stage_rule WHERE stage = 'known';
+SELECT crm.define_stage_rule('{"stage": "staff", "rule": "tags @> ''{staff}'' OR city = ''Head Office''"}') \g /dev/null
+INSERT INTO crm.contact (contact_id, created_at, tags) VALUES (20, '2025-06-01Z', '{staff}'), (21, '2025-06-01Z', '{}');
+SELECT is(pg_temp.stages(20), 'staff 2025-06-01 00:00 opening', 'a field that the contact came with');
+SET pg_crm.clock = '2026-02-01 00:00Z';
+SELECT crm.purchase(21, 10) \g /dev/null
+SET pg_crm.clock = '2026-02-02 00:00Z';
+UPDATE crm.contact SET tags = '{staff,new}' WHERE contact_id = 21;
+SELECT is(pg_temp.stages(21), 'user 2025-06-01 00:00 opening, paying 2026-02-01 00:00 rule, staff 2026-02-02 00:00 rule', 'one that changes moves the contact at once');
+SET pg_crm.clock = '2026-02-03 00:00Z';
+UPDATE crm.contact SET tags = '{}', city = 'Head Office' WHERE contact_id = 21;
+SET pg_crm.clock = '2026-02-04 00:00Z';
+UPDATE crm.contact SET city = NULL WHERE contact_id IN (20, 21);
+SELECT is(pg_temp.stages(21), 'user 2025-06-01 00:00 opening, paying 2026-02-01 00:00 rule, staff 2026-02-02 00:00 rule, paying 2026-02-04 00:00 rule', 'and back');
+SELECT crm.purchase(21, 10, '2026-02-02 12:00Z') \g /dev/null
+SELECT crm.purchase(21, 10, '2026-01-15 00:00Z') \g /dev/null
+SELECT is(pg_temp.stages(21), 'user 2025-06-01 00:00 opening, paying 2026-01-15 00:00 rule, staff 2026-02-02 00:00 rule, paying 2026-02-04 00:00 rule', 'late facts find the fields as they were');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound with fields');
+SELECT crm.recompute(21) \g /dev/null
+SELECT is((SELECT count(*) FROM crm.stage_move WHERE contact_id = 21), 4::bigint, 'the same from the facts');
+ALTER TABLE crm.contact ADD COLUMN level int;
+SELECT crm.define_stage_rule('{"stage": "staff", "rule": "level > 2 AND orders >= 1"}') \g /dev/null
+SELECT is(pg_temp.stages(21), 'user 2025-06-01 00:00 opening, paying 2026-01-15 00:00 rule', 'another rule, over a column of the brand''s own');
+UPDATE crm.contact SET level = 3 WHERE contact_id = 21;
+SELECT is((SELECT stage FROM crm.contact WHERE contact_id = 21), 'staff', 'is followed too');
+INSERT INTO crm.contact (contact_id, created_at, level) VALUES (22, '2025-05-01Z', 5);
+SELECT crm.merge(22, 21, 'same') \g /dev/null
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound after a merge');
+DELETE FROM crm.stage_rule WHERE stage = 'staff';
+
+-- fields that change are facts for achievements
+SELECT crm.define_achievement('{"name": "moved_house", "on_kind": "field_change", "rule": "field = ''city'' AND old IS NOT NULL AND new = ''Suzhou''"}') \g /dev/null
+UPDATE crm.contact SET city = 'Suzhou' WHERE contact_id = 9;
+SELECT is((SELECT count(*) FROM crm.award WHERE achievement = 'moved_house'), 0::bigint, 'old and new are what the field was and is');
+UPDATE crm.contact SET city = 'Wuxi' WHERE contact_id = 9;
+UPDATE crm.contact SET city = 'Suzhou' WHERE contact_id = 9;
+SELECT is((SELECT array_agg(contact_id) FROM crm.award WHERE achievement = 'moved_house'), '{9}', 'when it matters');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound with changes as facts');
+
 -- a rule that no longer compiles
+SELECT crm.define_stage_rule('{"stage": "known", "position": 9, "rule": "orders > 1000"}') \g /dev/null
 ALTER TABLE crm.stage_rule DISABLE TRIGGER USER;
 UPDATE crm.stage_rule SET rule = 'no_such_column > 1' WHERE stage = 'known';
 ALTER TABLE crm.stage_rule ENABLE TRIGGER USER;
