@@ -81,15 +81,7 @@ add_detail(Batch *batch, CrmFact *fact, CrmFactColumn column, AttrNumber attno, 
 	if (!batch->details)
 		return;
 	value = crm_rows_value(&batch->rows, attno, &isnull);
-	if (fact->values == NULL)
-	{
-		fact->values = palloc0_array(Datum, CRM_FACT_COLUMNS);
-		fact->nulls = palloc_array(bool, CRM_FACT_COLUMNS);
-		memset(fact->nulls, true, sizeof(bool) * CRM_FACT_COLUMNS);
-	}
-	fact->nulls[column] = isnull;
-	if (!isnull)
-		fact->values[column] = by_value ? value : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+	crm_fact_set(fact, column, value, isnull, by_value);
 }
 
 static void

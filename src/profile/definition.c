@@ -141,15 +141,24 @@ intern_kind(CrmDefinitions *build, const char *kind)
 	return build->nkinds++;
 }
 
+/* Rules are read in memory that is thrown away; what is made of them is not. */
+typedef struct WindowMaker
+{
+	CrmDefinitions *build;
+	MemoryContext context;
+} WindowMaker;
+
 /* The window of a rule function of a stage rule, made where it is new. */
 static int
 find_window(void *arg, const char *name, const char *const *arguments, const char *label)
 {
-	CrmDefinitions *build = arg;
+	WindowMaker *maker = arg;
+	CrmDefinitions *build = maker->build;
 	bool spent = strcmp(name, "spent") == 0;
 	const char *kind = spent ? "purchase" : arguments[0];
 	const char *within = arguments[spent ? 0 : 1];
 	CrmWindow *window;
+	MemoryContext old;
 
 	if (!spent && strcmp(name, "times") != 0 && strcmp(name, "did") != 0)
 		return -1;
@@ -161,6 +170,7 @@ find_window(void *arg, const char *name, const char *const *arguments, const cha
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("stage rules hold more than %d different rule functions", CRM_MAX_WINDOWS),
 				 errhint("Ask for the same kinds and intervals in several rules.")));
+	old = MemoryContextSwitchTo(maker->context);
 	if (build->windows == NULL)
 		build->windows = palloc0_array(CrmWindow, CRM_MAX_WINDOWS);
 	window = &build->windows[build->nwindows];
@@ -178,25 +188,8 @@ find_window(void *arg, const char *name, const char *const *arguments, const cha
 	if (within != NULL)
 		window->within = DirectFunctionCall3(interval_in, CStringGetDatum(within),
 											 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
-	return CRM_FIRST_WINDOW + build->nwindows++;
-}
-
-/* find_window() is called where the text is read, in memory that is thrown away */
-typedef struct WindowMaker
-{
-	CrmDefinitions *build;
-	MemoryContext context;
-} WindowMaker;
-
-static int
-make_window(void *arg, const char *name, const char *const *arguments, const char *label)
-{
-	WindowMaker *maker = arg;
-	MemoryContext old = MemoryContextSwitchTo(maker->context);
-	int position = find_window(maker->build, name, arguments, label);
-
 	MemoryContextSwitchTo(old);
-	return position;
+	return CRM_FIRST_WINDOW + build->nwindows++;
 }
 
 /* The columns of crm.contact that are its users', where a change is a fact. */
@@ -236,7 +229,7 @@ compile_stage_rule(CrmDefinitions *build, const char *text)
 	WindowMaker maker = { build, CurrentMemoryContext };
 	CrmVariable *variables = palloc_array(CrmVariable, lengthof(stage_variables) + build->nfields);
 	CrmScope scope = { "the rule of a stage", lengthof(stage_variables) + build->nfields, variables,
-					   make_window, &maker };
+					   find_window, &maker };
 
 	memcpy(variables, stage_variables, sizeof(stage_variables));
 	for (int i = 0; i < build->nfields; i++)

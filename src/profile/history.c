@@ -113,15 +113,7 @@ crm_fact_detail(CrmFact *fact, CrmFactColumn column, uint64 row, int result_colu
 	bool isnull;
 	Datum value = crm_result(row, result_column, &isnull);
 
-	if (fact->values == NULL)
-	{
-		fact->values = palloc0_array(Datum, CRM_FACT_COLUMNS);
-		fact->nulls = palloc_array(bool, CRM_FACT_COLUMNS);
-		memset(fact->nulls, true, sizeof(bool) * CRM_FACT_COLUMNS);
-	}
-	fact->nulls[column] = isnull;
-	if (!isnull)
-		fact->values[column] = by_value ? value : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+	crm_fact_set(fact, column, value, isnull, by_value);
 }
 
 static void

@@ -79,6 +79,10 @@ typedef struct CrmFact
 	CrmFieldChange *change; /* field changes; NULL where no stage rule reads the field */
 } CrmFact;
 
+/* Gives rules a value of a fact, copied: beside what a walk needs, where rules read such. */
+extern void crm_fact_set(CrmFact *fact, CrmFactColumn column, Datum value, bool isnull,
+						 bool by_value);
+
 /*
  * Under what a scan counts once, beside its contact: columns scope, scope_id and
  * window_start, for scans s (qr_code_id, occurred_at) and CRM_SCAN_CODE after them.

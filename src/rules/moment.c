@@ -13,8 +13,8 @@
 #include "executor/executor.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
-#include "utils/builtins.h"
 #include "utils/date.h"
+#include "utils/datetime.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
@@ -173,18 +173,20 @@ crm_expression_time(const CrmExpression *expression)
 TimestampTz
 crm_next_midnight(TimestampTz after)
 {
-	Datum zone = CStringGetTextDatum(crm_guc_time_zone);
-	Timestamp local = DatumGetTimestamp(
-		DirectFunctionCall2(timestamptz_zone, zone, TimestampTzGetDatum(after)));
-	Timestamp day = local - ((local % USECS_PER_DAY) + USECS_PER_DAY) % USECS_PER_DAY;
+	DateADT day = crm_rule_today(after);
 	TimestampTz midnight;
 
-	/* a midnight that is skipped is the first moment after it */
+	/* one that is skipped when clocks change is the moment after it */
 	do
 	{
-		day += USECS_PER_DAY;
-		midnight = DatumGetTimestampTz(
-			DirectFunctionCall2(timestamp_zone, zone, TimestampGetDatum(day)));
+		struct pg_tm local = { 0 };
+		int offset;
+
+		day++;
+		j2date(day + POSTGRES_EPOCH_JDATE, &local.tm_year, &local.tm_mon, &local.tm_mday);
+		offset = DetermineTimeZoneOffset(&local, crm_guc_zone);
+		if (tm2timestamp(&local, 0, &offset, &midnight) != 0)
+			return DT_NOEND;
 	} while (midnight <= after);
 	return midnight;
 }

@@ -4,7 +4,7 @@
 # Called by test/lib/inside.sh with $RUN, $PG_CONFIG and $TEMP_CONFIG; runs a cluster of its own,
 # since what it measures depends on the settings. See README.md.
 #
-# QUICK=1 fewer runs; LONG=1 also up to 5 million orders; ONLY='bulk copy small one tps memory rules segments scans' a part.
+# QUICK=1 fewer runs; LONG=1 also up to 5 million orders; ONLY='bulk copy small one seven tps memory rules segments scans' a part.
 # SERVER=1 takes the running server of PGHOST, PGPORT and PGUSER, on this machine, with pg_crm installed and no databases
 # but the bench's, and leaves them there, so that the next run need not make them again; FRESH=1 makes them anew.
 set -euo pipefail
@@ -16,7 +16,7 @@ if [ -n "$SERVER" ]; then
 fi
 . "$here/../lib/cluster.sh"
 QUICK=${QUICK:-} LONG=${LONG:-}
-ONLY=${ONLY:-bulk copy small one tps memory rules segments scans${LONG:+ growth}}
+ONLY=${ONLY:-bulk copy small one seven tps memory rules segments scans${LONG:+ growth}}
 [ -n "$QUICK" ] && RUNS=${RUNS:-1} || RUNS=${RUNS:-3}
 CONTACTS=100000 ORDERS=500000
 dir=$RUN/benchmark
@@ -314,6 +314,29 @@ memory() {
     MEMORY_N=$((n * 10000))
 }
 
+# What a rule costs in the insert path: single orders with the rules that ship, and with seven more, all asked and none true.
+seven() {
+    local turn v n=4000 turns=$([ -n "$QUICK" ] && echo 7 || echo 15) a b c
+    sql postgres -c 'DROP DATABASE IF EXISTS pg_crm_7' -c 'CREATE DATABASE pg_crm_7 TEMPLATE pg_crm_1' -c CHECKPOINT
+    sql pg_crm_7 >/dev/null <<'SQL'
+SELECT crm.define_stage_rule(jsonb_build_object('stage', 'asked_' || n, 'position', n, 'rule', rule))
+  FROM unnest(ARRAY['orders > 100000 OR spend < 0', 'last_order_at < ''2000-01-01''', 'scans >= 100 AND followed_at IS NOT NULL',
+       'first_order_at > last_order_at', 'CASE WHEN orders > 50000 THEN raw_scans > 3 ELSE false END',
+       'mobile IS NOT NULL AND spend BETWEEN 1000000 AND 2000000', 'orders IN (777777, 888888, 999999)']) WITH ORDINALITY AS r(rule, n);
+VACUUM ANALYZE crm.profile_counter;
+SQL
+    for ((turn = 0; turn <= turns; turn++)); do      # the first one warms up
+        for v in $(order_of $turn pg_crm_1 pg_crm_7); do
+            say "seven more rules: turn $turn of $turns, $v"
+            IFS='|' read -r a b c < <(sql $v -c "CALL bench.one_by_one('R$turn-', 2, 2, $CONTACTS, false, $n, '2022-01-01'::timestamptz + $turn * interval '1 day')")
+            [ $turn -gt 0 ] || continue
+            note seven $v "$a"
+            [ -z "$c" ] || note seven_cpu $v "$c"
+        done
+    done
+    sql postgres -c 'DROP DATABASE pg_crm_7'
+}
+
 # A million contacts, a third of them with an order: pg_crm_r.
 million() {
     local million=1000000
@@ -607,6 +630,11 @@ report() {
         rule_one("rule_holds() of 1 million, us", "rule_one_again", 15)
         rule_one("  pages new to the session", "rule_one_first", 0)
         rule_one("rule_holds() of 1000, us", "rule_one_few", 15)
+        if (median("seven_cpu", "pg_crm_7") != "") {
+            x = (median("seven_cpu", "pg_crm_7") - median("seven_cpu", "pg_crm_1")) / 7
+            printf "one row, us of processor time: rules that ship %s, seven more %s\n", cell("seven_cpu", "pg_crm_1", "%.1f"), cell("seven_cpu", "pg_crm_7", "%.1f")
+            printf "  a rule over the profile, us       %.2f   <= 3   %s\n", x, x <= 3 ? "ok" : "MISS"
+        }
         row("500 000 scans, 9 of 10 repeats, s", "scans", "%.2f")
         row("  counted only, PK only, s", "scans_alone", "%.2f")
         if (median("scans_alone", "hand") != "") printf "  and ON CONFLICT by hand, s         %s\n", cell("scans_alone", "hand", "%.2f")
@@ -665,9 +693,10 @@ sql postgres -c 'DROP DATABASE now' -c CHECKPOINT
 ! has small || on_empty small_1000 0.002 "CALL bench.in_statements(0, $ORDERS, 1000)" bare pg_crm $rivals
 small=$([ -n "$QUICK" ] && echo 200000 || echo $ORDERS)
 ! has small || on_empty small_10 "$(awk -v n=$small 'BEGIN { print 1000 / n }')" "CALL bench.in_statements(0, $small, 10)" bare pg_crm $rivals
-if has small || has one || has tps || has memory; then make_history; fi
+if has small || has one || has seven || has tps || has memory; then make_history; fi
 ! has small || small_steady
 ! has one || one_row
+! has seven || seven
 ! has tps || tps
 ! has memory || memory
 ! has growth || growth

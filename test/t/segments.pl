@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $seed  = defined $ENV{CRM_SEED} ? $ENV{CRM_SEED} : int(rand(1_000_000));
-my $steps = $ENV{CRM_STEPS} || 300;
+my $steps = $ENV{CRM_STEPS} || 150;
 srand($seed);
 diag("CRM_SEED=$seed CRM_STEPS=$steps");
 
