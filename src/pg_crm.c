@@ -9,6 +9,7 @@
 #include "base/guc.h"
 #include "base/install.h"
 #include "base/table.h"
+#include "facts/scans.h"
 #include "profile/profile.h"
 #include "profile/segment.h"
 #include "types/mobile.h"
@@ -25,6 +26,7 @@ _PG_init(void)
 	crm_install_init();
 	crm_mobile_init();
 	crm_definition_init();
+	crm_scan_limit_init();
 	crm_segment_init();
 	MarkGUCPrefixReserved("pg_crm");
 }

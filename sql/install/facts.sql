@@ -145,7 +145,7 @@ COMMENT ON COLUMN crm.scan.recorded_at IS 'When the database learnt of it.';
 
 CREATE TABLE IF NOT EXISTS crm.first_scan (
 	contact_id bigint NOT NULL,
-	scope text NOT NULL CHECK (scope IN ('code', 'campaign', 'store')),
+	scope text NOT NULL,
 	scope_id text NOT NULL,
 	window_start timestamptz NOT NULL,
 	scan_id bigint NOT NULL,

@@ -17,6 +17,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "rewrite/prs2lock.h"
 #include "storage/bufmgr.h"
@@ -52,8 +53,11 @@ typedef struct KnownShape
 	const char *const *columns; /* the caller's list tells shapes apart */
 	Oid relid;
 	bool for_update;
-	bool direct; /* may be written without the executor */
+	bool direct;   /* may be written without the executor */
+	bool readable; /* may be read without it */
 	Oid primary_key;
+	int nkeys;
+	int keys[INDEX_MAX_KEYS];
 	int nindexes;
 	Oid indexes[CRM_MAX_INDEXES];
 	AttrNumber attno[CRM_MAX_COLUMNS];
@@ -241,9 +245,38 @@ has_unknown_columns(Relation rel, const KnownShape *shape, int ncolumns)
 	return false;
 }
 
+/* The operator by which a row is found; 0 for types that no key of ours has. */
+static RegProcedure
+equality_of(Oid type)
+{
+	return type == INT8OID       ? F_INT8EQ
+		: type == TEXTOID        ? F_TEXTEQ
+		: type == TIMESTAMPTZOID ? F_TIMESTAMPTZ_EQ
+								 : InvalidOid;
+}
+
+/* Finds the columns of the primary key among those that were named. */
+static void
+know_keys(Relation index, KnownShape *shape, int ncolumns)
+{
+	int nkeys = IndexRelationGetNumberOfKeyAttributes(index);
+
+	for (int key = 0; key < nkeys; key++)
+	{
+		int place = 0;
+
+		while (place < ncolumns && shape->attno[place] != index->rd_index->indkey.values[key])
+			place++;
+		if (place == ncolumns || !RegProcedureIsValid(equality_of(index->rd_opcintype[key])))
+			return;
+		shape->keys[key] = place;
+	}
+	shape->nkeys = nkeys;
+}
+
 /* Lists the indexes; false if one of them needs the executor. */
 static bool
-know_indexes(Relation rel, KnownShape *shape)
+know_indexes(Relation rel, KnownShape *shape, int ncolumns)
 {
 	List *indexes = RelationGetIndexList(rel);
 	ListCell *cell;
@@ -259,6 +292,8 @@ know_indexes(Relation rel, KnownShape *shape)
 			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
 		if (plain)
 			shape->indexes[shape->nindexes++] = lfirst_oid(cell);
+		if (lfirst_oid(cell) == shape->primary_key)
+			know_keys(index, shape, ncolumns);
 		index_close(index, AccessShareLock);
 	}
 	list_free(indexes);
@@ -306,14 +341,37 @@ know_shape(Relation rel, const char *const *columns, int ncolumns, bool for_upda
 			return &known_shapes[i];
 
 	crm_attributes(rel, columns, ncolumns, shape.attno);
-	shape.direct = is_plain(rel, for_update) && know_indexes(rel, &shape) &&
+	shape.direct = know_indexes(rel, &shape, ncolumns) && is_plain(rel, for_update) &&
 		(for_update || !has_unknown_columns(rel, &shape, ncolumns));
+	shape.readable = rel->rd_rel->relkind == RELKIND_RELATION && !rel->rd_rel->relrowsecurity &&
+		!rel->rd_rel->relhassubclass && rel->rd_rules == NULL && shape.nkeys == 1 &&
+		shape.keys[0] == 0;
 	for (int i = 0; i < ncolumns; i++)
+	{
 		shape.direct = shape.direct && shape.attno[i] > 0;
+		shape.readable = shape.readable && shape.attno[i] > 0;
+	}
 	if (nknown_shapes == lengthof(known_shapes))
 		nknown_shapes = 0;
 	known_shapes[nknown_shapes] = shape;
 	return &known_shapes[nknown_shapes++];
+}
+
+static CrmTarget *
+make_target(Relation rel, const KnownShape *shape, int ncolumns)
+{
+	CrmTarget *target = palloc0(sizeof(CrmTarget));
+
+	Assert(ncolumns <= CRM_MAX_COLUMNS);
+	target->rel = rel;
+	target->ncolumns = ncolumns;
+	target->primary_key = shape->primary_key;
+	target->nkeys = shape->nkeys;
+	memcpy(target->keys, shape->keys, sizeof(target->keys));
+	target->nindexes = shape->nindexes;
+	memcpy(target->index_oids, shape->indexes, sizeof(target->index_oids));
+	memcpy(target->attno, shape->attno, sizeof(target->attno));
+	return target;
 }
 
 CrmTarget *
@@ -323,25 +381,30 @@ crm_target_open(const char *table, const char *const *columns, int ncolumns, boo
 	const KnownShape *shape = know_shape(rel, columns, ncolumns, for_update);
 	CrmTarget *target;
 
-	Assert(ncolumns <= CRM_MAX_COLUMNS);
 	if (!shape->direct)
 	{
 		table_close(rel, NoLock);
 		return NULL;
 	}
-	target = palloc0(sizeof(CrmTarget));
-	target->rel = rel;
-	target->ncolumns = ncolumns;
-	target->primary_key = shape->primary_key;
-	target->nindexes = shape->nindexes;
-	memcpy(target->index_oids, shape->indexes, sizeof(target->index_oids));
-	memcpy(target->attno, shape->attno, sizeof(target->attno));
+	target = make_target(rel, shape, ncolumns);
 	if (for_update)
 	{
 		target->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
 		target->found = table_slot_create(rel, NULL);
 	}
 	return target;
+}
+
+CrmTarget *
+crm_target_open_to_read(const char *table, const char *const *columns, int ncolumns)
+{
+	Relation rel = table_open(crm_table_oid(table), AccessShareLock);
+	const KnownShape *shape = know_shape(rel, columns, ncolumns, false);
+
+	if (shape->readable)
+		return make_target(rel, shape, ncolumns);
+	table_close(rel, NoLock);
+	return NULL;
 }
 
 /*
@@ -410,17 +473,12 @@ crm_target_close(CrmTarget *target)
 }
 
 static void
-rescan(CrmTarget *target, int64 key)
+open_scan(CrmTarget *target, int nkeys)
 {
-	ScanKeyData scan_key;
-
-	ScanKeyInit(&scan_key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(key));
-	if (target->scan == NULL)
-	{
-		target->index = index_open(target->primary_key, AccessShareLock);
-		target->scan = crm_index_beginscan(target->rel, target->index, GetActiveSnapshot(), 1);
-	}
-	index_rescan(target->scan, &scan_key, 1, NULL, 0);
+	if (target->found == NULL)
+		target->found = table_slot_create(target->rel, NULL);
+	target->index = index_open(target->primary_key, AccessShareLock);
+	target->scan = crm_index_beginscan(target->rel, target->index, GetActiveSnapshot(), nkeys);
 }
 
 /*
@@ -463,12 +521,12 @@ fetch_heap_row(CrmTarget *target, ItemPointer tid, bool *all_dead)
 	return found;
 }
 
-bool
-crm_target_find(CrmTarget *target, int64 key)
+/* The next row of a scan. */
+static bool
+fetch_next(CrmTarget *target)
 {
 	ItemPointer tid;
 
-	rescan(target, key);
 	if (target->rel->rd_tableam != GetHeapamTableAmRoutine() || !TTS_IS_BUFFERTUPLE(target->found))
 		return index_getnext_slot(target->scan, ForwardScanDirection, target->found);
 
@@ -484,6 +542,35 @@ crm_target_find(CrmTarget *target, int64 key)
 			target->scan->kill_prior_tuple = all_dead;
 	}
 	return false;
+}
+
+bool
+crm_target_find(CrmTarget *target, int64 key)
+{
+	ScanKeyData scan_key;
+
+	if (target->scan == NULL)
+		open_scan(target, 1);
+	ScanKeyInit(&scan_key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(key));
+	index_rescan(target->scan, &scan_key, 1, NULL, 0);
+	return fetch_next(target);
+}
+
+bool
+crm_target_find_row(CrmTarget *target, const Datum *values)
+{
+	ScanKeyData scan_keys[INDEX_MAX_KEYS];
+
+	Assert(target->nkeys > 0);
+	if (target->scan == NULL)
+		open_scan(target, target->nkeys);
+	for (int key = 0; key < target->nkeys; key++)
+		ScanKeyEntryInitialize(&scan_keys[key], 0, key + 1, BTEqualStrategyNumber, InvalidOid,
+							   target->index->rd_indcollation[key],
+							   equality_of(target->index->rd_opcintype[key]),
+							   values[target->keys[key]]);
+	index_rescan(target->scan, scan_keys, target->nkeys, NULL, 0);
+	return fetch_next(target);
 }
 
 TM_Result

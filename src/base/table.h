@@ -48,7 +48,9 @@ typedef struct CrmTarget
 	int ncolumns;
 	AttrNumber attno[CRM_MAX_COLUMNS]; /* of the columns named at opening */
 
-	/* finding rows by the first column of the primary key */
+	/* finding rows by the first column of the primary key, or by all of them */
+	int nkeys;
+	int keys[INDEX_MAX_KEYS]; /* their places among the columns named at opening */
 	Relation index;
 	IndexScanDesc scan;
 	TupleTableSlot *found; /* the row that was found */
@@ -81,13 +83,26 @@ typedef struct CrmTarget
  */
 extern CrmTarget *crm_target_open(const char *table, const char *const *columns, int ncolumns,
 								  bool for_update);
+/*
+ * The same for finding rows only, by a key of one column. NULL where row
+ * security or another key asks for the executor.
+ */
+extern CrmTarget *crm_target_open_to_read(const char *table, const char *const *columns,
+										  int ncolumns);
 extern void crm_target_close(CrmTarget *target);
 
 /*
- * For update: finds the row with this key, as the active snapshot shows it.
+ * Finds the row with this key, as the active snapshot shows it.
  * The snapshot stays pushed until the last call.
  */
 extern bool crm_target_find(CrmTarget *target, int64 key);
+
+/*
+ * The same by the whole primary key, out of values for the columns named at
+ * opening; of a target opened for insert, too. It has a key of nkeys columns
+ * only where all of them are named, and of types that are compared here.
+ */
+extern bool crm_target_find_row(CrmTarget *target, const Datum *values);
 
 /* Locks the newest version of the row found and puts it in its place. */
 extern TM_Result crm_target_lock(CrmTarget *target);

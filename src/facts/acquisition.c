@@ -7,7 +7,10 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/db.h"
 #include "facts/scans.h"
 
@@ -81,6 +84,42 @@ static CrmPlan swap[] = {
 	  2,
 	  { INT8OID, INT8OID } },
 };
+
+static const char *const acquisition_columns[] = { "contact_id",   "source",     "source_id",
+												   "qr_code_id",   "campaign",   "store_id",
+												   "associate_id", "account_id", "occurred_at",
+												   "recorded_at" };
+
+CrmTarget *
+crm_acquisition_open(void)
+{
+	return crm_target_open("acquisition", acquisition_columns, lengthof(acquisition_columns),
+						   false);
+}
+
+void
+crm_acquisition_add(CrmTarget *target, const CrmFact *scan, const CrmScanCode *code)
+{
+	Datum values[lengthof(acquisition_columns)] = {
+		Int64GetDatum(scan->contact_id),
+		PointerGetDatum(cstring_to_text("scan")),
+		Int64GetDatum(scan->id),
+		Int64GetDatum(code->qr_code_id),
+		code->campaign,
+		Int64GetDatum(code->store_id),
+		Int64GetDatum(code->associate_id),
+		Int64GetDatum(code->account_id),
+		TimestampTzGetDatum(scan->occurred_at),
+		TimestampTzGetDatum(crm_now()),
+	};
+	bool nulls[lengthof(acquisition_columns)] = {
+		[4] = code->campaign == (Datum) 0,
+		[5] = !code->has_store,
+		[6] = !code->has_associate,
+	};
+
+	crm_target_insert(target, values, nulls);
+}
 
 void
 crm_acquisition_by_scans(const Datum *scans)

@@ -1,13 +1,11 @@
 /*
  * count.c
  *		Which scans count: of a contact, in a code's scope and window, the
- *		earliest (crm.first_scan).
+ *		earliest (crm.first_scan). Set-based, for what mark.c leaves.
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "utils/snapmgr.h"
 
 #include "base/db.h"
 #include "facts/facts.h"
@@ -29,12 +27,6 @@ static CrmPlan count_scans = {
 	4,
 	{ INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID }
 };
-static CrmPlan find_unknown_code = {
-	"SELECT s.qr_code_id FROM unnest($1) AS s(qr_code_id)"
-	" WHERE NOT EXISTS (SELECT FROM crm.qr_code q WHERE q.qr_code_id = s.qr_code_id) LIMIT 1",
-	1,
-	{ INT8ARRAYOID }
-};
 static CrmPlan forget_counts = { "DELETE FROM crm.first_scan f WHERE f.contact_id = ANY ($1)",
 								 1,
 								 { INT8ARRAYOID } };
@@ -49,57 +41,9 @@ static CrmPlan count_again = {
 	{ INT8ARRAYOID }
 };
 
-/* What tells versions of the codes apart, as a snapshot shows them. */
-static char *
-versions_of(Datum codes, Snapshot snapshot)
-{
-	Oid type = INT8ARRAYOID;
-	SPIPlanPtr plan = SPI_prepare(
-		"SELECT string_agg(q.xmin::text || ' ' || a.xmin::text, ' ' ORDER BY q.qr_code_id)"
-		" FROM crm.qr_code q JOIN crm.account a ON a.account_id = q.account_id"
-		" WHERE q.qr_code_id = ANY ($1)",
-		1, &type);
-	char *versions;
-	int code;
-
-	if (plan == NULL)
-		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-	code = SPI_execute_snapshot(plan, &codes, NULL, snapshot, InvalidSnapshot, false, false, 1);
-	if (code < 0)
-		elog(ERROR, "SPI_execute_snapshot failed: %s", SPI_result_code_string(code));
-	versions = crm_result_text(0, 1);
-	SPI_freeplan(plan);
-	return versions == NULL ? "" : versions;
-}
-
-/*
- * A transaction that reads by an older snapshot would count by codes as they
- * no longer are; then it must be tried again. Nobody changes them from here on,
- * as that waits for whoever is recording.
- */
-static void
-check_codes_current(Datum codes)
-{
-	if (strcmp(versions_of(codes, GetTransactionSnapshot()),
-			   versions_of(codes, GetLatestSnapshot())) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not serialize access to QR codes due to concurrent change"),
-				 errhint("Repeat the transaction.")));
-}
-
 void
 crm_scan_count_new(const Datum *scans)
 {
-	const Datum *codes = &scans[2];
-
-	if (IsolationUsesXactSnapshot())
-		check_codes_current(codes[0]);
-	if (crm_run(&find_unknown_code, codes, NULL) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("QR code %lld does not exist", (long long) crm_result_int64(0, 1)),
-				 errhint("Define the code with crm.define_qr_code() first.")));
 	crm_run(&count_scans, scans, NULL);
 }
 

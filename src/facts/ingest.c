@@ -38,8 +38,8 @@ typedef struct Batch
 	int64 size;
 	CrmFact *facts;
 	bool has_refunds;
-	bool details; /* rules read more of facts than a walk needs */
-	CrmColumn scans[CRM_SCAN_COLUMNS];
+	bool details;        /* rules read more of facts than a walk needs */
+	CrmScanCodes *codes; /* NULL: no scans */
 	CrmColumn follows[CRM_FOLLOW_COLUMNS];
 } Batch;
 
@@ -314,20 +314,19 @@ read_scans(Batch *batch)
 	AttrNumber occurred_at = attno[3];
 	bool isnull;
 
-	for (int i = 0; i < CRM_SCAN_COLUMNS; i++)
-		crm_column_init(&batch->scans[i], i == 3 ? TIMESTAMPTZOID : INT8OID);
+	batch->codes = crm_scan_codes_create();
 	while (crm_rows_next(&batch->rows))
 	{
 		CrmFact *fact = add_fact(batch);
 
+		slot_getallattrs(batch->rows.slot);
 		fact->type = CRM_FACT_SCAN;
 		fact->contact_id = DatumGetInt64(crm_rows_value(&batch->rows, contact_id, &isnull));
 		fact->id = DatumGetInt64(crm_rows_value(&batch->rows, id, &isnull));
 		fact->occurred_at = time_of(batch, occurred_at);
-		crm_column_add(&batch->scans[0], Int64GetDatum(fact->contact_id), false);
-		crm_column_add(&batch->scans[1], Int64GetDatum(fact->id), false);
-		crm_column_add(&batch->scans[2], crm_rows_value(&batch->rows, qr_code_id, &isnull), false);
-		crm_column_add(&batch->scans[3], TimestampTzGetDatum(fact->occurred_at), false);
+		fact->code = crm_scan_codes_place(batch->codes,
+										  DatumGetInt64(
+											  crm_rows_value(&batch->rows, qr_code_id, &isnull)));
 	}
 }
 
@@ -416,24 +415,16 @@ check_refunds(const Batch *batch)
 	crm_disconnect(&acting);
 }
 
+/* Marks scans that come too fast. */
 static void
-arrays_of(CrmColumn *columns, int ncolumns, Datum *arrays)
-{
-	for (int i = 0; i < ncolumns; i++)
-		arrays[i] = crm_column_array(&columns[i]);
-}
-
-static void
-take_scans(Batch *batch)
+take_scans(const Batch *batch)
 {
 	CrmActing acting;
 	Datum arrays[CRM_SCAN_COLUMNS];
 
 	crm_connect(&acting);
-	arrays_of(batch->scans, CRM_SCAN_COLUMNS, arrays);
-	crm_scan_count_new(arrays);
+	crm_scan_arrays(batch->codes, batch->facts, batch->n, NULL, 0, arrays);
 	crm_scan_flag_new(arrays);
-	crm_acquisition_by_scans(arrays);
 	crm_disconnect(&acting);
 }
 
@@ -444,7 +435,8 @@ take_follows(Batch *batch)
 	Datum arrays[CRM_FOLLOW_COLUMNS];
 
 	crm_connect(&acting);
-	arrays_of(batch->follows, CRM_FOLLOW_COLUMNS, arrays);
+	for (int i = 0; i < CRM_FOLLOW_COLUMNS; i++)
+		arrays[i] = crm_column_array(&batch->follows[i]);
 	crm_acquisition_by_follows(arrays);
 	crm_disconnect(&acting);
 }
@@ -485,23 +477,29 @@ crm_ingest(PG_FUNCTION_ARGS)
 
 	if (batch.n > 0)
 	{
+		CrmScanCounting *counting = NULL;
+
 		crm_facts_sort(batch.facts, batch.n);
 		if (crm_definitions()->contact_first)
 			lock_contacts_first(&batch);
-		if (batch.has_refunds || batch.facts[0].type == CRM_FACT_SCAN)
+		if (batch.codes != NULL)
+		{
+			crm_scan_codes_load(batch.codes);
+			counting = crm_scan_counting(batch.codes, batch.facts, batch.n);
+		}
+		if (batch.has_refunds)
 		{
 			int ncontacts;
 			int64 *contacts = contacts_of(&batch, &ncontacts);
 
 			crm_profile_lock(contacts, ncontacts);
-			if (batch.has_refunds)
-				check_refunds(&batch);
-			else
-				take_scans(&batch);
+			check_refunds(&batch);
 		}
-		crm_profile_settle(batch.facts, batch.n);
-		crm_loyalty_settle(batch.facts, batch.n);
+		crm_profile_settle(batch.facts, batch.n, counting);
 		/* their contacts are locked by now */
+		if (batch.codes != NULL && crm_scan_limits_exist())
+			take_scans(&batch);
+		crm_loyalty_settle(batch.facts, batch.n);
 		if (batch.follows[0].n > 0)
 			take_follows(&batch);
 		crm_segments_settle_facts(batch.facts, batch.n);

@@ -14,9 +14,12 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/inval.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/db.h"
+#include "base/table.h"
 #include "facts/scans.h"
 
 /* columns of limits */
@@ -164,6 +167,50 @@ lock_subjects(CrmPlan *plan, Datum codes, uint16 kind)
 		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, (uint32) crm_result_int64(row, 1), kind);
 		(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	}
+}
+
+/* Known until the table changes: most brands have no limit, and all record scans. */
+static bool known_to_be_none = false;
+static Oid limit_table = InvalidOid;
+
+static void
+forget_limits(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == limit_table)
+		known_to_be_none = false;
+}
+
+void
+crm_scan_limit_init(void)
+{
+	CacheRegisterRelcacheCallback(forget_limits, (Datum) 0);
+}
+
+void
+crm_scan_limits_forget(void)
+{
+	CacheInvalidateRelcacheByRelid(crm_table_oid("scan_limit"));
+}
+
+bool
+crm_scan_limits_exist(void)
+{
+	static CrmPlan find_limit = { "SELECT FROM crm.scan_limit LIMIT 1", 0 };
+	CrmActing acting;
+
+	if (known_to_be_none)
+		return false;
+	limit_table = crm_table_oid("scan_limit");
+	crm_connect(&acting);
+	/* as committed now: what is known outlives the snapshot of the transaction */
+	PushActiveSnapshot(GetLatestSnapshot());
+	/* an invalidation while reading must not be lost */
+	known_to_be_none = true;
+	if (crm_read(&find_limit, NULL, NULL) > 0)
+		known_to_be_none = false;
+	PopActiveSnapshot();
+	crm_disconnect(&acting);
+	return !known_to_be_none;
 }
 
 typedef struct ScanLimit

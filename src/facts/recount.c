@@ -189,6 +189,7 @@ crm_scan_limits_changed(PG_FUNCTION_ARGS)
 	crm_require_table(trigger->tg_relation, "scan_limit");
 	crm_connect(&acting);
 	stop_recording();
+	crm_scan_limits_forget();
 	recount_found(crm_run(&find_all_contacts, NULL, NULL), false);
 	crm_disconnect(&acting);
 	return PointerGetDatum(NULL);

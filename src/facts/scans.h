@@ -1,8 +1,7 @@
 /*
  * scans.h
- *		Which scans count, which are marked, and by what a contact was won. Batches
- *		are arrays for unnest(); their contacts are locked. As the owner, with SPI
- *		open.
+ *		Which scans count, which are marked, and by what a contact was won. As the
+ *		owner.
  */
 #ifndef CRM_SCANS_H
 #define CRM_SCANS_H
@@ -10,13 +9,65 @@
 #include "postgres.h"
 
 #include "base/db.h"
+#include "base/table.h"
+#include "facts/window.h"
+#include "profile/profile.h"
 
-/* contact_id, scan_id, qr_code_id, occurred_at */
+/* code.c: a code as scans are counted by it */
+typedef struct CrmScanCode
+{
+	int64 qr_code_id;
+	int subject; /* the same for codes of the same scope */
+	Datum scope;
+	Datum scope_id;
+	CrmScanWindows windows;
+	/* what a contact won by it is stamped with */
+	int64 account_id;
+	bool has_store;
+	int64 store_id;
+	bool has_associate;
+	int64 associate_id;
+	Datum campaign; /* 0: none */
+} CrmScanCode;
+
+/* code.c: the codes of a batch; facts know them by their places */
+typedef struct CrmScanCodes
+{
+	MemoryContext context;
+	int n;
+	int size;
+	CrmScanCode *codes;
+	struct code_places_hash *places;
+} CrmScanCodes;
+
+extern CrmScanCodes *crm_scan_codes_create(void);
+/* The place of a code, known or new. */
+extern int crm_scan_codes_place(CrmScanCodes *codes, int64 qr_code_id);
+/* Reads what is to be known of them; raises 23503 for one that does not exist. */
+extern void crm_scan_codes_load(CrmScanCodes *codes);
+
+/* Batches for statements are arrays for unnest(): contact_id, scan_id, qr_code_id, occurred_at. */
 #define CRM_SCAN_COLUMNS 4
 
-/* count.c: raises 23503 for a code that does not exist */
+/* code.c: of those scans whose contacts are among these, ascending; of all where they are NULL */
+extern void crm_scan_arrays(const CrmScanCodes *codes, const CrmFact *facts, int64 nfacts,
+							const int64 *contacts, int ncontacts, Datum *arrays);
+
+/* mark.c: which of a sorted batch of scans count, for the profile room to ask */
+extern CrmScanCounting *crm_scan_counting(const CrmScanCodes *codes, const CrmFact *facts,
+										  int64 nfacts);
+
+/*
+ * The rest is set-based, with SPI open; contacts are locked.
+ */
+
+/* count.c: of scans whose codes exist */
 extern void crm_scan_count_new(const Datum *scans);
 
+/* limit.c: is there any? Whoever defines one waits for those that are recording. */
+extern bool crm_scan_limits_exist(void);
+extern void crm_scan_limits_forget(void);
+extern void crm_scan_limit_init(void);
 /* limit.c: marks what is over a limit since these scans are there */
 extern void crm_scan_flag_new(const Datum *scans);
 /*
@@ -30,6 +81,9 @@ extern void crm_scan_flag_again(const int64 *contacts, int ncontacts);
 /* contact_id, event_id, account_id, occurred_at, scene */
 #define CRM_FOLLOW_COLUMNS 5
 
+/* acquisition.c: rows written directly; NULL where that would not do */
+extern CrmTarget *crm_acquisition_open(void);
+extern void crm_acquisition_add(CrmTarget *target, const CrmFact *scan, const CrmScanCode *code);
 /* acquisition.c: nothing for contacts that have a source */
 extern void crm_acquisition_by_scans(const Datum *scans);
 extern void crm_acquisition_by_follows(const Datum *follows);

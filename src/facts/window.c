@@ -16,24 +16,16 @@
 
 #include "common/int.h"
 #include "fmgr.h"
-#include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/timestamp.h"
 
 #include "base/guc.h"
+#include "facts/window.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_scan_window_start);
 
 #define START_OF_1970 ((int64) (UNIX_EPOCH_JDATE - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY)
-
-typedef struct Windows
-{
-	pg_tz *zone;
-	Timestamp begin; /* bound 0, in local time */
-	int64 months;    /* length of a window, or */
-	int64 length;    /* in microseconds of local time */
-} Windows;
 
 static bool
 to_local(TimestampTz at, pg_tz *zone, Timestamp *local)
@@ -86,7 +78,7 @@ add_months(Timestamp local, int64 months, Timestamp *result)
 
 /* A bound; infinite where it is beyond what a timestamp can hold. */
 static TimestampTz
-bound(const Windows *windows, int64 n)
+bound(const CrmScanWindows *windows, int64 n)
 {
 	Timestamp local;
 	int64 distance;
@@ -117,7 +109,7 @@ month_of(Timestamp local)
 
 /* The last bound that does not come after the instant. */
 static TimestampTz
-last_bound(const Windows *windows, TimestampTz at)
+last_bound(const CrmScanWindows *windows, TimestampTz at)
 {
 	Timestamp local;
 	int64 distance;
@@ -165,56 +157,77 @@ last_multiple(TimestampTz at, TimestampTz begin, int64 length)
 	return start;
 }
 
-Datum
-crm_sql_scan_window_start(PG_FUNCTION_ARGS)
+static void
+window_refused(const Interval *length, int code, const char *why, const char *hint)
 {
-	TimestampTz at;
-	Interval *length;
-	char *name;
-	Windows windows = { 0 };
-	bool from_given;
-	TimestampTz begin;
-	TimestampTz start;
+	ereport(ERROR,
+			(errcode(code),
+			 errmsg("window %s %s",
+					DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(length))),
+					why),
+			 errhint("%s", hint)));
+}
 
-	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
-	at = PG_GETARG_TIMESTAMPTZ(0);
-	if (PG_ARGISNULL(1) || TIMESTAMP_NOT_FINITE(at))
-		PG_RETURN_TIMESTAMPTZ(DT_NOBEGIN);
-	length = PG_GETARG_INTERVAL_P(1);
+void
+crm_windows_init(CrmScanWindows *windows, const Interval *length, const TimestampTz *from,
+				 const char *zone)
+{
+	memset(windows, 0, sizeof(CrmScanWindows));
+	if (length == NULL)
+		return;
 	if (length->month < 0 || length->day < 0 || length->time < 0 ||
 		(length->month == 0 && length->day == 0 && length->time == 0) ||
 		(length->month > 0 && (length->day > 0 || length->time > 0)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("window %s is not above 0, or mixes months with days",
-						DatumGetCString(DirectFunctionCall1(interval_out, PG_GETARG_DATUM(1)))),
-				 errhint("Give for example 10 minutes, 1 day, 1 week or 3 months.")));
-	name = PG_ARGISNULL(3) ? crm_guc_time_zone : text_to_cstring(PG_GETARG_TEXT_PP(3));
-	windows.zone = zone_named(name);
-
-	from_given = !PG_ARGISNULL(2) && !TIMESTAMP_NOT_FINITE(PG_GETARG_TIMESTAMPTZ(2));
-	begin = from_given ? PG_GETARG_TIMESTAMPTZ(2) : 0;
-	if (!from_given && !to_instant(START_OF_1970, windows.zone, &begin))
-		begin = START_OF_1970;
+		window_refused(length, ERRCODE_INVALID_PARAMETER_VALUE,
+					   "is not above 0, or mixes months with days",
+					   "Give for example 10 minutes, 1 day, 1 week or 3 months.");
+	windows->zone = zone_named(zone == NULL ? crm_guc_time_zone : zone);
+	if (from != NULL && TIMESTAMP_NOT_FINITE(*from))
+		from = NULL;
+	if (from != NULL)
+		windows->origin = *from;
+	else if (!to_instant(START_OF_1970, windows->zone, &windows->origin))
+		windows->origin = START_OF_1970;
 
 	if (length->month == 0 && length->day == 0)
-		start = last_multiple(at, begin, length->time);
-	else
 	{
-		windows.months = length->month;
-		if (pg_mul_s64_overflow(length->day, USECS_PER_DAY, &windows.length) ||
-			pg_add_s64_overflow(windows.length, length->time, &windows.length))
-			ereport(ERROR,
-					(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-					 errmsg("window %s is too long",
-							DatumGetCString(DirectFunctionCall1(interval_out, PG_GETARG_DATUM(1)))),
-					 errhint("Leave the window out where it is for ever.")));
-		windows.begin = START_OF_1970;
-		if (from_given && !to_local(begin, windows.zone, &windows.begin))
-			start = DT_NOBEGIN;
-		else
-			start = last_bound(&windows, at);
+		windows->time = length->time;
+		return;
 	}
-	PG_RETURN_TIMESTAMPTZ(start);
+	windows->months = length->month;
+	if (pg_mul_s64_overflow(length->day, USECS_PER_DAY, &windows->length) ||
+		pg_add_s64_overflow(windows->length, length->time, &windows->length))
+		window_refused(length, ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, "is too long",
+					   "Leave the window out where it is for ever.");
+	windows->begin = START_OF_1970;
+	/* a beginning that no local time can say: one window */
+	if (from != NULL && !to_local(*from, windows->zone, &windows->begin))
+		windows->months = windows->length = 0;
+}
+
+TimestampTz
+crm_window_start(const CrmScanWindows *windows, TimestampTz at)
+{
+	if (TIMESTAMP_NOT_FINITE(at))
+		return DT_NOBEGIN;
+	if (windows->time > 0)
+		return last_multiple(at, windows->origin, windows->time);
+	if (windows->months > 0 || windows->length > 0)
+		return last_bound(windows, at);
+	return DT_NOBEGIN;
+}
+
+Datum
+crm_sql_scan_window_start(PG_FUNCTION_ARGS)
+{
+	CrmScanWindows windows;
+	TimestampTz from;
+	char *zone;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	from = PG_ARGISNULL(2) ? DT_NOBEGIN : PG_GETARG_TIMESTAMPTZ(2);
+	zone = PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3));
+	crm_windows_init(&windows, PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1), &from, zone);
+	PG_RETURN_TIMESTAMPTZ(crm_window_start(&windows, PG_GETARG_TIMESTAMPTZ(0)));
 }

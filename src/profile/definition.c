@@ -403,7 +403,7 @@ load_achievements(CrmDefinitions *build, MemoryContext context)
 
 	build->nachievements = n;
 	build->achievements = palloc0_array(CrmAchievement, Max(n, 1));
-	build->orders_continue = true;
+	build->orders_continue = build->scans_continue = true;
 	for (uint64 row = 0; row < n; row++)
 	{
 		CrmAchievement *achievement = &build->achievements[row];
@@ -422,6 +422,9 @@ load_achievements(CrmDefinitions *build, MemoryContext context)
 		achievement->revocable = DatumGetBool(crm_result(row, 6, &isnull));
 		if (achievement->kind == CRM_KIND_PURCHASE && achievement->rule != NULL)
 			build->orders_continue = false;
+		if (achievement->kind == CRM_KIND_SCAN &&
+			(achievement->rule != NULL || achievement->by_amount))
+			build->scans_continue = false;
 	}
 	MemoryContextSwitchTo(old);
 }

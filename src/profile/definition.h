@@ -161,6 +161,7 @@ typedef struct CrmDefinitions
 	bool reads_fields;    /* some is wanted */
 	int nvalues;          /* of all that rules read */
 	bool orders_continue; /* no achievement on orders needs their history */
+	bool scans_continue;  /* nor one on scans theirs */
 	int nearning_rules;
 	CrmEarningRule *earning_rules;
 	bool earning_from[CRM_EARN_SCAN + 1]; /* some rule is on facts of this source */

@@ -67,6 +67,7 @@ typedef struct CrmFact
 	bool earns;            /* events: some earning rule is on this kind, see detail */
 	bool counted;          /* scans: the one that counts; orders: not refunded in full */
 	int kind;              /* events: place in the definitions' kinds, -1 = none */
+	int code;              /* scans: place in the codes of the batch */
 	Datum amount;          /* orders and refunds: numeric */
 	const char *reference; /* orders: external_ref or NULL */
 	int64 refund_of;       /* refunds */
@@ -109,8 +110,33 @@ extern void crm_contact_lock_first(const int64 *contacts, int ncontacts);
 extern int64 crm_profile_survivor(int64 contact_id);
 CRM_NORETURN extern void crm_unknown_contact(int64 contact_id);
 
-/* Takes a sorted batch of facts, already in their tables, into the profiles. */
-extern void crm_profile_settle(CrmFact *facts, int64 nfacts);
+/*
+ * Which scans of a batch count: told by who knows the codes, when their contact
+ * is at hand.
+ */
+typedef struct CrmScanCounting CrmScanCounting;
+struct CrmScanCounting
+{
+	/*
+	 * Marks those that count of scans that all come after what is known of their
+	 * contact, whose profile is given, as the active snapshot shows it. False
+	 * where that cannot be told so; the contact is counted anew then.
+	 */
+	bool (*mark)(CrmScanCounting *counting, CrmFact *facts, int nfacts, const Datum *values,
+				 const bool *nulls);
+	/* Once the profile is updated: what mark() has found is to be written. */
+	void (*keep)(CrmScanCounting *counting);
+	/* Writes it, and says for which contacts it met rows that others wrote. */
+	int64 *(*write)(CrmScanCounting *counting, int *nconflicts);
+	/* Counts all scans of these contacts of the batch, which are locked; set-based. */
+	void (*count)(CrmScanCounting *counting, const int64 *contacts, int ncontacts);
+};
+
+/*
+ * Takes a sorted batch of facts, already in their tables, into the profiles.
+ * Counting is NULL where there are no scans.
+ */
+extern void crm_profile_settle(CrmFact *facts, int64 nfacts, CrmScanCounting *counting);
 
 /*
  * Walks all facts of the contacts (ascending, distinct) anew and mends what

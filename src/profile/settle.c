@@ -38,6 +38,7 @@ typedef struct Settling
 	CrmTarget *award;
 	CrmTarget *move;
 	CrmTarget *contact;        /* NULL: by the executor */
+	CrmScanCounting *counting; /* NULL: no scans */
 	Datum rule_text;           /* reason of the moves */
 	MemoryContext row_context; /* reset for each contact */
 
@@ -100,14 +101,29 @@ can_continue(const Settling *settling, const CrmWalk *walk, const CrmFact *facts
 		}
 		else if (definitions->nwindows > 0 || definitions->reads_fields)
 			return false;
-		else if (fact->type == CRM_FACT_PURCHASE
-					 ? !definitions->orders_continue
+		else if (fact->type == CRM_FACT_PURCHASE ? !definitions->orders_continue
+					 : fact->type == CRM_FACT_SCAN
+					 ? !definitions->scans_continue
 					 : (fact->type != CRM_FACT_EVENT || fact->kind >= 0))
 			return false;
 		else if (fact->occurred_at <= settled_at)
 			return false;
 	}
 	return true;
+}
+
+/*
+ * Marks the scans that count, if there are any. Who waited for the contact
+ * must see what others have written meanwhile, which this snapshot does not show.
+ */
+static bool
+can_mark_scans(const Settling *settling, CrmFact *facts, int nfacts, bool waited)
+{
+	CrmScanCounting *counting = settling->counting;
+
+	return counting == NULL ||
+		(!waited &&
+		 counting->mark(counting, facts, nfacts, settling->walk->values, settling->walk->nulls));
 }
 
 /* Reads the stored profile; by-reference values stay in their slot. */
@@ -215,10 +231,34 @@ insert_general(Settling *settling, int64 contact_id, TimestampTz cause)
 }
 
 /*
- * Writes what is queued. Where an award or move stands in the way of a new one
- * (regained after a refund, for example), history must decide about the
- * contact, which is locked already.
+ * Where a row stands in the way of a new one (an award regained after a
+ * refund, for example), history must decide about the contact, which is locked
+ * already.
  */
+static void
+take_conflicts(Settling *settling, const int64 *contacts, int nconflicts, const CrmFact *facts,
+			   int64 nfacts)
+{
+	for (int i = 0; i < nconflicts; i++)
+	{
+		int64 last = -1;
+		int64 after = nfacts;
+
+		/* the contact's last fact in the sorted batch */
+		while (after - last > 1)
+		{
+			int64 middle = last + (after - last) / 2;
+
+			if (facts[middle].contact_id <= contacts[i])
+				last = middle;
+			else
+				after = middle;
+		}
+		insert_general(settling, contacts[i], facts[last].occurred_at);
+	}
+}
+
+/* Writes what is queued. */
 static void
 write_rows(Settling *settling, CrmTarget *target, const CrmFact *facts, int64 nfacts)
 {
@@ -229,14 +269,19 @@ write_rows(Settling *settling, CrmTarget *target, const CrmFact *facts, int64 nf
 		return;
 	crm_target_flush(target);
 	contacts = crm_target_undo_conflicts(target, &nconflicts);
-	for (int i = 0; i < nconflicts; i++)
-	{
-		int64 last = nfacts - 1;
+	take_conflicts(settling, contacts, nconflicts, facts, nfacts);
+}
 
-		while (facts[last].contact_id != contacts[i])
-			last--;
-		insert_general(settling, contacts[i], facts[last].occurred_at);
-	}
+static void
+write_scans(Settling *settling, const CrmFact *facts, int64 nfacts)
+{
+	int64 *contacts;
+	int nconflicts;
+
+	if (settling->counting == NULL)
+		return;
+	contacts = settling->counting->write(settling->counting, &nconflicts);
+	take_conflicts(settling, contacts, nconflicts, facts, nfacts);
 }
 
 static void
@@ -266,7 +311,7 @@ queue_moves(Settling *settling)
 }
 
 static void
-settle_contact(Settling *settling, const CrmFact *facts, int nfacts)
+settle_contact(Settling *settling, CrmFact *facts, int nfacts)
 {
 	int64 contact_id = facts[0].contact_id;
 	TimestampTz cause = facts[nfacts - 1].occurred_at;
@@ -279,7 +324,8 @@ settle_contact(Settling *settling, const CrmFact *facts, int nfacts)
 	{
 		MemoryContextReset(settling->row_context);
 		read_profile(settling);
-		if (!can_continue(settling, settling->walk, facts, nfacts))
+		if (!can_continue(settling, settling->walk, facts, nfacts) ||
+			!can_mark_scans(settling, facts, nfacts, locked))
 		{
 			if (!locked)
 				lock_row(settling->profile, contact_id);
@@ -304,6 +350,8 @@ settle_contact(Settling *settling, const CrmFact *facts, int nfacts)
 	}
 	queue_awards(settling);
 	queue_moves(settling);
+	if (settling->counting != NULL)
+		settling->counting->keep(settling->counting);
 	if (settling->definitions->stages_read_time)
 	{
 		TimestampTz due = crm_walk_due(settling->walk);
@@ -407,6 +455,7 @@ settle_directly(Settling *settling, CrmFact *facts, int64 nfacts)
 			end++;
 		settle_contact(settling, facts + start, end - start);
 	}
+	write_scans(settling, facts, nfacts);
 	write_rows(settling, settling->award, facts, nfacts);
 	write_rows(settling, settling->move, facts, nfacts);
 	write_contact_stages(settling);
@@ -420,12 +469,12 @@ settle_directly(Settling *settling, CrmFact *facts, int64 nfacts)
 }
 
 void
-crm_profile_settle(CrmFact *facts, int64 nfacts)
+crm_profile_settle(CrmFact *facts, int64 nfacts, CrmScanCounting *counting)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm settle",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	Settling settling = { 0 };
+	Settling settling = { .counting = counting };
 	int64 ncontacts = 1;
 	int64 nrefunds = 0;
 
@@ -444,10 +493,16 @@ crm_profile_settle(CrmFact *facts, int64 nfacts)
 	if (settling.profile != NULL)
 		settle_directly(&settling, facts, nfacts);
 	else
+	{
 		for (int64 i = 0; i < nfacts; i++)
 			if (i + 1 == nfacts || facts[i + 1].contact_id != facts[i].contact_id)
 				take_general_lane(&settling, facts[i].contact_id, facts[i].occurred_at);
+		if (counting != NULL)
+			crm_profile_lock(settling.general, settling.ngeneral);
+	}
 
+	if (counting != NULL && settling.ngeneral > 0)
+		counting->count(counting, settling.general, settling.ngeneral);
 	if (settling.ngeneral > 0)
 	{
 		CrmNews news = { .ncontacts = settling.ngeneral,

@@ -430,7 +430,7 @@ crm_walk_continue(CrmWalk *walk)
 		const CrmAchievement *achievement = &definitions->achievements[i];
 		int reached = 0;
 
-		if (achievement->kind != CRM_KIND_PURCHASE)
+		if (achievement->kind != CRM_KIND_PURCHASE && achievement->kind != CRM_KIND_SCAN)
 			continue;
 		if (achievement->by_amount)
 		{
@@ -442,7 +442,8 @@ crm_walk_continue(CrmWalk *walk)
 		}
 		else
 		{
-			walk->counts[i] = DatumGetInt64(walk->values[CRM_P_ORDERS]);
+			walk->counts[i] = DatumGetInt64(
+				walk->values[achievement->kind == CRM_KIND_SCAN ? CRM_P_SCANS : CRM_P_ORDERS]);
 			while (reached < achievement->nthresholds &&
 				   achievement->counts[reached] <= walk->counts[i])
 				reached++;

@@ -4,7 +4,7 @@
 # Called by test/lib/inside.sh with $RUN, $PG_CONFIG and $TEMP_CONFIG; runs a cluster of its own,
 # since what it measures depends on the settings. See README.md.
 #
-# QUICK=1 fewer runs; LONG=1 also up to 5 million orders; ONLY='bulk copy small one seven tps memory rules segments' a part.
+# QUICK=1 fewer runs; LONG=1 also up to 5 million orders; ONLY='bulk copy small one seven tps memory rules segments scans' a part.
 # SERVER=1 takes the running server of PGHOST, PGPORT and PGUSER, on this machine, with pg_crm installed and no databases
 # but the bench's, and leaves them there, so that the next run need not make them again; FRESH=1 makes them anew.
 set -euo pipefail
@@ -16,7 +16,7 @@ if [ -n "$SERVER" ]; then
 fi
 . "$here/../lib/cluster.sh"
 QUICK=${QUICK:-} LONG=${LONG:-}
-ONLY=${ONLY:-bulk copy small one seven tps memory rules segments${LONG:+ growth}}
+ONLY=${ONLY:-bulk copy small one seven tps memory rules segments scans${LONG:+ growth}}
 [ -n "$QUICK" ] && RUNS=${RUNS:-1} || RUNS=${RUNS:-3}
 CONTACTS=100000 ORDERS=500000
 dir=$RUN/benchmark
@@ -31,12 +31,12 @@ start() {
         chmod 777 "$dir"        # the server writes there
         export PGOPTIONS='-c client_min_messages=warning'
         [ "$(sql postgres -c "SELECT count(*) FROM pg_database WHERE datname !~
-            '^((bare|pg_crm|row|statement|ready)_[012h]|now|postgres|template[01])$'")" = 0 ] ||
+            '^((bare|pg_crm|row|statement|hand|ready)_[012hrsc]|now|postgres|template[01])$'")" = 0 ] ||
             { echo "this server has databases of others: SERVER=1 wants one that may be thrown away" >&2; exit 1; }
         # what an earlier run left half made goes too
         sql postgres -v fresh="${FRESH:+1}" <<'SQL'
 SELECT format('DROP DATABASE %I WITH (FORCE)', datname) FROM pg_database AS d
- WHERE datname ~ '^(bare|pg_crm|row|statement|ready)_[012h]$' AND (:'fresh' <> '' OR
+ WHERE datname ~ '^(bare|pg_crm|row|statement|hand|ready)_[012hrsc]$' AND (:'fresh' <> '' OR
        NOT EXISTS (SELECT FROM pg_database WHERE datname = CASE WHEN d.datname ~ '0$' THEN 'ready_0' ELSE 'ready_1' END))
 UNION ALL
 SELECT 'DROP DATABASE now WITH (FORCE)' FROM pg_database WHERE datname = 'now' \gexec
@@ -57,6 +57,7 @@ autovacuum = off
 jit = off
 timezone = 'UTC'
 lc_messages = 'C'
+client_min_messages = warning
 CONF
     export PGHOST=$socket PGPORT=5432 PGUSER=postgres PGDATABASE=postgres PGCLIENTENCODING=UTF8
     unset PGOPTIONS
@@ -176,18 +177,19 @@ order_of() {
 
 # ---- measures
 
-# on_empty MEASURE FACTOR SQL VARIANT...: ms of one statement on empty tables, times FACTOR
+# on_empty MEASURE FACTOR SQL VARIANT...: ms of one statement on empty tables, times FACTOR; $EMPTY says which tables,
+# $BY_HAND what variant hand does instead
 on_empty() {
     local measure=$1 factor=$2 statement=$3 run v ms cpu
     shift 3
     for ((run = 0; run < RUNS; run++)); do
         for v in $(order_of $run "$@"); do
             say "$measure: run $((run + 1)) of $RUNS, $v"
-            sql postgres -c "CREATE DATABASE now TEMPLATE ${v}_0" -c CHECKPOINT
+            sql postgres -c "CREATE DATABASE now TEMPLATE ${v}_${EMPTY:-0}" -c CHECKPOINT
             read -r ms cpu < <(sql now <<SQL | sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p; s/^cpu //p' | tr '\n' ' '
 SELECT coalesce(bench.cpu(), 0) AS cpu \gset
 \\timing on
-$statement;
+$([ $v = hand ] && echo "$BY_HAND" || echo "$statement");
 \\timing off
 SELECT 'cpu ' || bench.cpu() - :cpu;
 SQL
@@ -195,6 +197,7 @@ SQL
             note "$measure" $v "$(awk -v ms="$ms" -v f="$factor" 'BEGIN { print ms * f }')"
             [ -z "$cpu" ] || note "${measure}_cpu" $v "$(awk -v ms="$cpu" -v f="$factor" 'BEGIN { print ms * f }')"
             [ "$measure $run" != "bulk 0" ] || [ $v = bare ] || rows_written $v
+            [ "$measure $run $v" != "scans 0 pg_crm" ] || scans_written
             sql postgres -c 'DROP DATABASE now'
         done
     done
@@ -219,6 +222,14 @@ SQL
         echo "$1: its rows ARE NOT THOSE of pg_crm" >>"$dir/written"
     [ "$1" != pg_crm ] || [ "$(sql now -c 'SELECT count(*) FROM crm.verify()')" = 0 ] ||
         echo "$1: crm.verify() FOUND DIFFERENCES" >>"$dir/written"
+}
+
+scans_written() {
+    sql now -F ' ' -c "SELECT count(*), (SELECT count(*) FROM crm.award), (SELECT count(*) FROM crm.acquisition),
+        (SELECT count(*) FROM crm.verify()) FROM crm.first_scan" \
+        | while read -r counted awards sources differences; do
+            echo "scans: $counted count, $awards awards, $sources sources; crm.verify() finds $differences differences" >>"$dir/written"
+        done
 }
 
 # many short turns, so that what else the machine does hits all alike; each in a session that has warmed up
@@ -413,6 +424,57 @@ SQL
     done
 }
 
+# Scans, nine of ten of them repeats: with all that follows from them; counted only, with the primary key alone, beside the
+# same by hand; and one by one, by contacts that have scanned and by others.
+scans() {
+    local v what a b c turn k=0 turns=9 n=3000 columns='crm.scan (contact_id, qr_code_id, occurred_at)'
+    say "scans: templates"
+    for v in bare pg_crm; do
+        sql postgres -c "DROP DATABASE IF EXISTS ${v}_s" -c "CREATE DATABASE ${v}_s TEMPLATE ${v}_0"
+        [ $v = pg_crm ] || sql ${v}_s -f "$here/bare_scan.sql"
+        sql ${v}_s -f "$here/scans.sql"
+    done
+    sql pg_crm_s -c "INSERT INTO crm.account (account_id, kind, name) VALUES (1, 'official_account', 'brand')" \
+        -c "INSERT INTO crm.qr_code (qr_code_id, account_id, scene) SELECT n, 1, 'scene ' || n FROM generate_series(1, 20) AS n"
+    for v in bare pg_crm; do
+        sql ${v}_s -c 'VACUUM ANALYZE'
+        sql postgres -c "DROP DATABASE IF EXISTS ${v}_c" -c "CREATE DATABASE ${v}_c TEMPLATE ${v}_s"
+        sql ${v}_c -c 'DROP INDEX crm.scan_qr_code_id_occurred_at_idx'
+    done
+    sql pg_crm_c -c "DELETE FROM crm.achievement WHERE on_kind = 'scan'" -c 'DELETE FROM crm.stage_rule' -c 'VACUUM ANALYZE'
+    sql postgres -c 'DROP DATABASE IF EXISTS hand_c' -c 'CREATE DATABASE hand_c TEMPLATE bare_c'
+
+    insert="INSERT INTO $columns SELECT contact_id, qr_code_id, occurred_at FROM bench.scans"
+    EMPTY=s on_empty scans 0.001 "$insert" bare pg_crm
+    BY_HAND="DO \$\$ BEGIN $insert; INSERT INTO crm.first_scan SELECT contact_id, 'code', qr_code_id::text, '-infinity', scan_id, occurred_at
+        FROM crm.scan ON CONFLICT DO NOTHING; END \$\$" EMPTY=c on_empty scans_alone 0.001 "$insert" bare hand pg_crm
+
+    for v in bare pg_crm; do sql ${v}_s -c "$insert" -c 'VACUUM ANALYZE'; done
+    for ((turn = 0; turn < turns; turn++)); do
+        for v in $(order_of $turn bare pg_crm); do
+            say "one scan: turn $((turn + 1)) of $turns, $v"
+            k=$((k + 1))
+            while IFS='|' read -r a b c; do
+                read -r what
+                [ $what != warm ] || continue
+                note $what $v "$a"
+                note ${what}_commit $v "$b"
+                [ -z "$c" ] || note ${what}_cpu $v "$c"
+            done < <(sql ${v}_s <<SQL
+CALL bench.scan_by_scan(0, $((turn * n)), 300, '2021-01-01'::timestamptz + $k * interval '1 day');
+\echo warm
+CALL bench.scan_by_scan(0, $((turn * n)), $n, '2021-01-01 06:00'::timestamptz + $k * interval '1 day');
+\echo scan_again
+CALL bench.scan_by_scan(1, $((turn * (n + 200))), 200, '2021-01-01 12:00'::timestamptz + $k * interval '1 day');
+\echo warm
+CALL bench.scan_by_scan(1, $((turn * (n + 200) + 200)), $n, '2021-01-01 18:00'::timestamptz + $k * interval '1 day');
+\echo scan_first
+SQL
+)
+        done
+    done
+}
+
 # Ten of a million contacts change: the statement with all that it does to a segment over the profile.
 segments() {
     local turn what ms first turns=$([ -n "$QUICK" ] && echo 10 || echo 40)
@@ -534,6 +596,11 @@ report() {
         judged[++nj] = sprintf("%-54s %6.2f   %s %.2f   %-4s   %s", title, x / y, most ? "<=" : ">=", limit,
             (most ? x / y <= limit : x / y >= limit) ? "ok" : "MISS", processor(m, top, w))
     }
+    function tell(title, m, top, w,   x, y) {
+        x = median(m, top); y = median(m, w)
+        if (x == "" || y == "" || y == 0) return
+        judged[++nj] = sprintf("%-54s %6.2f                  %s", title, x / y, processor(m, top, w))
+    }
     function most(title, m, limit,   x) {
         x = median(m, "pg_crm")
         if (x == "") return
@@ -568,6 +635,16 @@ report() {
             printf "one row, us of processor time: rules that ship %s, seven more %s\n", cell("seven_cpu", "pg_crm_1", "%.1f"), cell("seven_cpu", "pg_crm_7", "%.1f")
             printf "  a rule over the profile, us       %.2f   <= 3   %s\n", x, x <= 3 ? "ok" : "MISS"
         }
+        row("500 000 scans, 9 of 10 repeats, s", "scans", "%.2f")
+        row("  counted only, PK only, s", "scans_alone", "%.2f")
+        if (median("scans_alone", "hand") != "") printf "  and ON CONFLICT by hand, s         %s\n", cell("scans_alone", "hand", "%.2f")
+        row("one scan that repeats, us", "scan_again", "%.1f")
+        row("one scan, the contact\047s first, us", "scan_first", "%.1f")
+        judge("scans, pg_crm / bare", "scans", "pg_crm", "bare", 1.6, 1)
+        judge("scans counted only, pg_crm / bare", "scans_alone", "pg_crm", "bare", 1.5, 1)
+        judge("scans counted only, pg_crm / by hand", "scans_alone", "pg_crm", "hand", 1, 1)
+        tell("one scan that repeats, pg_crm / bare", "scan_again", "pg_crm", "bare")
+        tell("one scan, the contact\047s first, pg_crm / bare", "scan_first", "pg_crm", "bare")
         judge("audience() / the same SELECT by hand", "audience", "pg_crm", "bare", 1.3, 1)
         judge("INSERT ... SELECT, pg_crm / bare", "bulk", "pg_crm", "bare", 1.5, 1)
         judge("INSERT ... SELECT, PL/pgSQL row / pg_crm", "bulk", "row", "pg_crm", 3, 0)
@@ -624,6 +701,7 @@ if has small || has one || has seven || has tps || has memory; then make_history
 ! has memory || memory
 ! has growth || growth
 ! has rules || rules
+! has scans || scans
 ! has segments || segments
 say
 echo "PostgreSQL $("$PG_CONFIG" --version | sed 's/^PostgreSQL //'), $(nproc) cores, $RUNS run(s),$(for s in shared_buffers max_wal_size fsync synchronous_commit; do

@@ -301,6 +301,39 @@ SELECT crm.refund(20, 'c', 30, '2024-06-02Z'), crm.refund(20, 'a', 5, '2024-06-0
 SELECT is(pg_temp.tied(), '00:00 a, 00:30 late, 01:00 late, 01:29 late, 01:30 late', 'one refunded in full is none');
 SELECT crm.refund(20, 'a', 5, '2024-06-03Z') \g /dev/null
 SELECT is(pg_temp.tied(), '00:00 d, 00:30 late, 01:00 late, 01:29 late, 01:30 late', 'one of 0 is one');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound');
+
+-- a scan that comes in time is counted without reading what its contact did before
+CREATE FUNCTION pg_temp.reads() RETURNS bigint LANGUAGE sql AS
+$$SELECT sum(coalesce(seq_scan, 0) + coalesce(idx_scan, 0)) FROM pg_stat_xact_user_tables WHERE schemaname = 'crm' AND relname ~ '^(scan_(default|\d)|event_|transaction)'$$;
+CREATE FUNCTION pg_temp.reads_of(contacts bigint[], scene text, times timestamptz[]) RETURNS boolean LANGUAGE plpgsql AS
+$$DECLARE
+	before bigint := pg_temp.reads();
+BEGIN
+	INSERT INTO crm.scan (contact_id, qr_code_id, occurred_at)
+	SELECT c, q.qr_code_id, t FROM unnest(contacts) AS c, unnest(times) AS t, crm.qr_code AS q WHERE q.scene = $2;
+	RETURN pg_temp.reads() > before;
+END$$;
+INSERT INTO crm.contact (contact_id, created_at) SELECT n, '2024-01-01Z' FROM generate_series(60, 63) AS n;
+SELECT is(pg_temp.reads_of('{60,61}', 'd1', ARRAY(SELECT '2024-06-10Z'::timestamptz + n * interval '1 hour' FROM generate_series(1, 30) AS n)), false, 'scans that come in time');
+SELECT results_eq('SELECT contact_id, scans, raw_scans FROM crm.profile_counter WHERE contact_id IN (60, 61) ORDER BY 1', 'VALUES (60::bigint, 2::bigint, 30::bigint), (61, 2, 30)', 'are counted by days');
+SELECT is(pg_temp.reads_of('{60}', 'd1', '{2024-06-11 20:00Z}'), false, 'so is a new day');
+SELECT is(pg_temp.reads_of('{60}', 'd1', '{2024-06-11 21:00Z}'), false, 'and one that repeats');
+SELECT is(pg_temp.reads_of('{60}', 'd1', '{2024-06-10 00:30Z}'), true, 'a late one is not');
+SELECT set_eq('SELECT occurred_at FROM crm.first_scan WHERE contact_id = 60', ARRAY['2024-06-10 00:30Z', '2024-06-10 16:00Z', '2024-06-11 20:00Z']::timestamptz[], 'and takes its day over');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound');
+-- a row that stands in the way: all is counted again
+INSERT INTO crm.first_scan (contact_id, scope, scope_id, window_start, scan_id, occurred_at)
+SELECT 62, 'code', qr_code_id::text, '-infinity', 1, '2024-07-01Z' FROM crm.qr_code WHERE scene = 'c1';
+SELECT is(pg_temp.reads_of('{61,62}', 'c1', '{2024-06-12Z}'), true, 'a row that should not be there');
+SELECT results_eq('SELECT contact_id, scans, raw_scans FROM crm.profile_counter WHERE contact_id IN (61, 62) ORDER BY 1', 'VALUES (61::bigint, 3::bigint, 31::bigint), (62, 1, 1)', 'is replaced');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound');
+-- a trigger of the brand's own sees every row
+CREATE TABLE seen (contact_id bigint);
+CREATE FUNCTION pg_temp.see() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.seen VALUES (NEW.contact_id); RETURN NULL; END$$;
+CREATE TRIGGER see AFTER INSERT ON crm.first_scan FOR EACH ROW EXECUTE FUNCTION pg_temp.see();
+SELECT pg_temp.reads_of('{63}', scene, '{2024-06-12Z}') FROM unnest(ARRAY['c1', 'd1']) AS scene \g /dev/null
+SELECT results_eq('SELECT contact_id, count(*) FROM seen GROUP BY 1', 'VALUES (63::bigint, 2::bigint)', 'a trigger on first_scan fires');
 SELECT is_empty('SELECT * FROM crm.verify()', 'sound at the end');
 
 SELECT * FROM finish();

@@ -19,7 +19,7 @@ diag("CRM_SEED=$seed");
 my $dir      = PostgreSQL::Test::Utils::tempdir();
 my $node     = crm_node('lanes');
 my $contacts = $ENV{CRM_CONTACTS} || 200;
-my $facts    = $ENV{CRM_FACTS} || 5000;
+my $facts    = $ENV{CRM_FACTS} || 6000;
 
 sub pick { return $_[ int(rand(@_)) ] }
 
@@ -45,7 +45,7 @@ sub random_facts
         my $at   = $luck < 0.2 ? at(rand($n + 500) - 500) : $luck < 0.3 && $times{$c} ? pick(@{ $times{$c} }) : at($n);
         my %fact = (n => $n, c => $c, at => $at, table => 'event', account => undef, properties => '{}');
         my $what = rand();
-        if ($what < 0.45)
+        if ($what < 0.42)
         {
             %fact = (%fact, table => 'transaction', kind => 'purchase', currency => rand() < 0.1 ? 'USD' : 'CNY');
             $fact{cents} = rand() < 0.1 ? 0 : 1 + int(rand(20_000));
@@ -53,7 +53,7 @@ sub random_facts
             $fact{left} = $fact{cents};
             push @open, \%fact if $fact{cents};
         }
-        elsif ($what < 0.6 && @open)
+        elsif ($what < 0.55 && @open)
         {
             my $order = pick(@open);
             my $cents = rand() < 0.5 ? $order->{left} : 1 + int(rand($order->{left}));
@@ -62,11 +62,15 @@ sub random_facts
             %fact = (%fact, c => $order->{c}, table => 'transaction', kind => 'refund', cents => $cents, order => $order, currency => $order->{currency});
             $fact{ref} = "r$n" if rand() < 0.5;
         }
-        elsif ($what < 0.7)  { $fact{kind} = 'cart' }
-        elsif ($what < 0.76) { $fact{kind} = pick('page', 'form') }
-        elsif ($what < 0.83) { @fact{ 'kind', 'account' } = ('follow',   pick(1, 2)) }
-        elsif ($what < 0.88) { @fact{ 'kind', 'account' } = ('unfollow', pick(1, 2)) }
-        elsif ($what < 0.96) { @fact{ 'table', 'code' } = ('scan', pick(1, 2)) }
+        elsif ($what < 0.64) { $fact{kind} = 'cart' }
+        elsif ($what < 0.69) { $fact{kind} = pick('page', 'form') }
+        elsif ($what < 0.75) { @fact{ 'kind', 'account' } = ('follow',   pick(1, 2)) }
+        elsif ($what < 0.79) { @fact{ 'kind', 'account' } = ('unfollow', pick(1, 2)) }
+        elsif ($what < 0.96)
+        {
+            # by a fifth of the contacts, so that many repeat
+            @fact{ 'table', 'c', 'code' } = ('scan', 1 + 5 * int(rand($contacts / 5)), pick(1 .. 6));
+        }
         else
         {
             my $stage = pick('user', 'lead', 'intent', 'paying', 'other', undef, undef);
@@ -155,6 +159,8 @@ my $awards   = 'SELECT contact_id, achievement, threshold, awarded_at, source_id
 my $changes  = 'SELECT contact_id, achievement, threshold, change, old_awarded_at, new_awarded_at, occurred_at FROM crm.award_change';
 my $moves    = 'SELECT * FROM crm.stage_move';
 my $scans    = 'SELECT * FROM crm.first_scan';
+my $sources  = 'SELECT * FROM crm.acquisition';
+my $flags    = 'SELECT * FROM crm.scan_flag';
 
 # net amounts at the orders' times, in plain SQL
 my $walk = q{WITH net AS (
@@ -175,7 +181,10 @@ my $true_counters = $walk . q{SELECT contact_id, count(transaction_id), trim_sca
         (SELECT count(*) FROM crm.transaction r WHERE r.contact_id = c.contact_id AND r.kind = 'refund'),
         (SELECT count(*) FROM crm.event e WHERE e.contact_id = c.contact_id),
         (SELECT count(*) FROM crm.scan s WHERE s.contact_id = c.contact_id),
-        (SELECT count(DISTINCT qr_code_id) FROM crm.scan s WHERE s.contact_id = c.contact_id)
+        (SELECT count(DISTINCT CASE WHEN qr_code_id <= 2 THEN qr_code_id::text
+                                    WHEN qr_code_id <= 4 THEN 'spring ' || date_trunc('day', occurred_at AT TIME ZONE 'Asia/Shanghai')
+                                    ELSE 'shop ' || date_bin('6 hours', occurred_at, '1970-01-01 00:00+08') END)
+           FROM crm.scan s WHERE s.contact_id = c.contact_id)
     FROM crm.contact c LEFT JOIN running USING (contact_id) GROUP BY 1};
 my $some_counters = 'SELECT contact_id, orders, trim_scale(spend), first_order_at, last_order_at, refunds, events, raw_scans, scans FROM crm.profile_counter';
 
@@ -189,6 +198,7 @@ my %definitions = (
         INSERT INTO crm.stage (stage) VALUES ('heavy');
         SELECT crm.define_stage_rule('{"stage": "heavy", "rule": "spend >= 700 AND orders < 9", "position": 1}');
         SELECT crm.define_achievement('{"name": "large", "on_kind": "purchase", "thresholds": [1, 2], "rule": "fact.amount >= 100"}');
+        SELECT crm.define_scan_limit('{"name": "hasty", "per": ["contact"], "max_scans": 1, "period": "1 day"}');
     });
 
 for my $rules (sort keys %definitions)
@@ -199,7 +209,12 @@ for my $rules (sort keys %definitions)
         INSERT INTO crm.identity (kind, external_id, contact_id, bound_at)
         SELECT 'mobile', '+86138' || 10000000 + n, n, '2022-12-10Z'::timestamptz + n * interval '6 hours' FROM generate_series(1, $contacts, 2) AS n;
         INSERT INTO crm.account (kind, name) VALUES ('official_account', 'one'), ('mini_program', 'two');
-        INSERT INTO crm.qr_code (account_id, scene) VALUES (1, 'banner'), (2, 'door');
+        INSERT INTO crm.store (name) VALUES ('shop');
+        INSERT INTO crm.qr_code (account_id, scene, campaign, store_id, dedup_scope, dedup_window)
+        VALUES (1, 'banner', NULL, NULL, 'code', NULL), (2, 'door', 'spring', 1, 'code', NULL),
+               (1, 'tram', 'spring', NULL, 'campaign', '1 day'), (2, 'bus', 'spring', 1, 'campaign', '1 day'),
+               (1, 'till', NULL, 1, 'store', '6 hours'), (2, 'shelf', 'autumn', 1, 'store', '6 hours');
+        SELECT crm.define_achievement('{"name": "scans", "on_kind": "scan", "thresholds": [2, 5, 10]}');
         SELECT crm.define_achievement('{"name": "carts", "on_kind": "cart", "thresholds": [1, 3, 10]}');
         $definitions{$rules}});
 
@@ -231,12 +246,15 @@ for my $rules (sort keys %definitions)
     }
     same(sorted($general, $awards),  sorted($direct, $awards),  "$general: awards with those revoked");
     same(sorted($general, $changes), sorted($direct, $changes), "$general: what happened to awards");
+    same(sorted($general, $sources), sorted($direct, $sources), "$general: by what contacts were won");
+    same(sorted($general, $flags),   sorted($direct, $flags),   "$general: scans that came too fast") if $rules eq 'own';
 
     # what would make the test an empty one
     my $n = sub { return $node->safe_psql($direct, "SELECT count(*) FROM $_[0]") };
     cmp_ok($n->("crm.award_change WHERE change = '$_'"), '>', 20, "awards $_") for 'moved', 'revoked', 'regranted';
-    cmp_ok($n->("crm.award WHERE achievement = '$_' AND revoked_at IS NULL"), '>', 20, "awards: $_") for 'carts', 'follow', 'first_scan', 'spend_milestone', $rules eq 'own' ? 'large' : ();
+    cmp_ok($n->("crm.award WHERE achievement = '$_' AND revoked_at IS NULL"), '>', 20, "awards: $_") for 'carts', 'follow', 'first_scan', 'scans', 'spend_milestone', $rules eq 'own' ? 'large' : ();
     cmp_ok($n->("crm.stage_move WHERE reason LIKE '$_%'"), '>', 50, "moves: $_") for 'rule', 'manual: ', 'opening';
+    cmp_ok($n->('crm.scan') - $n->('crm.first_scan'), '>', 200, 'scans that do not count');
     cmp_ok($n->("crm.stage_move WHERE stage = 'heavy'"), '>', 20, 'moves to the stage outside the ranking') if $rules eq 'own';
 }
 
