@@ -118,4 +118,19 @@ crm_catalog_path_end(int nest_level)
 #define CRM_MODULE_MAGIC PG_MODULE_MAGIC
 #endif
 
+/* 18: what an operator means to an index is said for all kinds of index */
+#if PG_VERSION_NUM >= 180000
+#include "access/cmptype.h"
+#define crm_operator_meanings(operator) get_op_index_interpretation(operator)
+#define CRM_MEANS_ORDER(meaning)                                     \
+	(((OpIndexInterpretation *) (meaning))->cmptype != COMPARE_EQ && \
+	 ((OpIndexInterpretation *) (meaning))->cmptype != COMPARE_NE)
+#else
+#include "access/stratnum.h"
+#define crm_operator_meanings(operator) get_op_btree_interpretation(operator)
+#define CRM_MEANS_ORDER(meaning)                                                 \
+	(((OpBtreeInterpretation *) (meaning))->strategy != BTEqualStrategyNumber && \
+	 ((OpBtreeInterpretation *) (meaning))->strategy != ROWCOMPARE_NE)
+#endif
+
 #endif /* CRM_COMPAT_H */

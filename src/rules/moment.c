@@ -8,7 +8,6 @@
  */
 #include "postgres.h"
 
-#include "access/stratnum.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "nodes/nodeFuncs.h"
@@ -123,15 +122,9 @@ changes_once(CrmExpression *expression, Node *node)
 
 	if (!IsA(node, OpExpr) || list_length(comparison->args) != 2)
 		return false;
-	meanings = get_op_btree_interpretation(comparison->opno);
+	meanings = crm_operator_meanings(comparison->opno);
 	foreach(cell, meanings)
-	{
-		int strategy = ((OpBtreeInterpretation *) lfirst(cell))->strategy;
-
-		sorts = sorts || strategy == BTLessStrategyNumber ||
-			strategy == BTLessEqualStrategyNumber || strategy == BTGreaterStrategyNumber ||
-			strategy == BTGreaterEqualStrategyNumber;
-	}
+		sorts = sorts || CRM_MEANS_ORDER(lfirst(cell));
 	if (!sorts)
 		return false;
 	left = reads_time(expression, linitial(comparison->args));
