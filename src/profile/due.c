@@ -40,22 +40,35 @@ static CrmPlan end_due = {
 	{ INT8ARRAYOID, TIMESTAMPTZARRAYOID }
 };
 static CrmPlan find_due = {
-	"SELECT d.contact_id FROM (SELECT s.contact_id FROM crm.stage_due s WHERE s.due_at <= $1"
-	"  ORDER BY s.due_at, s.contact_id LIMIT $2) d ORDER BY d.contact_id",
-	2,
-	{ TIMESTAMPTZOID, INT4OID }
+	"SELECT s.contact_id FROM crm.stage_due s WHERE s.due_at <= $1"
+	" UNION SELECT m.contact_id FROM crm.membership m WHERE m.tier_due_at <= $1 ORDER BY 1",
+	1,
+	{ TIMESTAMPTZOID }
 };
-/* somebody may have been merged since */
 static CrmPlan lock_contacts = {
-	"SELECT p.contact_id FROM crm.profile_counter p WHERE p.contact_id = ANY ($1)"
-	" ORDER BY p.contact_id FOR NO KEY UPDATE",
+	"SELECT c.contact_id FROM crm.contact c WHERE c.contact_id = ANY ($1)"
+	" ORDER BY c.contact_id FOR NO KEY UPDATE SKIP LOCKED",
 	1,
 	{ INT8ARRAYOID }
 };
-static CrmPlan forget_others = {
-	"DELETE FROM crm.stage_due d WHERE d.contact_id = ANY ($1) AND NOT d.contact_id = ANY ($2)",
+static CrmPlan lock_profiles = {
+	"SELECT p.contact_id FROM crm.profile_counter p WHERE p.contact_id = ANY ($1)"
+	" ORDER BY p.contact_id FOR NO KEY UPDATE SKIP LOCKED",
+	1,
+	{ INT8ARRAYOID }
+};
+/* of those found and not locked: who was merged */
+static CrmPlan forget_gone = {
+	"DELETE FROM crm.stage_due d WHERE d.contact_id = ANY ($1) AND NOT d.contact_id = ANY ($2)"
+	" AND NOT EXISTS (SELECT FROM crm.profile_counter p WHERE p.contact_id = d.contact_id)",
 	2,
 	{ INT8ARRAYOID, INT8ARRAYOID }
+};
+static CrmPlan find_stages = {
+	"SELECT s.contact_id FROM crm.stage_due s WHERE s.contact_id = ANY ($1) AND s.due_at <= $2"
+	" ORDER BY s.contact_id",
+	2,
+	{ INT8ARRAYOID, TIMESTAMPTZOID }
 };
 static CrmPlan forget_all = { "DELETE FROM crm.stage_due", 0 };
 
@@ -84,12 +97,13 @@ crm_stage_due_set(CrmColumn *due)
 	crm_run(&end_due, values, NULL);
 }
 
+/* Contacts that a plan finds, in the order it gives. */
 static int64 *
-found_contacts(int *ncontacts)
+find_contacts(CrmPlan *plan, const Datum *values, int *ncontacts)
 {
 	int64 *contacts;
 
-	*ncontacts = SPI_processed;
+	*ncontacts = crm_run(plan, values, NULL);
 	contacts = palloc_array(int64, Max(*ncontacts, 1));
 	for (int i = 0; i < *ncontacts; i++)
 		contacts[i] = crm_result_int64(i, 1);
@@ -138,34 +152,44 @@ settle_segments(const int64 *contacts, int ncontacts, TimestampTz as_of)
 	crm_segments_settle(&news);
 }
 
-int
-crm_stages_due(TimestampTz as_of, int limit)
+int64 *
+crm_due_lock(TimestampTz as_of, int *ncontacts)
 {
-	Datum values[2] = { TimestampTzGetDatum(as_of), Int32GetDatum(limit) };
-	CrmNews news = { .cause = as_of, .until = as_of };
-	CrmActing acting;
+	const CrmDefinitions *definitions = crm_definitions();
+	Datum values[2] = { TimestampTzGetDatum(as_of) };
 	int64 *contacts;
-	int ndue = 0;
-	int ncontacts;
+	int nfound;
 
-	crm_connect(&acting);
-	if (!crm_definitions()->stages_read_time)
+	if (!definitions->stages_read_time)
 		crm_run(&forget_all, NULL, NULL);
-	else if (crm_run(&find_due, values, NULL) > 0)
+	contacts = find_contacts(&find_due, values, &nfound);
+	*ncontacts = nfound;
+	if (nfound == 0)
+		return contacts;
+	values[0] = crm_int64_array(contacts, nfound);
+	/* in the order of everybody, lest who waits for the second lock of a contact meet us there */
+	contacts = find_contacts(definitions->contact_first ? &lock_contacts : &lock_profiles, values,
+							 ncontacts);
+	values[1] = crm_int64_array(contacts, *ncontacts);
+	contacts = find_contacts(definitions->contact_first ? &lock_profiles : &lock_contacts,
+							 &values[1], ncontacts);
+	if (*ncontacts < nfound)
 	{
-		contacts = found_contacts(&ndue);
-		values[0] = crm_int64_array(contacts, ndue);
-		crm_contact_lock_first(contacts, ndue);
-		crm_run(&lock_contacts, values, NULL);
-		contacts = found_contacts(&ncontacts);
-		if (ncontacts < ndue)
-		{
-			values[1] = crm_int64_array(contacts, ncontacts);
-			crm_run(&forget_others, values, NULL);
-		}
-		crm_recompute(contacts, ncontacts, &news);
-		settle_segments(contacts, ncontacts, as_of);
+		values[1] = crm_int64_array(contacts, *ncontacts);
+		crm_run(&forget_gone, values, NULL);
 	}
-	crm_disconnect(&acting);
-	return ndue;
+	return contacts;
+}
+
+void
+crm_stages_due(const int64 *contacts, int ncontacts, TimestampTz as_of)
+{
+	Datum values[2] = { crm_int64_array(contacts, ncontacts), TimestampTzGetDatum(as_of) };
+	CrmNews news = { .cause = as_of, .until = as_of };
+	int64 *due;
+	int ndue;
+
+	due = find_contacts(&find_stages, values, &ndue);
+	crm_recompute(due, ndue, &news);
+	settle_segments(due, ndue, as_of);
 }

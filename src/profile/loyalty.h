@@ -45,11 +45,8 @@ extern void crm_tiers_verify(const int64 *contacts, int ncontacts, CrmDifference
 extern void crm_tiers_settle(const int64 *contacts, const TimestampTz *causes, int ncontacts,
 							 const char *reason);
 
-/*
- * Ends the tiers that are due as of a time, of at most so many contacts, which
- * it locks; returns how many of these there were.
- */
-extern int crm_tiers_due(TimestampTz as_of, int limit);
+/* Ends the tiers of these contacts (ascending, locked) that are due as of a time. */
+extern void crm_tiers_due(const int64 *contacts, int ncontacts, TimestampTz as_of);
 
 /* define_loyalty.c: is it a table of these definitions? */
 extern bool crm_is_loyalty_definition(Oid relid);

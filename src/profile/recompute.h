@@ -50,9 +50,14 @@ extern void crm_stage_due_add(CrmColumn *due);
 extern void crm_stage_due_set(CrmColumn *due);
 
 /*
- * Moves the contacts that are due as of a time, at most so many, each at its own
- * moment; returns how many there were.
+ * For tick(), between crm_connect() and crm_disconnect(): locks the contacts whose
+ * stage or tier is due as of a time, all before the first is moved, and returns
+ * them, ascending. Whoever is busy in another transaction is passed over, and left
+ * to the next tick().
  */
-extern int crm_stages_due(TimestampTz as_of, int limit);
+extern int64 *crm_due_lock(TimestampTz as_of, int *ncontacts);
+
+/* Moves those of them whose stage is due, each at its own moment, and then their segments. */
+extern void crm_stages_due(const int64 *contacts, int ncontacts, TimestampTz as_of);
 
 #endif /* CRM_RECOMPUTE_H */

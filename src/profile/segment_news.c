@@ -19,12 +19,7 @@
 /* contacts that are due, at a time */
 #define DUE_BATCH 10000
 
-/* all that are due by now, in id order, as everybody takes them */
-static CrmPlan lock_due = { "SELECT s.contact_id FROM crm.segment_state s WHERE s.due_at <= $1"
-							" ORDER BY s.contact_id FOR NO KEY UPDATE",
-							1,
-							{ TIMESTAMPTZOID } };
-/* those, and others that nobody has; who has one brings it up to date */
+/* whom another transaction has is left to the next tick(): waiting might be for each other */
 static CrmPlan find_due = {
 	"SELECT s.contact_id, s.due_at FROM crm.segment_state s WHERE s.due_at <= $1"
 	" ORDER BY s.due_at, s.contact_id LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED",
@@ -161,7 +156,6 @@ crm_segments_due(TimestampTz as_of)
 	due = palloc_array(TimestampTz, DUE_BATCH);
 	for (int i = 0; i < segments->n; i++)
 		affected[i] = segments->list[i].timely;
-	crm_run(&lock_due, values, NULL);
 	while ((n = crm_run(&find_due, values, NULL)) > 0)
 	{
 		for (int row = 0; row < n; row++)

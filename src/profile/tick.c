@@ -1,15 +1,20 @@
 /*
  * tick.c
- *		What time alone brings about: moves that are due.
+ *		What time alone brings about: moves that are due. The contacts are locked
+ *		before the first is moved, and nobody is waited for who is busy with one:
+ *		so it can neither deadlock with facts nor keep them for longer than it works.
+ *		Segments come last, as their locks do.
  */
 #include "postgres.h"
 
 #include "fmgr.h"
-#include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/db.h"
 #include "base/install.h"
+#include "base/table.h"
 #include "pg_crm.h"
 #include "profile/loyalty.h"
 #include "profile/recompute.h"
@@ -17,13 +22,13 @@
 
 PG_FUNCTION_INFO_V1(crm_sql_tick);
 
-/* contacts of one batch */
-#define BATCH 1000
-
 Datum
 crm_sql_tick(PG_FUNCTION_ARGS)
 {
 	TimestampTz as_of = crm_as_of_argument(fcinfo, 0);
+	CrmActing acting;
+	int64 *contacts;
+	int ncontacts;
 
 	if (!PG_ARGISNULL(1) && PG_GETARG_INT32(1) < 0)
 		ereport(ERROR,
@@ -31,12 +36,17 @@ crm_sql_tick(PG_FUNCTION_ARGS)
 				 errmsg("max_steps must not be below 0: %d", PG_GETARG_INT32(1)),
 				 errhint("Leave it out to enter every step that is due.")));
 	crm_require_installed();
-	/* one end of a tier may bring about the next */
-	while (crm_tiers_due(as_of, BATCH) > 0)
-		CHECK_FOR_INTERRUPTS();
-	while (crm_stages_due(as_of, BATCH) > 0)
-		CHECK_FOR_INTERRUPTS();
+	/* whoever changes definitions waits for this lock, and this for him */
+	LockRelationOid(crm_table_oid("profile_counter"), RowExclusiveLock);
+	crm_connect(&acting);
+	contacts = crm_due_lock(as_of, &ncontacts);
+	if (ncontacts > 0)
+	{
+		crm_tiers_due(contacts, ncontacts, as_of);
+		crm_stages_due(contacts, ncontacts, as_of);
+	}
 	crm_segments_due(as_of);
+	crm_disconnect(&acting);
 	/* journey steps entered: there are none before there are journeys */
 	PG_RETURN_INT32(0);
 }

@@ -106,19 +106,14 @@ static CrmPlan is_due = {
 	{ INT8ARRAYOID, TIMESTAMPTZOID }
 };
 static CrmPlan find_due = {
-	"SELECT d.contact_id FROM (SELECT m.contact_id, min(m.tier_due_at) AS due_at"
-	"  FROM crm.membership m WHERE m.tier_due_at <= $1 GROUP BY m.contact_id"
-	"  ORDER BY due_at, m.contact_id LIMIT $2) d ORDER BY d.contact_id",
+	"SELECT DISTINCT m.contact_id FROM crm.membership m"
+	" WHERE m.contact_id = ANY ($1) AND m.tier_due_at <= $2 ORDER BY m.contact_id",
 	2,
-	{ TIMESTAMPTZOID, INT4OID }
+	{ INT8ARRAYOID, TIMESTAMPTZOID }
 };
-/* somebody may have been merged since */
-static CrmPlan lock_contacts = {
-	"SELECT p.contact_id FROM crm.profile_counter p WHERE p.contact_id = ANY ($1)"
-	" ORDER BY p.contact_id FOR NO KEY UPDATE",
-	1,
-	{ INT8ARRAYOID }
-};
+
+/* contacts whose tiers end together */
+#define BATCH 1000
 
 static void
 end_tiers(Datum contacts, TimestampTz as_of)
@@ -150,34 +145,23 @@ crm_tiers_settle(const int64 *contacts, const TimestampTz *causes, int ncontacts
 	crm_run(&move_tiers, values, NULL);
 }
 
-int
-crm_tiers_due(TimestampTz as_of, int limit)
+void
+crm_tiers_due(const int64 *contacts, int ncontacts, TimestampTz as_of)
 {
-	Datum values[2] = { TimestampTzGetDatum(as_of), Int32GetDatum(limit) };
+	Datum values[2] = { crm_int64_array(contacts, ncontacts), TimestampTzGetDatum(as_of) };
 	CrmActing acting;
-	CrmColumn contacts;
-	Datum array;
-	int64 *ids;
-	uint64 n;
+	int64 *due;
+	int ndue;
 
 	crm_connect(&acting);
-	n = crm_run(&find_due, values, NULL);
-	crm_column_init(&contacts, INT8OID);
-	ids = palloc_array(int64, Max(n, 1));
-	for (uint64 row = 0; row < n; row++)
-	{
-		ids[row] = crm_result_int64(row, 1);
-		crm_column_add(&contacts, Int64GetDatum(ids[row]), false);
-	}
-	if (n > 0)
-	{
-		crm_contact_lock_first(ids, n);
-		array = crm_column_array(&contacts);
-		crm_run(&lock_contacts, &array, NULL);
-		end_tiers(array, as_of);
-	}
+	ndue = crm_run(&find_due, values, NULL);
+	due = palloc_array(int64, Max(ndue, 1));
+	for (int row = 0; row < ndue; row++)
+		due[row] = crm_result_int64(row, 1);
+	SPI_freetuptable(SPI_tuptable);
+	for (int start = 0; start < ndue; start += BATCH)
+		end_tiers(crm_int64_array(due + start, Min(BATCH, ndue - start)), as_of);
 	crm_disconnect(&acting);
-	return n;
 }
 
 static char *
