@@ -111,47 +111,6 @@ find_contacts(CrmPlan *plan, const Datum *values, int *ncontacts)
 	return contacts;
 }
 
-static CrmPlan select_since = {
-	"SELECT p.contact_id, p.stage_since FROM crm.profile_counter p WHERE p.contact_id = ANY ($1)",
-	1,
-	{ INT8ARRAYOID }
-};
-
-/* Segments that read the stage, as of the moments of the moves. */
-static void
-settle_segments(const int64 *contacts, int ncontacts, TimestampTz as_of)
-{
-	CrmSegmentNews news = { .ncontacts = ncontacts,
-							.contacts = contacts,
-							.cause = "time",
-							.topics = CRM_READS_STAGE | CRM_READS_AWARDS };
-	TimestampTz *times;
-	Datum array;
-	uint64 n;
-
-	if (ncontacts == 0 || !crm_segments_defined())
-		return;
-	times = palloc_array(TimestampTz, ncontacts);
-	for (int i = 0; i < ncontacts; i++)
-		times[i] = as_of;
-	array = crm_int64_array(contacts, ncontacts);
-	n = crm_run(&select_since, &array, NULL);
-	for (uint64 row = 0; row < n; row++)
-	{
-		int64 contact_id = crm_result_int64(row, 1);
-		const int64 *found = bsearch(&contact_id, contacts, ncontacts, sizeof(int64),
-									 crm_compare_int64);
-		bool isnull;
-		Datum since = crm_result(row, 2, &isnull);
-
-		if (!isnull)
-			times[found - contacts] = DatumGetTimestampTz(since);
-	}
-	SPI_freetuptable(SPI_tuptable);
-	news.times = times;
-	crm_segments_settle(&news);
-}
-
 int64 *
 crm_due_lock(TimestampTz as_of, int *ncontacts)
 {
@@ -185,11 +144,20 @@ void
 crm_stages_due(const int64 *contacts, int ncontacts, TimestampTz as_of)
 {
 	Datum values[2] = { crm_int64_array(contacts, ncontacts), TimestampTzGetDatum(as_of) };
-	CrmNews news = { .cause = as_of, .until = as_of };
+	CrmMoved moved = { .n = 0 };
+	CrmNews news = { .cause = as_of, .until = as_of, .time_alone = true, .moved = &moved };
+	CrmSegmentNews segments = { .cause = "time", .topics = CRM_READS_STAGE };
 	int64 *due;
 	int ndue;
 
 	due = find_contacts(&find_stages, values, &ndue);
+	moved.contacts = palloc_array(int64, Max(ndue, 1));
+	moved.since = palloc_array(TimestampTz, Max(ndue, 1));
 	crm_recompute(due, ndue, &news);
-	settle_segments(due, ndue, as_of);
+
+	/* each as of the moment of its move; the last lock comes after all others */
+	segments.ncontacts = moved.n;
+	segments.contacts = moved.contacts;
+	segments.times = moved.since;
+	crm_segments_settle(&segments);
 }

@@ -15,17 +15,25 @@
 #include "base/guc.h"
 #include "profile/history.h"
 
+#define STORED                                                                                      \
+	"p.contact_id, p.orders, p.spend, p.first_order_at, p.last_order_at, p.refunds, p.scans,"       \
+	" p.raw_scans, p.followed_at, p.mobile_at, p.events, p.first_seen_at, p.last_seen_at, p.stage," \
+	" p.stage_since, p.stage_manual, p.ranked_stage, p.settled_at, c.created_at, c.stage"
+
 static CrmPlan select_profiles = {
-	"SELECT p.contact_id, p.orders, p.spend, p.first_order_at, p.last_order_at, p.refunds, p.scans,"
-	" p.raw_scans, p.followed_at, p.mobile_at, p.events, p.first_seen_at, p.last_seen_at, p.stage,"
-	" p.stage_since, p.stage_manual, p.ranked_stage, p.settled_at, c.created_at, c.stage,"
-	" (SELECT min(i.bound_at) FROM crm.identity i"
+	"SELECT " STORED ", (SELECT min(i.bound_at) FROM crm.identity i"
 	"   WHERE i.contact_id = p.contact_id AND i.kind = 'mobile')"
 	" FROM crm.profile_counter p JOIN crm.contact c ON c.contact_id = p.contact_id"
 	" WHERE p.contact_id = ANY ($1) ORDER BY p.contact_id",
 	1,
 	{ INT8ARRAYOID }
 };
+static CrmPlan select_stored = { "SELECT " STORED ", d.due_at FROM crm.profile_counter p"
+								 " JOIN crm.contact c ON c.contact_id = p.contact_id"
+								 " JOIN crm.stage_due d ON d.contact_id = p.contact_id"
+								 " WHERE p.contact_id = ANY ($1) ORDER BY p.contact_id",
+								 1,
+								 { INT8ARRAYOID } };
 static CrmPlan select_transactions = {
 	"SELECT t.contact_id, t.transaction_id, t.kind = 'refund', t.occurred_at, t.amount, t.currency,"
 	" t.external_ref, t.refund_of, t.store_id, CASE WHEN $2 THEN t.items END"
@@ -117,6 +125,44 @@ crm_fact_detail(CrmFact *fact, CrmFactColumn column, uint64 row, int result_colu
 }
 
 static void
+read_stored(CrmHistory *history, uint64 row)
+{
+	bool isnull;
+
+	for (int column = 0; column < CRM_PROFILE_COLUMNS; column++)
+	{
+		Datum value = crm_result(row, column + 1, &history->nulls[column]);
+
+		if (!history->nulls[column] &&
+			(column == CRM_P_SPEND || column == CRM_P_STAGE || column == CRM_P_RANKED_STAGE))
+			value = datumCopy(value, false, -1);
+		history->values[column] = value;
+	}
+	history->contact_id = DatumGetInt64(history->values[CRM_P_CONTACT_ID]);
+	history->created_at = result_time(row, CRM_PROFILE_COLUMNS + 1, &isnull);
+	history->contact_stage = crm_result_text(row, CRM_PROFILE_COLUMNS + 2);
+}
+
+CrmHistory *
+crm_history_load_stored(const int64 *contacts, int ncontacts, int *nhistories)
+{
+	Datum array = crm_int64_array(contacts, ncontacts);
+	uint64 n = crm_run(&select_stored, &array, NULL);
+	CrmHistory *histories = palloc0(sizeof(CrmHistory) * Max(n, 1));
+
+	for (uint64 row = 0; row < n; row++)
+	{
+		bool isnull;
+
+		read_stored(&histories[row], row);
+		histories[row].due_at = result_time(row, CRM_PROFILE_COLUMNS + 3, &isnull);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	*nhistories = n;
+	return histories;
+}
+
+static void
 load_profiles(CrmHistory **histories, int *nhistories, Datum contacts, FactList *list,
 			  MemoryContext context)
 {
@@ -131,18 +177,7 @@ load_profiles(CrmHistory **histories, int *nhistories, Datum contacts, FactList 
 		bool isnull;
 		TimestampTz mobile_at;
 
-		for (int column = 0; column < CRM_PROFILE_COLUMNS; column++)
-		{
-			Datum value = crm_result(row, column + 1, &history->nulls[column]);
-
-			if (!history->nulls[column] &&
-				(column == CRM_P_SPEND || column == CRM_P_STAGE || column == CRM_P_RANKED_STAGE))
-				value = datumCopy(value, false, -1);
-			history->values[column] = value;
-		}
-		history->contact_id = DatumGetInt64(history->values[CRM_P_CONTACT_ID]);
-		history->created_at = result_time(row, CRM_PROFILE_COLUMNS + 1, &isnull);
-		history->contact_stage = crm_result_text(row, CRM_PROFILE_COLUMNS + 2);
+		read_stored(history, row);
 		mobile_at = result_time(row, CRM_PROFILE_COLUMNS + 3, &isnull);
 		if (!isnull)
 		{

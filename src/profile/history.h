@@ -40,6 +40,7 @@ typedef struct CrmHistory
 	const char *contact_stage;         /* the kept copy, NULL if none */
 	Datum values[CRM_PROFILE_COLUMNS]; /* the stored counters */
 	bool nulls[CRM_PROFILE_COLUMNS];
+	TimestampTz due_at; /* as kept; only of crm_history_load_stored() */
 
 	int64 events; /* all of them, walked or not */
 	bool seen;
@@ -66,6 +67,9 @@ typedef struct CrmHistory
  */
 extern CrmHistory *crm_history_load(const CrmDefinitions *definitions, const int64 *contacts,
 									int ncontacts, bool read_only, int *nhistories);
+
+/* The same without facts, awards and moves, of contacts that have a row in crm.stage_due. */
+extern CrmHistory *crm_history_load_stored(const int64 *contacts, int ncontacts, int *nhistories);
 
 /*
  * Walks a history without some of its refunds (ids ascending; none: all count).

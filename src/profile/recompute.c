@@ -4,7 +4,8 @@
  *		because something happened before what is already known, because a
  *		refund changed an order, or because a definition changed. What the walk
  *		finds is compared with what is stored, and only differences are written,
- *		set-based.
+ *		set-based. Contacts for whom nothing but time has passed are walked on
+ *		from their counters, where these say all that rules read.
  */
 #include "postgres.h"
 
@@ -370,6 +371,27 @@ cause_of(const CrmNews *news, int64 contact_id)
 	return news->causes[place - news->contacts];
 }
 
+static void
+compare_walk(const CrmHistory *history, CrmWalk *walk, const CrmNews *news, Writes *writes)
+{
+	compare_moves(history, walk, writes);
+	compare_profile(history, walk, writes);
+	if (news->moved != NULL && !walk->nulls[CRM_P_STAGE_SINCE] &&
+		(crm_profile_differs(history, walk, CRM_P_STAGE) ||
+		 crm_profile_differs(history, walk, CRM_P_STAGE_SINCE)))
+	{
+		news->moved->contacts[news->moved->n] = history->contact_id;
+		news->moved->since[news->moved->n++] = DatumGetTimestampTz(walk->values[CRM_P_STAGE_SINCE]);
+	}
+	if (walk->definitions->stages_read_time)
+	{
+		TimestampTz due = crm_walk_due(walk);
+
+		crm_column_add(&writes->due[0], Int64GetDatum(history->contact_id), false);
+		crm_column_add(&writes->due[1], TimestampTzGetDatum(due), due == DT_NOEND);
+	}
+}
+
 /*
  * Refunds that have just been recorded take effect one after the other, in the
  * order of their time, so that each dates what it revokes, however many came
@@ -415,15 +437,19 @@ mend(CrmHistory *history, CrmWalk *walk, const CrmNews *news, Writes *writes)
 		else if (award->changed)
 			add_award(writes->awards, history, award);
 	}
-	compare_moves(history, walk, writes);
-	compare_profile(history, walk, writes);
-	if (walk->definitions->stages_read_time)
-	{
-		TimestampTz due = crm_walk_due(walk);
+	compare_walk(history, walk, news, writes);
+}
 
-		crm_column_add(&writes->due[0], Int64GetDatum(history->contact_id), false);
-		crm_column_add(&writes->due[1], TimestampTzGetDatum(due), due == DT_NOEND);
-	}
+/* Goes on from the stored counters. Nothing changed before the moment that is kept. */
+static void
+go_on(CrmHistory *history, CrmWalk *walk, const CrmNews *news, Writes *writes)
+{
+	memcpy(walk->values, history->values, sizeof(history->values));
+	memcpy(walk->nulls, history->nulls, sizeof(history->nulls));
+	crm_walk_continue(walk);
+	walk->decided_at = Max(walk->decided_at, history->due_at - 1);
+	crm_walk_advance(walk, news->until);
+	compare_walk(history, walk, news, writes);
 }
 
 /* the last transaction in which contacts were walked anew */
@@ -449,19 +475,27 @@ recompute_chunk(const int64 *contacts, int ncontacts, const CrmNews *news)
 	Writes writes;
 	int nhistories;
 	int nest_level;
+	bool goes_on;
 
-	recomputed_in = GetTopFullTransactionId();
 	crm_profile_lock(contacts, ncontacts);
 	/* who waited for the lock may have waited for new definitions */
 	definitions = crm_definitions();
-	histories = crm_history_load(definitions, contacts, ncontacts, false, &nhistories);
+	/* rule functions and fields as they were need the history of facts */
+	goes_on = news->time_alone && definitions->nwindows == 0 && !definitions->reads_fields;
+	if (!goes_on)
+		recomputed_in = GetTopFullTransactionId();
+	histories = goes_on ? crm_history_load_stored(contacts, ncontacts, &nhistories)
+						: crm_history_load(definitions, contacts, ncontacts, false, &nhistories);
 	walk = crm_walk_create(definitions);
 	init_writes(&writes);
 	nest_level = crm_definitions_enter(definitions);
 	for (int i = 0; i < nhistories; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		mend(&histories[i], walk, news, &writes);
+		if (goes_on)
+			go_on(&histories[i], walk, news, &writes);
+		else
+			mend(&histories[i], walk, news, &writes);
 	}
 	crm_definitions_leave(nest_level);
 	write_all(&writes);

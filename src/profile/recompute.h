@@ -10,6 +10,14 @@
 #include "base/db.h"
 #include "profile/history.h"
 
+/* Contacts whose stage changed, ascending, and since when they have it. */
+typedef struct CrmMoved
+{
+	int n;
+	int64 *contacts;
+	TimestampTz *since;
+} CrmMoved;
+
 /* What is new in a batch: it dates and orders the changes. */
 typedef struct CrmNews
 {
@@ -21,6 +29,8 @@ typedef struct CrmNews
 	int64 *refunds; /* ids of new refunds, ascending */
 	/* moves by time alone are made until then, and where such were made already; 0: only there */
 	TimestampTz until;
+	bool time_alone; /* nothing else is new: the contacts have a row in crm.stage_due */
+	CrmMoved *moved; /* NULL, or with room for all contacts, to be filled in */
 } CrmNews;
 
 extern void crm_recompute(const int64 *contacts, int ncontacts, const CrmNews *news);

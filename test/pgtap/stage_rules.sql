@@ -120,6 +120,41 @@ SELECT is(pg_temp.stages(103), pg_temp.stages(101), 'backwards too');
 SELECT is(pg_temp.stages(104), pg_temp.stages(101), 'and with ticks between');
 SELECT is_empty('SELECT * FROM crm.verify()', 'sound in any order');
 
+-- where counters say all that rules read, tick() goes on from them
+DELETE FROM crm.stage_rule WHERE stage IN ('intent', 'spender');
+SELECT crm.define_stage_rule('{"stage": "dormant", "rule": "last_order_at < as_of - interval ''11 days''"}') \g /dev/null
+SELECT crm.define_stage_rule('{"stage": "other", "rule": "orders % 3 = 1 AND extract(isodow FROM today) IN (2, 6)"}') \g /dev/null
+INSERT INTO crm.contact (contact_id, created_at) SELECT n, '2024-01-01Z' FROM generate_series(105, 108) n;
+INSERT INTO crm.transaction (contact_id, amount, occurred_at) SELECT 105, amount, at FROM f;
+DO $$ DECLARE r record; BEGIN
+	FOR r IN SELECT * FROM f ORDER BY n LOOP PERFORM crm.purchase(106, r.amount, r.at); PERFORM crm.tick(r.at + r.n * interval '7 hours'); END LOOP;
+	FOR r IN SELECT * FROM f ORDER BY hashint4(n) LOOP PERFORM crm.purchase(107, r.amount, r.at); PERFORM crm.tick(r.at + r.n * interval '7 hours'); END LOOP;
+	FOR r IN SELECT * FROM f ORDER BY n LOOP
+		PERFORM crm.purchase(108, r.amount, r.at);
+		IF r.n % 4 = 0 THEN INSERT INTO crm.event (contact_id, kind, properties, occurred_at) VALUES (108, 'set_stage', '{"stage": "lead"}', r.at); END IF;
+		PERFORM crm.tick(r.at + r.n * interval '7 hours');
+	END LOOP;
+END $$;
+SELECT crm.tick() \g /dev/null
+SELECT cmp_ok((SELECT count(*) FROM crm.stage_move WHERE contact_id = 105 AND reason = 'time'), '>', 50::bigint, 'many moves by time alone');
+SELECT is(pg_temp.stages(106), pg_temp.stages(105), 'the same after each order');
+SELECT is(pg_temp.stages(107), pg_temp.stages(105), 'and in any order');
+CREATE TEMP TABLE moves AS SELECT * FROM crm.stage_move WHERE contact_id = 108;
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound when gone on, also from a stage set by hand');
+SELECT crm.recompute(108) \g /dev/null
+SELECT results_eq('SELECT * FROM crm.stage_move WHERE contact_id = 108 ORDER BY since', 'SELECT * FROM moves ORDER BY since', 'the same from the facts');
+SELECT crm.define_stage_rule('{"stage": "odd", "rule": "100 / (orders - 40) > 0 AND extract(isodow FROM today) = 8"}') \g /dev/null
+SET pg_crm.clock = '2026-01-01 10:00Z';
+SELECT crm.purchase(105, 1) \g /dev/null
+SELECT is((SELECT sum(times) FROM crm.rule_error WHERE contact_id = 105), 1::numeric, 'a rule failed at the fortieth order');
+SET pg_crm.clock = '2026-01-03 00:00Z';
+SELECT crm.tick() \g /dev/null
+SELECT is((SELECT sum(times) FROM crm.rule_error WHERE contact_id = 105), 1::numeric, 'which tick() does not walk over again');
+SELECT is((SELECT due_at FROM crm.stage_due WHERE contact_id = 105), '2026-01-03 16:00Z', 'while it looked at each midnight');
+DELETE FROM crm.stage_rule WHERE stage IN ('odd', 'other', 'dormant');
+DELETE FROM crm.rule_error;
+SET pg_crm.clock = '2026-01-01 00:00Z';
+
 -- what cannot be in a stage rule
 SELECT throws_ok($$SELECT crm.define_stage_rule('{"stage": "x", "rule": "awarded(''follow'')"}')$$, '0A000', 'a rule may not hold awarded() in the rule of a stage', 'awards follow from the same walk');
 SELECT throws_ok($$SELECT crm.define_stage_rule('{"stage": "x", "rule": "stage = ''user''"}')$$, '42703', 'rule names unknown column "stage"', 'nor the stage itself');

@@ -170,9 +170,13 @@ sub compare
     my $plain  = plain($rule);
     my $quoted = $rule =~ s/'/''/gr;
     $quoted =~ s/"/\\"/g;
+    # however often time is let pass
+    my $ticks = join "\n", map { "SELECT crm.tick('2024-06-21 00:00Z'::timestamptz + $_ * interval '1 minute') \\g /dev/null" }
+      sort { $a <=> $b } map { int(rand(9 * 24 * 60)) } 1 .. int(rand(4));
     my $out = sql(<<SQL);
 DELETE FROM crm.stage_rule WHERE stage = 'asked';
 SELECT crm.define_stage_rule('{"stage": "asked", "rule": "$quoted"}') \\g /dev/null
+$ticks
 SELECT crm.tick() \\g /dev/null
 SELECT 'now ' || p.contact_id FROM crm.profile p
  WHERE (p.stage = 'asked') IS DISTINCT FROM (p.contact_id IN (SELECT * FROM crm.audience(\$\$$rule\$\$)));
