@@ -217,6 +217,7 @@ list_fields(CrmDefinitions *build)
 		field->type = attribute->atttypid;
 		field->length = attribute->attlen;
 		field->by_value = attribute->attbyval;
+		field->collation = attribute->attcollation;
 		build->nfields++;
 	}
 	build->nvalues = CRM_FIRST_FIELD + build->nfields;
@@ -240,6 +241,7 @@ compile_stage_rule(CrmDefinitions *build, const char *text)
 		variable->type = build->fields[i].type;
 		variable->position = CRM_FIRST_FIELD + i;
 		variable->presence = false;
+		variable->collation = build->fields[i].collation;
 	}
 	return crm_expression_compile(text, &scope);
 }
@@ -572,14 +574,12 @@ crm_definitions(void)
 	PushActiveSnapshot(GetLatestSnapshot());
 	/* an invalidation while reading must not be lost */
 	definitions_valid = true;
+	PG_TRY();
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
 
 		list_fields(build);
 		MemoryContextSwitchTo(old);
-	}
-	PG_TRY();
-	{
 		load_achievements(build, context);
 		load_stages(build, context);
 		load_earning_rules(build, context);
@@ -596,8 +596,9 @@ crm_definitions(void)
 	PopActiveSnapshot();
 	crm_disconnect(&acting);
 
+	/* a caller further up may hold names of the old ones: a trigger of a brand's own records facts */
 	if (definition_context != NULL)
-		MemoryContextDelete(definition_context);
+		MemoryContextSetParent(definition_context, TopTransactionContext);
 	MemoryContextSetParent(context, CacheMemoryContext);
 	definition_context = context;
 	definitions = build;

@@ -70,6 +70,7 @@ typedef struct CrmField
 {
 	char *name;
 	Oid type;
+	Oid collation;
 	int16 length;
 	bool by_value;
 	bool wanted; /* some stage rule reads it */

@@ -171,9 +171,12 @@ take_general_lane(Settling *settling, int64 contact_id, TimestampTz cause)
 	settling->ngeneral++;
 }
 
-static void
+/* False if they were only seen: then time alone brings what it would have brought. */
+static bool
 walk_new_facts(Settling *settling, const CrmFact *facts, int nfacts)
 {
+	bool walked = false;
+
 	crm_walk_continue(settling->walk);
 	for (int i = 0; i < nfacts; i++)
 	{
@@ -182,8 +185,12 @@ walk_new_facts(Settling *settling, const CrmFact *facts, int nfacts)
 		if (crm_is_plain_event(settling->definitions, &facts[i]))
 			crm_walk_seen(settling->walk, facts[i].occurred_at);
 		else
+		{
 			crm_walk_step(settling->walk, &facts[i]);
+			walked = true;
+		}
 	}
+	return walked;
 }
 
 static void
@@ -317,6 +324,7 @@ settle_contact(Settling *settling, CrmFact *facts, int nfacts)
 	TimestampTz cause = facts[nfacts - 1].occurred_at;
 	MemoryContext batch = CurrentMemoryContext;
 	bool locked = false;
+	bool walked;
 
 	if (!crm_target_find(settling->profile, contact_id))
 		crm_unknown_contact(contact_id);
@@ -333,7 +341,7 @@ settle_contact(Settling *settling, CrmFact *facts, int nfacts)
 			return;
 		}
 		MemoryContextSwitchTo(settling->row_context);
-		walk_new_facts(settling, facts, nfacts);
+		walked = walk_new_facts(settling, facts, nfacts);
 		MemoryContextSwitchTo(batch);
 		if (!open_for(settling, settling->walk))
 		{
@@ -352,7 +360,7 @@ settle_contact(Settling *settling, CrmFact *facts, int nfacts)
 	queue_moves(settling);
 	if (settling->counting != NULL)
 		settling->counting->keep(settling->counting);
-	if (settling->definitions->stages_read_time)
+	if (walked && settling->definitions->stages_read_time)
 	{
 		TimestampTz due = crm_walk_due(settling->walk);
 
@@ -455,6 +463,8 @@ settle_directly(Settling *settling, CrmFact *facts, int64 nfacts)
 			end++;
 		settle_contact(settling, facts + start, end - start);
 	}
+	/* what is written may fire triggers of a brand's own */
+	crm_definitions_leave(nest_level);
 	write_scans(settling, facts, nfacts);
 	write_rows(settling, settling->award, facts, nfacts);
 	write_rows(settling, settling->move, facts, nfacts);
@@ -464,7 +474,6 @@ settle_directly(Settling *settling, CrmFact *facts, int64 nfacts)
 	close_target(settling->award);
 	close_target(settling->profile);
 	PopActiveSnapshot();
-	crm_definitions_leave(nest_level);
 	write_moments(settling);
 }
 

@@ -172,16 +172,19 @@ count_windows(CrmWalk *walk, TimestampTz as_of)
 		CrmWindowFacts *facts = &walk->windows[i];
 		int64 count;
 
-		if (window->bounded && facts->nleft < facts->n)
+		if (window->bounded && facts->n > 0)
 		{
-			TimestampTz since = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval,
-																		TimestampTzGetDatum(as_of),
-																		window->within));
+			TimestampTz since = crm_lookback_start(as_of, window->within);
 
 			for (; facts->nleft < facts->n && facts->times[facts->nleft] <= since; facts->nleft++)
 				if (window->measure == CRM_WINDOW_SPENT)
 					facts->sum = DirectFunctionCall2(numeric_sub, facts->sum,
 													 facts->amounts[facts->nleft]);
+			/* a month before goes back at the end of a longer one */
+			for (; facts->nleft > 0 && facts->times[facts->nleft - 1] > since; facts->nleft--)
+				if (window->measure == CRM_WINDOW_SPENT)
+					facts->sum = DirectFunctionCall2(numeric_add, facts->sum,
+													 facts->amounts[facts->nleft - 1]);
 		}
 		count = facts->n - facts->nleft;
 		walk->nulls[CRM_FIRST_WINDOW + i] = false;
@@ -336,12 +339,19 @@ crm_walk_due(CrmWalk *walk)
 	{
 		const CrmWindowFacts *facts = &walk->windows[i];
 
-		if (definitions->windows[i].bounded && facts->nleft < facts->n)
+		if (!definitions->windows[i].bounded)
+			continue;
+		/* the next one to leave, and the last one that has: it may come again */
+		for (int k = facts->nleft - 1; k <= facts->nleft; k++)
 		{
-			TimestampTz end = crm_window_end(facts->times[facts->nleft],
-											 definitions->windows[i].within);
+			TimestampTz moment;
 
-			due = Min(due, end);
+			if (k < 0 || k >= facts->n ||
+				(k < facts->nleft && !crm_lookback_has_months(definitions->windows[i].within)))
+				continue;
+			moment = crm_lookback_due(facts->times[k], definitions->windows[i].within,
+									  walk->decided_at);
+			due = Min(due, moment);
 		}
 	}
 	/* whatever is found, time goes on */

@@ -80,6 +80,7 @@ list_columns(int *n)
 			continue;
 		variables[*n].name = pstrdup(NameStr(attribute->attname));
 		variables[*n].type = attribute->atttypid;
+		variables[*n].collation = attribute->attcollation;
 		variables[*n].position = *n;
 		(*n)++;
 	}
@@ -229,13 +230,14 @@ due_of(Timed *rule, uint64 row, TimestampTz as_of)
 		bool isnull;
 		Datum oldest = crm_result(row, rule->nvalues + i + 2, &isnull);
 
-		if (!isnull)
-		{
-			TimestampTz end = crm_window_end(DatumGetTimestampTz(oldest), rule->within[i]);
+		TimestampTz moment = DT_NOEND;
 
-			/* as the statement sees it, it has not left yet */
-			due = Min(due, Max(end, as_of + 1));
-		}
+		if (!isnull)
+			moment = crm_lookback_due(DatumGetTimestampTz(oldest), rule->within[i], as_of);
+		/* what has left an interval of months may come into it again at midnight */
+		if (crm_lookback_has_months(rule->within[i]))
+			moment = Min(moment, crm_next_midnight(as_of));
+		due = Min(due, moment);
 	}
 	pfree(values);
 	pfree(nulls);
@@ -286,6 +288,9 @@ crm_rule_time(const char *text)
 	time = crm_expression_time(rule->expression);
 	if (time == CRM_TIME_NONE && rule->nwindows > 0)
 		time = CRM_TIME_EXACT;
+	for (int i = 0; i < rule->nwindows; i++)
+		if (crm_lookback_has_months(rule->within[i]))
+			time = CRM_TIME_DAILY;
 	crm_disconnect(&acting);
 	return time;
 }

@@ -6,6 +6,8 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -18,6 +20,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "base/db.h"
@@ -43,6 +46,28 @@ crm_input_knows(const CrmRuleTree *rule, const char *name)
 		if (strcmp(scope->variables[i].name, name) == 0)
 			return true;
 	return false;
+}
+
+/* As a column of its own collation is read in SQL. */
+static Node *
+collate(Node *node, Oid type, Oid collation)
+{
+	CollateClause *clause;
+	HeapTuple tuple;
+
+	if (!OidIsValid(collation) || collation == get_typcollation(type))
+		return node;
+	tuple = SearchSysCache1(COLLOID, ObjectIdGetDatum(collation));
+	if (!HeapTupleIsValid(tuple))
+		return node;
+	clause = makeNode(CollateClause);
+	clause->arg = node;
+	clause->collname = list_make2(makeString(get_namespace_name(
+									  ((Form_pg_collation) GETSTRUCT(tuple))->collnamespace)),
+								  makeString(get_collation_name(collation)));
+	ReleaseSysCache(tuple);
+	clause->location = -1;
+	return (Node *) clause;
 }
 
 /* The parameter of a value; each value is one, however often it is named. */
@@ -87,8 +112,9 @@ crm_input_column(CrmRuleTree *rule, const char *name, int location)
 		return input(inputs, CRM_INPUT_TODAY, 0, DATEOID, false, location);
 	for (int i = 0; i < scope->nvariables; i++)
 		if (strcmp(scope->variables[i].name, name) == 0)
-			return input(inputs, CRM_INPUT_VALUE, scope->variables[i].position,
-						 scope->variables[i].type, scope->variables[i].presence, location);
+			return collate(input(inputs, CRM_INPUT_VALUE, scope->variables[i].position,
+								 scope->variables[i].type, scope->variables[i].presence, location),
+						   scope->variables[i].type, scope->variables[i].collation);
 
 	initStringInfo(&known);
 	for (int i = 0; i < scope->nvariables; i++)

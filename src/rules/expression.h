@@ -18,6 +18,7 @@ typedef struct CrmVariable
 	Oid type;
 	int position;
 	bool presence; /* only IS [NOT] NULL makes sense */
+	Oid collation; /* of the column; InvalidOid: the type's */
 } CrmVariable;
 
 /* How a rule's answer depends on time alone. */
@@ -78,8 +79,14 @@ extern CrmRuleTime crm_expression_time(const CrmExpression *expression);
 extern TimestampTz crm_expression_due(CrmExpression *expression, const Datum *values,
 									  const bool *nulls, TimestampTz after);
 
-/* When does what happened at a time leave the interval before now? */
-extern TimestampTz crm_window_end(TimestampTz occurred_at, Datum within);
+/*
+ * Of an interval before now: its beginning, and the next moment after this one at which
+ * what happened at a time leaves it, or comes into it again: as months differ in length,
+ * a month before goes back at some midnights.
+ */
+extern TimestampTz crm_lookback_start(TimestampTz as_of, Datum within);
+extern TimestampTz crm_lookback_due(TimestampTz occurred_at, Datum within, TimestampTz after);
+extern bool crm_lookback_has_months(Datum within);
 
 /* The first local midnight after a time, in pg_crm.time_zone. */
 extern TimestampTz crm_next_midnight(TimestampTz after);

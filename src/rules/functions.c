@@ -20,6 +20,8 @@
 #include "rules/language.h"
 
 #define MAX_ARGUMENTS 2
+/* as far as a rule function looks back */
+#define MAX_YEARS 100
 
 typedef struct RuleCall
 {
@@ -103,6 +105,14 @@ check_within(RuleCall *call, const char *within)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("interval \"%s\" of a rule function is not above zero", within),
 				 errhint("Say how far to look back, for example '7 days'."),
+				 errposition(crm_rule_position(call->rule, call->location))));
+	if (interval->month > MAX_YEARS * MONTHS_PER_YEAR || interval->day > MAX_YEARS * 366 ||
+		interval->time > MAX_YEARS * 366 * USECS_PER_DAY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("interval \"%s\" of a rule function is longer than %d years", within,
+						MAX_YEARS),
+				 errhint("Leave the interval out to look at all facts."),
 				 errposition(crm_rule_position(call->rule, call->location))));
 }
 

@@ -31,6 +31,14 @@ typedef struct CrmInput
 	bool presence;
 } CrmInput;
 
+/* Where what grows with time goes back now and then, by calendar arithmetic. */
+typedef enum CrmSlack
+{
+	CRM_SLACK_NONE,
+	CRM_SLACK_DAYS,  /* when clocks change, by an hour or two */
+	CRM_SLACK_MONTHS /* at midnight, by some days at most */
+} CrmSlack;
+
 typedef struct CrmExpressionInputs
 {
 	const CrmScope *scope;
@@ -54,6 +62,7 @@ struct CrmExpression
 	CrmRuleTime time;
 	int nmoments;
 	ExprState *moments[CRM_MAX_MOMENTS];
+	CrmSlack slack[CRM_MAX_MOMENTS];
 };
 
 extern void crm_expression_fill(CrmExpression *expression, const Datum *values, const bool *nulls);

@@ -268,6 +268,99 @@ UPDATE crm.contact SET city = 'Suzhou' WHERE contact_id = 9;
 SELECT is((SELECT array_agg(contact_id) FROM crm.award WHERE achievement = 'moved_house'), '{9}', 'when it matters');
 SELECT is_empty('SELECT * FROM crm.verify()', 'sound with changes as facts');
 
+-- months of different length: a month before goes back at midnight
+SET pg_crm.clock = '2026-02-28 04:00Z';
+INSERT INTO crm.contact (contact_id, created_at) SELECT n, '2026-02-01Z' FROM generate_series(30, 39) n;
+SELECT crm.define_stage_rule('{"stage": "fresh", "rule": "times(''purchase'', ''1 month'') >= 1"}') \g /dev/null
+SELECT crm.define_segment('{"name": "fresh", "rule": "times(''purchase'', ''1 month'') >= 1"}'), crm.define_segment('{"name": "stale", "rule": "last_order_at < as_of - interval ''1 month''"}') \g /dev/null
+SELECT crm.purchase(30, 10) \g /dev/null
+SET pg_crm.clock = '2026-04-02 00:00Z';
+SELECT crm.tick() \g /dev/null
+SELECT is(pg_temp.stages(30), 'user 2026-02-01 00:00 opening, fresh 2026-02-28 04:00 rule, paying 2026-03-28 04:00 time, fresh 2026-03-28 16:00 time, '
+    'paying 2026-03-29 04:00 time, fresh 2026-03-29 16:00 time, paying 2026-03-30 04:00 time, fresh 2026-03-30 16:00 time, paying 2026-03-31 04:00 time',
+    'the last of February is a month ago four times');
+SELECT is((SELECT string_agg(change || to_char(occurred_at AT TIME ZONE 'UTC', ' MM-DD HH24:MI'), ', ' ORDER BY segment_change_id) FROM crm.segment_change WHERE contact_id = 30 AND segment = 'fresh'),
+    'entered 02-28 04:00, left 03-28 04:00, entered 03-28 16:00, left 03-29 04:00, entered 03-29 16:00, left 03-30 04:00, entered 03-30 16:00, left 03-31 04:00', 'for segments too');
+SELECT is((SELECT string_agg(change || to_char(occurred_at AT TIME ZONE 'UTC', ' MM-DD HH24:MI'), ', ' ORDER BY segment_change_id) FROM crm.segment_change WHERE contact_id = 30 AND segment = 'stale'),
+    'entered 03-28 04:00, left 03-28 16:00, entered 03-29 04:00, left 03-29 16:00, entered 03-30 04:00, left 03-30 16:00, entered 03-31 04:00', 'and in comparisons');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound with months that end');
+DELETE FROM crm.stage_rule WHERE stage = 'fresh'; DELETE FROM crm.segment;
+
+-- far away in time
+SELECT throws_ok($$SELECT crm.define_stage_rule('{"stage": "x", "rule": "did(''cart'', ''10000 years'')"}')$$, '22023', 'interval "10000 years" of a rule function is longer than 100 years', 'an interval has an end');
+SELECT crm.define_stage_rule('{"stage": "century", "rule": "did(''cart'', ''100 years'') OR last_seen_at < as_of - interval ''99 years''"}') \g /dev/null
+SELECT lives_ok($$SELECT crm.track(31, 'cart', at => '4713-01-02 00:00Z BC'), crm.track(31, 'cart', at => '0001-01-02 00:00Z')$$, 'a fact may be of any age');
+SELECT crm.tick() \g /dev/null
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound with facts of any age');
+DELETE FROM crm.stage_rule WHERE stage = 'century';
+
+-- a moment that cannot be found does not hide another
+ALTER TABLE crm.contact ADD COLUMN expires timestamptz, ADD COLUMN signup timestamptz;
+SELECT crm.define_stage_rule('{"stage": "trial", "rule": "as_of - signup > interval ''1 hour'' AND (expires = ''infinity'' OR expires - as_of > interval ''1 hour'')"}') \g /dev/null
+SET pg_crm.clock = '2026-04-02 08:00Z';
+UPDATE crm.contact SET signup = '2026-04-02 08:00Z', expires = 'infinity' WHERE contact_id = 32;
+SET pg_crm.clock = '2026-04-02 13:00Z';
+SELECT crm.tick() \g /dev/null
+SELECT is(pg_temp.stages(32), 'user 2026-02-01 00:00 opening, trial 2026-04-02 09:00 time', 'the one that is found is taken');
+DELETE FROM crm.stage_rule WHERE stage = 'trial';
+
+SET pg_crm.clock = '2026-04-10 13:00Z';
+-- a brand's own triggers run under the session's settings, and may record facts
+SET TimeZone = 'America/New_York'; SET DateStyle = 'SQL, MDY';
+CREATE TABLE seen (zone text, style text);
+CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+	INSERT INTO public.seen VALUES (current_setting('TimeZone'), current_setting('DateStyle'));
+	RETURN NEW;
+END $$;
+CREATE TRIGGER look AFTER UPDATE ON crm.contact FOR EACH ROW EXECUTE FUNCTION look();
+SELECT crm.define_stage_rule('{"stage": "buyer", "rule": "last_order_at > as_of - interval ''3 days''"}') \g /dev/null
+SELECT crm.purchase(34, 1) \g /dev/null
+SELECT is((SELECT string_agg(DISTINCT zone || ' ' || style, ', ') FROM seen), 'America/New_York SQL, MDY', 'settings of the session');
+DROP TRIGGER look ON crm.contact;
+RESET TimeZone; RESET DateStyle;
+CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+	IF NEW.contact_id = 35 THEN
+		ANALYZE crm.stage;
+		PERFORM crm.track(36, 'other_thing');
+	END IF;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER again AFTER UPDATE ON crm.profile_counter FOR EACH ROW EXECUTE FUNCTION again();
+SELECT crm.purchase(35, 1), crm.purchase(35, 1, '2026-04-01Z') \g /dev/null
+DROP TRIGGER again ON crm.profile_counter;
+SELECT is(pg_temp.stages(35), 'user 2026-02-01 00:00 opening, buyer 2026-04-01 00:00 rule, paying 2026-04-04 00:00 time, buyer 2026-04-10 13:00 rule', 'definitions that are read anew meanwhile do no harm');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound with a brand''s own triggers');
+
+-- a column is compared by its own collation
+CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+ALTER TABLE crm.contact ADD COLUMN rank_name text COLLATE public.ci;
+SELECT crm.define_stage_rule('{"stage": "golden", "rule": "rank_name = ''gold''"}') \g /dev/null
+UPDATE crm.contact SET rank_name = 'GOLD' WHERE contact_id = 37;
+SELECT is((SELECT stage FROM crm.profile WHERE contact_id = 37), 'golden', 'of the column');
+SELECT crm.install() \g /dev/null
+SELECT ok(crm.rule_holds(37, 'rank_name = ''gold'''), 'as in SQL');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound with collations');
+SELECT throws_ok($$SELECT * FROM crm.audience('crm.now() > last_order_at')$$, '0A000', NULL, 'no function of pg_crm that reads the clock');
+SELECT throws_ok($$SELECT * FROM crm.audience('crm.timeline_svg(1) <> ''''')$$, '0A000', NULL, 'or the facts');
+
+-- a day whose midnight comes twice begins the first time
+SET pg_crm.time_zone = 'America/Havana';
+SET pg_crm.clock = '2026-10-31 12:00Z';
+SELECT crm.define_segment('{"name": "second", "rule": "today = ''2026-11-01'' AND orders >= 1"}') \g /dev/null
+SET pg_crm.clock = '2026-11-01 04:30Z';
+SELECT crm.tick() \g /dev/null
+SELECT is((SELECT since FROM crm.segment_member WHERE segment = 'second' AND contact_id = 30), '2026-11-01 04:00Z', 'at the first of two midnights');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound at that');
+DELETE FROM crm.segment;
+RESET pg_crm.time_zone;
+
+-- a daily rule and a fact of long ago
+SELECT crm.define_stage_rule('{"stage": "sunday", "rule": "extract(isodow FROM today) = 7"}') \g /dev/null
+SELECT crm.track(31, 'cart', at => '4713-01-03 00:00Z BC') \g /dev/null
+SELECT crm.tick() \g /dev/null
+SELECT cmp_ok((SELECT min(since) FROM crm.stage_move WHERE contact_id = 31 AND stage = 'sunday' AND reason = 'time'), '>=', '2000-01-01', 'days are looked at from this millennium on');
+DELETE FROM crm.stage_rule WHERE stage = 'sunday';
+
 -- a rule that no longer compiles
 SELECT crm.define_stage_rule('{"stage": "known", "position": 9, "rule": "orders > 1000"}') \g /dev/null
 ALTER TABLE crm.stage_rule DISABLE TRIGGER USER;

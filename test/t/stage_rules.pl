@@ -21,13 +21,16 @@ diag("CRM_SEED=$seed");
 
 my $contacts = 30;
 my $node     = crm_node('stage_rules');
-my $db       = crm_database($node, 'shop');
-my $clock    = "SET client_min_messages = warning; SET TimeZone = 'Asia/Shanghai'; SET pg_crm.clock = '2024-07-01 00:00Z';\n";
+my ($db, $base, $end);    # of the facts, midnight of Greenwich
 
 sub pick { return $_[ int(rand(@_)) ] }
-sub sql { return $node->safe_psql($db, $clock . $_[0], timeout => 600) }
+sub sql
+{
+    return $node->safe_psql($db,
+        "SET client_min_messages = warning; SET TimeZone = 'Asia/Shanghai'; SET pg_crm.clock = '$end 00:00Z';\n" . $_[0], timeout => 600);
+}
 
-sub at { return sprintf "'2024-06-20 00:00Z'::timestamptz + %d * interval '1 minute'", rand(4 * 24 * 60) }
+sub at { return sprintf "'$base 00:00Z'::timestamptz + %d * interval '1 minute'", rand(4 * 24 * 60) }
 
 sub fact
 {
@@ -38,22 +41,26 @@ sub fact
     return sprintf "SELECT crm.track(%d, '%s', '{}', %s, account => 'wx');", $c, pick('cart', 'cart', 'page', 'follow', 'unfollow'), at();
 }
 
-sql(join "\n",
-    "INSERT INTO crm.account (account_id, kind, name) OVERRIDING SYSTEM VALUE VALUES (1, 'official_account', 'wx');",
-    (map { qq(SELECT crm.define_qr_code('{"account": "wx", "scene": "door$_"}');) } 1 .. 3),
-    "INSERT INTO crm.contact (contact_id, created_at) SELECT n, '2024-06-19 00:00Z' FROM generate_series(1, $contacts) n;",
-    (map { fact() } 1 .. 260),
-    q(INSERT INTO crm.transaction (contact_id, kind, amount, occurred_at, refund_of)
-      SELECT contact_id, 'refund', CASE WHEN transaction_id % 2 = 0 THEN amount ELSE round(amount / 2, 2) END,
-             occurred_at + interval '30 minutes', transaction_id
-        FROM crm.transaction WHERE kind = 'purchase' AND amount > 1 AND transaction_id % 5 < 2;));
-is(sql('SELECT count(*) FROM crm.verify()'), 0, 'what was recorded is sound');
+sub record
+{
+    sql(join "\n",
+        "INSERT INTO crm.account (account_id, kind, name) OVERRIDING SYSTEM VALUE VALUES (1, 'official_account', 'wx');",
+        (map { qq(SELECT crm.define_qr_code('{"account": "wx", "scene": "door$_"}');) } 1 .. 3),
+        "INSERT INTO crm.contact (contact_id, created_at) SELECT n, '$base 00:00Z'::timestamptz - interval '1 day' FROM generate_series(1, $contacts) n;",
+        (map { fact() } 1 .. 260),
+        q(INSERT INTO crm.transaction (contact_id, kind, amount, occurred_at, refund_of)
+          SELECT contact_id, 'refund', CASE WHEN transaction_id % 2 = 0 THEN amount ELSE round(amount / 2, 2) END,
+                 occurred_at + interval '30 minutes', transaction_id
+            FROM crm.transaction WHERE kind = 'purchase' AND amount > 1 AND transaction_id % 5 < 2;));
+    is(sql('SELECT count(*) FROM crm.verify()'), 0, 'what was recorded is sound');
+}
 
 # ---- rules
-my $interval = sub { return pick("'90 minutes'", "'1 day'", "'26 hours'", "'10 hours'", "'2 days'") };
-my %values = (
+my $interval = sub { return pick("'90 minutes'", "'1 day'", "'26 hours'", "'10 hours'", "'2 days'", "'1 month'") };
+my %values;
+my $values_of = sub { %values = (
     number => [ qw(orders spend scans raw_scans events 0 1 2 3), '2.5', '(orders + 1) * 2', 'CASE WHEN orders > 2 THEN scans ELSE -1 END' ],
-    at     => [ qw(first_order_at last_order_at followed_at last_seen_at first_seen_at), "'2024-06-22 07:13+08'::timestamptz" ]);
+    at     => [ qw(first_order_at last_order_at followed_at last_seen_at first_seen_at), "('$base'::date + 2 + time '07:13') AT TIME ZONE 'Asia/Shanghai'" ]) };
 
 sub value
 {
@@ -76,7 +83,7 @@ sub condition
     return 'as_of - ' . value('at') . " $operator interval " . $interval->() if $luck < 0.45;
     return value('at') . " $operator as_of - interval " . $interval->() if $luck < 0.6;
     return value('at') . " + interval " . $interval->() . " $operator as_of" if $luck < 0.65;
-    return "today $operator '2024-06-" . pick(21 .. 26) . "'" if $luck < 0.7;
+    return "today $operator date '$base' + " . pick(1 .. 6) if $luck < 0.7;
     return value('at') . " $operator " . value('at') if $luck < 0.8;
     return value('number') . " $operator " . value('number');
 }
@@ -91,19 +98,22 @@ sub rule
 }
 
 # ---- the second opinion: a profile of every contact at every moment at which something may change
-sql(<<'SQL');
+sub prepare
+{
+    sql(<<SQL);
 CREATE TABLE moment AS
 SELECT c.contact_id, m.at
   FROM crm.contact c, LATERAL (
-       SELECT '2024-06-19 00:00Z'::timestamptz AS at
-       UNION SELECT generate_series('2024-06-19 16:00Z'::timestamptz, '2024-07-01 00:00Z', '1 day')
+       SELECT '$base 00:00Z'::timestamptz - interval '1 day' AS at
+       UNION SELECT generate_series('$base 16:00Z'::timestamptz - interval '1 day', '$end 00:00Z', '1 day')
        UNION SELECT f.occurred_at + d.i + k * interval '1 microsecond'
          FROM (SELECT occurred_at FROM crm.transaction t WHERE t.contact_id = c.contact_id
                UNION SELECT occurred_at FROM crm.event e WHERE e.contact_id = c.contact_id
                UNION SELECT occurred_at FROM crm.scan s WHERE s.contact_id = c.contact_id
-               UNION SELECT '2024-06-22 07:13+08') f,
-              unnest('{0, 90 minutes, 10 hours, 1 day, 26 hours, 2 days}'::interval[]) AS d(i), generate_series(0, 1) k) m
- WHERE m.at >= '2024-06-19 00:00Z' AND m.at <= '2024-07-01 00:00Z';
+               UNION SELECT ('$base'::date + 2 + time '07:13') AT TIME ZONE 'Asia/Shanghai') f,
+              unnest('{0, 90 minutes, 10 hours, 1 day, 26 hours, 2 days, 1 month -3 days, 1 month -2 days, 1 month -1 day,
+                       1 month, 1 month 1 day, 1 month 2 days, 1 month 3 days, 1 month 4 days}'::interval[]) AS d(i), generate_series(0, 1) k) m
+ WHERE m.at >= '$base 00:00Z'::timestamptz - interval '1 day' AND m.at <= '$end 00:00Z';
 CREATE TABLE net AS
 SELECT o.contact_id, o.occurred_at, o.amount - coalesce(sum(r.amount), 0) AS amount
   FROM crm.transaction o LEFT JOIN crm.transaction r ON r.refund_of = o.transaction_id AND r.contact_id = o.contact_id
@@ -130,6 +140,7 @@ UPDATE state s SET followed_at = (SELECT min(e.occurred_at) FROM crm.event e WHE
                   AND (u.occurred_at, u.event_id) > (e.occurred_at, e.event_id)));
 ANALYZE;
 SQL
+}
 
 my %facts = (
     purchase => 'net f WHERE true', scan => 'crm.scan f WHERE true', refund => q(crm.transaction f WHERE f.kind = 'refund'),
@@ -149,9 +160,12 @@ sub plain
     return $rule;
 }
 
-my ($wrong, $moves, $timed) = (0, 0, 0);
-for my $n (1 .. $rules)
+sub compare
 {
+    my ($rules) = @_;
+    my ($wrong, $moves, $timed) = (0, 0, 0);
+    for my $n (1 .. $rules)
+    {
     my $rule   = rule(2);
     my $plain  = plain($rule);
     my $quoted = $rule =~ s/'/''/gr;
@@ -178,8 +192,21 @@ SQL
     if ($out =~ s/^= (\d+) (\d+)\n?//m) { $moves += $1; $timed += $2; }
     next if $out =~ /^\s*$/;
     diag("rule $n: $rule\n" . join("\n", (split /\n/, $out)[ 0 .. 5 ])) if $wrong++ < 5;
+    }
+    is($wrong, 0, "$db, $rules stage rules: who is in, when they came and when they left");
+    cmp_ok($timed, '>', 0, "of $moves moves into the stage, $timed by time alone");
 }
-is($wrong, 0, "$rules stage rules: who is in, when they came and when they left");
-cmp_ok($timed, '>', 0, "of $moves moves into the stage, $timed by time alone");
+
+# months of one length, and months that end
+for (['june', '2024-06-20', '2024-07-25'], ['february', '2024-02-25', '2024-04-05'])
+{
+    ($db, $base, $end) = @$_;
+    crm_database($node, $db);
+    $values_of->();
+    record();
+    prepare();
+    compare($rules / 2);
+}
+
 $node->stop;
 done_testing();
