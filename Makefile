@@ -73,6 +73,10 @@ endif
 
 include $(PGXS)
 
+# A session may load the library at any moment of its installation, so it
+# changes in one step; install alone would remove it first and then write it.
+INSTALL_SHLIB = $(INSTALL_SHLIB_ENV) sh -c '$(INSTALL) $(INSTALL_SHLIB_OPTS) $(INSTALL_STRIP_FLAG) "$$0" "$$1.new" && mv -f "$$1.new" "$$1"'
+
 $(OBJS): pg_crm.control
 -include $(wildcard $(OBJS:.o=.d))
 

@@ -9,12 +9,9 @@
 
 #include "access/table.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/inval.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
@@ -23,10 +20,10 @@
 #include "base/table.h"
 #include "pg_crm.h"
 #include "rules/inputs.h"
+#include "rules/kept.h"
 #include "rules/language.h"
 #include "rules/rules.h"
 
-#define MAX_KEPT      200
 #define MAX_FUNCTIONS 64
 /* contacts asked about together */
 #define PART        10000
@@ -34,22 +31,14 @@
 
 typedef struct Timed
 {
-	uint32 hash;
-	char *text;
-	char *zone;
+	CrmKeptRule kept; /* with plans for few and for many, or with none */
 	CrmExpression *expression;
 	int nvalues;
 	int nwindows;
 	Datum *within; /* intervals that facts leave; their oldest facts come after the values */
-	SPIPlanPtr generic;
-	SPIPlanPtr custom;
-	MemoryContext context;
 } Timed;
 
-static Timed *kept[MAX_KEPT];
-static int nkept = 0;
-static bool kept_valid = true;
-static Oid depends_on[2]; /* crm.profile, crm.stage */
+static CrmKeptRules kept = { .tables = { "profile", "stage" } };
 
 /* The names that a rule may use: columns of the profile, then rule functions by their labels. */
 typedef struct Names
@@ -59,13 +48,6 @@ typedef struct Names
 	const char *functions[MAX_FUNCTIONS];
 	MemoryContext context; /* of the labels: the compilation has one of its own */
 } Names;
-
-static void
-forget_timed(Datum arg, Oid relid)
-{
-	if (relid == InvalidOid || relid == depends_on[0] || relid == depends_on[1])
-		kept_valid = false;
-}
 
 static int
 name_function(void *arg, const char *name, const char *const *arguments, const char *label)
@@ -169,18 +151,7 @@ prepare(const char *sql, int options)
 
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
-	SPI_keepplan(plan);
 	return plan;
-}
-
-static void
-forget(Timed *rule)
-{
-	if (rule->generic != NULL)
-		SPI_freeplan(rule->generic);
-	if (rule->custom != NULL)
-		SPI_freeplan(rule->custom);
-	MemoryContextDelete(rule->context);
 }
 
 /* The expression's values come in the order of the statement's columns. */
@@ -196,10 +167,9 @@ number_inputs(CrmExpression *expression, int *nvalues)
 static Timed *
 compile(const char *text)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm rule moments",
-												  ALLOCSET_SMALL_SIZES);
+	Timed *rule = (Timed *) crm_kept_create(sizeof(Timed), text);
+	MemoryContext context = rule->kept.context;
 	MemoryContext old = MemoryContextSwitchTo(context);
-	Timed *rule = palloc0(sizeof(Timed));
 	Names names = { .context = CurrentMemoryContext };
 	CrmScope scope = { .what = "a rule", .function = name_function, .arg = &names };
 	ErrorContextCallback callback;
@@ -208,9 +178,6 @@ compile(const char *text)
 	char *few;
 	char *many;
 
-	rule->context = context;
-	rule->text = pstrdup(text);
-	rule->zone = pstrdup(crm_guc_time_zone);
 	MemoryContextSwitchTo(old);
 	scope.variables = list_columns(&scope.nvariables);
 	names.ncolumns = scope.nvariables;
@@ -233,41 +200,19 @@ compile(const char *text)
 	MemoryContextSwitchTo(old);
 	if (few != NULL)
 	{
-		rule->generic = prepare(few, CURSOR_OPT_GENERIC_PLAN);
-		rule->custom = prepare(many, CURSOR_OPT_CUSTOM_PLAN);
+		rule->kept.plans[CRM_RULE_FEW] = prepare(few, CURSOR_OPT_GENERIC_PLAN);
+		rule->kept.plans[CRM_RULE_MANY] = prepare(many, CURSOR_OPT_CUSTOM_PLAN);
 	}
-	MemoryContextSetParent(context, CacheMemoryContext);
+	crm_kept_add(&kept, &rule->kept);
 	return rule;
 }
 
 static Timed *
 find_timed(const char *text)
 {
-	static bool registered = false;
-	uint32 hash = string_hash(text, strlen(text) + 1);
-	Timed *rule;
+	Timed *rule = (Timed *) crm_kept_find(&kept, text);
 
-	if (!registered)
-	{
-		CacheRegisterRelcacheCallback(forget_timed, (Datum) 0);
-		registered = true;
-	}
-	if (!kept_valid || nkept == MAX_KEPT)
-	{
-		while (nkept > 0)
-			forget(kept[--nkept]);
-		kept_valid = true;
-	}
-	depends_on[0] = crm_table_oid("profile");
-	depends_on[1] = crm_table_oid("stage");
-	for (int i = 0; i < nkept; i++)
-		if (kept[i]->hash == hash && strcmp(kept[i]->text, text) == 0 &&
-			strcmp(kept[i]->zone, crm_guc_time_zone) == 0)
-			return kept[i];
-	rule = compile(text);
-	rule->hash = hash;
-	kept[nkept++] = rule;
-	return rule;
+	return rule != NULL ? rule : compile(text);
 }
 
 static TimestampTz
@@ -308,8 +253,9 @@ ask_part(Timed *rule, const int64 *contacts, int ncontacts, TimestampTz as_of, T
 
 	crm_rule_values(as_of, values);
 	values[CRM_RULE_CONTACTS - 1] = crm_int64_array(contacts, ncontacts);
-	code = SPI_execute_plan(ncontacts > LARGE_BATCH ? rule->custom : rule->generic, values, NULL,
-							true, 0);
+	code =
+		SPI_execute_plan(rule->kept.plans[ncontacts > LARGE_BATCH ? CRM_RULE_MANY : CRM_RULE_FEW],
+						 values, NULL, true, 0);
 	if (code < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
 	for (uint64 row = 0; row < SPI_processed; row++)
@@ -349,6 +295,39 @@ crm_rule_time(const char *text)
 	return time;
 }
 
+static void
+ask_all(Timed *rule, const int64 *contacts, int ncontacts, TimestampTz as_of, TimestampTz *due)
+{
+	int nest_level = crm_rule_enter();
+
+	if (rule->kept.plans[CRM_RULE_FEW] == NULL) /* it reads nothing but the time */
+	{
+		TimestampTz moment = crm_expression_due(rule->expression, NULL, NULL, as_of);
+
+		for (int i = 0; i < ncontacts; i++)
+			due[i] = moment;
+	}
+	else
+		for (int start = 0; start < ncontacts; start += PART)
+			ask_part(rule, contacts + start, Min(PART, ncontacts - start), as_of, due + start);
+	crm_rule_leave(nest_level);
+}
+
+static void
+ask(Timed *rule, const int64 *contacts, int ncontacts, TimestampTz as_of, TimestampTz *due)
+{
+	crm_kept_begin(&rule->kept);
+	PG_TRY();
+	{
+		ask_all(rule, contacts, ncontacts, as_of, due);
+	}
+	PG_FINALLY();
+	{
+		crm_kept_end(&rule->kept);
+	}
+	PG_END_TRY();
+}
+
 void
 crm_rule_due(const char *text, const int64 *contacts, int ncontacts, TimestampTz as_of,
 			 TimestampTz *due)
@@ -361,20 +340,6 @@ crm_rule_due(const char *text, const int64 *contacts, int ncontacts, TimestampTz
 	crm_connect(&acting);
 	rule = find_timed(text);
 	if (crm_expression_time(rule->expression) != CRM_TIME_NONE || rule->nwindows > 0)
-	{
-		int nest_level = crm_rule_enter();
-
-		if (rule->generic == NULL) /* it reads nothing but the time */
-		{
-			TimestampTz moment = crm_expression_due(rule->expression, NULL, NULL, as_of);
-
-			for (int i = 0; i < ncontacts; i++)
-				due[i] = moment;
-		}
-		else
-			for (int start = 0; start < ncontacts; start += PART)
-				ask_part(rule, contacts + start, Min(PART, ncontacts - start), as_of, due + start);
-		crm_rule_leave(nest_level);
-	}
+		ask(rule, contacts, ncontacts, as_of, due);
 	crm_disconnect(&acting);
 }

@@ -13,12 +13,9 @@
 #include "nodes/params.h"
 #include "pgtime.h"
 #include "utils/builtins.h"
-#include "common/hashfn.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
 #include "utils/guc.h"
-#include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -27,6 +24,7 @@
 #include "base/guc.h"
 #include "base/table.h"
 #include "pg_crm.h"
+#include "rules/kept.h"
 #include "rules/language.h"
 #include "rules/rules.h"
 
@@ -35,29 +33,8 @@ const Oid crm_rule_one_types[CRM_RULE_PARAMETERS] = { INT8OID, TIMESTAMPTZOID, D
 
 /* rows from which on a batch is worth a plan of its own */
 #define LARGE_BATCH 64
-#define MAX_KEPT    200
 
-typedef struct KeptRule
-{
-	uint32 hash;
-	char *text;
-	const pg_tz *zone;              /* in which times in it were read */
-	SPIPlanPtr plans[CRM_RULE_ALL]; /* by scope, made when first needed */
-	MemoryContext context;          /* of all of it */
-} KeptRule;
-
-static int nkept = 0;
-static KeptRule *kept[MAX_KEPT];
-static bool kept_valid = true;
-static Oid profile_oid = InvalidOid;
-
-/* The columns of a rule are those of crm.profile; plans look after themselves. */
-static void
-forget_rules(Datum arg, Oid relid)
-{
-	if (relid == InvalidOid || relid == profile_oid)
-		kept_valid = false;
-}
+static CrmKeptRules kept = { .tables = { "profile" } };
 
 /*
  * Dates and intervals are read and written in one way, whatever the session
@@ -157,7 +134,7 @@ make_plan(const char *text, CrmRuleScope scope)
 }
 
 static SPIPlanPtr
-find_plan(KeptRule *rule, CrmRuleScope scope)
+find_plan(CrmKeptRule *rule, CrmRuleScope scope)
 {
 	SPIPlanPtr plan = rule->plans[scope];
 
@@ -170,61 +147,24 @@ find_plan(KeptRule *rule, CrmRuleScope scope)
 	return plan;
 }
 
-static void
-forget(KeptRule *rule)
-{
-	for (int i = 0; i < lengthof(rule->plans); i++)
-		if (rule->plans[i] != NULL)
-			SPI_freeplan(rule->plans[i]);
-	MemoryContextDelete(rule->context);
-}
-
-/* The rule with at least the plan for this scope. */
-static KeptRule *
+/* The rule; a new one has the plan for this scope. */
+static CrmKeptRule *
 find_rule(const char *text, CrmRuleScope scope)
 {
-	static bool registered = false;
-	uint32 hash = string_hash(text, strlen(text) + 1);
-	MemoryContext context;
-	MemoryContext old;
-	KeptRule *rule;
-	SPIPlanPtr plan;
+	CrmKeptRule *rule = crm_kept_find(&kept, text);
 
-	if (!registered)
+	if (rule == NULL)
 	{
-		CacheRegisterRelcacheCallback(forget_rules, (Datum) 0);
-		registered = true;
+		rule = crm_kept_create(sizeof(CrmKeptRule), text);
+		rule->plans[scope] = make_plan(text, scope);
+		crm_kept_add(&kept, rule);
 	}
-	if (!kept_valid || nkept == MAX_KEPT)
-	{
-		while (nkept > 0)
-			forget(kept[--nkept]);
-		kept_valid = true;
-	}
-	profile_oid = crm_table_oid("profile");
-	for (int i = 0; i < nkept; i++)
-		if (kept[i]->hash == hash && kept[i]->zone == crm_guc_zone &&
-			strcmp(kept[i]->text, text) == 0)
-			return kept[i];
-
-	plan = make_plan(text, scope);
-	context = AllocSetContextCreate(CacheMemoryContext, "pg_crm rule", ALLOCSET_SMALL_SIZES);
-	old = MemoryContextSwitchTo(context);
-	rule = palloc0(sizeof(KeptRule));
-	rule->hash = hash;
-	rule->text = pstrdup(text);
-	rule->zone = crm_guc_zone;
-	rule->context = context;
-	MemoryContextSwitchTo(old);
-	SPI_keepplan(plan);
-	rule->plans[scope] = plan;
-	kept[nkept++] = rule;
 	return rule;
 }
 
 typedef struct Run
 {
-	KeptRule *rule;
+	CrmKeptRule *rule;
 	CrmRuleScope scope;
 	SPIPlanPtr plan;
 	const CrmRuleUser *user;
@@ -433,7 +373,17 @@ crm_rule_evaluate(const char *text, const CrmRuleUser *user, const int64 *contac
 	SPI_connect();
 	crm_rule_values(as_of, run.values);
 	run.rule = find_rule(text, scope_for(ncontacts));
-	run_contained(&run);
+	/* counting a failure may run triggers, which may ask for other rules */
+	crm_kept_begin(run.rule);
+	PG_TRY();
+	{
+		run_contained(&run);
+	}
+	PG_FINALLY();
+	{
+		crm_kept_end(run.rule);
+	}
+	PG_END_TRY();
 	SPI_finish();
 	crm_act_end(&acting);
 }

@@ -236,6 +236,64 @@ SELECT crm.merge(22, 21, 'same') \g /dev/null
 SELECT is_empty('SELECT * FROM crm.verify()', 'sound after a merge');
 DELETE FROM crm.stage_rule WHERE stage = 'staff';
 
+-- a column whose type changed since: what it does not take today is unknown, value by value
+ALTER TABLE crm.contact ADD COLUMN grade text;
+INSERT INTO crm.contact (contact_id, created_at) SELECT generate_series(230, 236), '2026-01-01Z';
+SET pg_crm.clock = '2026-03-01 00:00Z';
+UPDATE crm.contact SET grade = CASE contact_id WHEN 230 THEN 'gold' WHEN 231 THEN '3' WHEN 233 THEN '5' END WHERE contact_id IN (230, 231, 233);
+SET pg_crm.clock = '2026-03-02 00:00Z';
+UPDATE crm.contact SET grade = CASE contact_id WHEN 230 THEN '5' WHEN 231 THEN '5' WHEN 233 THEN 'gold' END WHERE contact_id IN (230, 231, 233);
+SET pg_crm.clock = '2026-03-03 00:00Z';
+UPDATE crm.contact SET grade = CASE contact_id WHEN 231 THEN '4' WHEN 233 THEN '5.0' WHEN 234 THEN '5' END WHERE contact_id IN (231, 233, 234);
+SET pg_crm.clock = '2026-03-04 00:00Z';
+UPDATE crm.contact SET grade = '6' WHERE contact_id IN (233, 234);
+UPDATE crm.contact SET grade = 'silver' WHERE contact_id = 235;
+ALTER TABLE crm.contact ALTER COLUMN grade TYPE int USING CASE grade WHEN 'silver' THEN 5 ELSE grade::int END;
+SELECT lives_ok($$SELECT crm.define_stage_rule('{"stage": "graded", "rule": "grade = 5"}')$$, 'a rule over a column that was a text');
+CREATE FUNCTION pg_temp.graded() RETURNS text LANGUAGE sql AS
+$$SELECT string_agg(format('%s %s %s', contact_id, stage, to_char(since AT TIME ZONE 'UTC', 'MM-DD')), ', ' ORDER BY contact_id, since)
+    FROM crm.stage_move WHERE contact_id BETWEEN 230 AND 236 AND since > '2026-01-01Z'$$;
+CREATE TEMP TABLE graded AS SELECT pg_temp.graded() AS moves;
+SELECT is((SELECT moves FROM graded), '230 graded 03-02, 231 graded 03-02, 231 user 03-03, 233 graded 03-01, 233 user 03-02, 234 graded 03-03, 234 user 03-04, 235 graded 03-04',
+    'what does not convert is unknown, of others nothing is, and the value of now holds since the last change');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound after the change of type');
+DELETE FROM crm.stage_move WHERE contact_id BETWEEN 230 AND 236;
+SELECT crm.recompute(n) FROM generate_series(230, 236) AS n \g /dev/null
+SELECT is(pg_temp.graded(), (SELECT moves FROM graded), 'the same for one contact alone');
+
+-- a domain whose check changed since, and another column that may not be null
+CREATE DOMAIN public.level AS int CHECK (VALUE < 10);
+CREATE DOMAIN public.named AS text DEFAULT 'x' NOT NULL;
+CREATE FUNCTION public.even(int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$BEGIN IF $1 % 2 = 1 THEN RAISE EXCEPTION 'odd'; END IF; RETURN true; END$$;
+ALTER TABLE crm.contact DROP COLUMN level, ADD COLUMN level public.level, ADD COLUMN alias public.named DEFAULT 'x';
+SET pg_crm.clock = '2026-03-05 00:00Z';
+UPDATE crm.contact SET level = 9 WHERE contact_id = 236;
+UPDATE crm.contact SET level = 4 WHERE contact_id = 235;
+SET pg_crm.clock = '2026-03-06 00:00Z';
+UPDATE crm.contact SET level = 4 WHERE contact_id = 236;
+UPDATE crm.contact SET level = 2 WHERE contact_id = 235;
+ALTER DOMAIN public.level DROP CONSTRAINT level_check;
+ALTER DOMAIN public.level ADD CONSTRAINT low CHECK (VALUE < 6);
+SELECT lives_ok($$SELECT crm.define_stage_rule('{"stage": "graded", "rule": "level = 4"}')$$, 'a rule over a column of a domain');
+SELECT is(pg_temp.graded(), '235 graded 03-05, 235 user 03-06, 236 graded 03-06', 'what its check of today refuses is unknown');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound after the change of a check');
+SELECT lives_ok('SELECT crm.purchase(236, 10)', 'and orders come in');
+ALTER DOMAIN public.level ADD CONSTRAINT even CHECK (public.even(VALUE));
+SELECT lives_ok('SELECT crm.purchase(236, 10)', 'also where a check raises an error of its own');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound then');
+DELETE FROM crm.stage_rule WHERE stage = 'graded';
+
+-- a merge changes fields without an event
+INSERT INTO crm.contact (contact_id, created_at) VALUES (237, '2026-01-01Z'), (238, '2026-01-01Z');
+UPDATE crm.contact SET city = 'Suzhou' WHERE contact_id = 237;
+SET pg_crm.clock = '2026-03-07 00:00Z';
+UPDATE crm.contact SET city = 'Wuxi' WHERE contact_id = 238;
+SELECT crm.define_stage_rule('{"stage": "graded", "rule": "city = ''Suzhou''"}') \g /dev/null
+SELECT crm.merge(237, 238, 'same') \g /dev/null
+SELECT is((SELECT p.stage || ' ' || c.city FROM crm.profile p JOIN crm.contact c USING (contact_id) WHERE contact_id = 237), 'graded Suzhou', 'the stage is by the field as it is');
+SELECT is_empty('SELECT * FROM crm.verify()', 'sound after it');
+DELETE FROM crm.stage_rule WHERE stage = 'graded';
+
 -- fields that change are facts for achievements
 SELECT crm.define_achievement('{"name": "moved_house", "on_kind": "field_change", "rule": "field = ''city'' AND old IS NOT NULL AND new = ''Suzhou''"}') \g /dev/null
 UPDATE crm.contact SET city = 'Suzhou' WHERE contact_id = 9;

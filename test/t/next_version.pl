@@ -6,15 +6,17 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 use CrmTest;
 use IPC::Run;
+use POSIX ();
 use PostgreSQL::Test::RecursiveCopy;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $now   = crm_version();
-my $next  = '99.0.0';
-my $stage = crm_stage();
-my $tree  = PostgreSQL::Test::Utils::tempdir() . '/next';
-my @make  = ('make', '-s', '-C', $tree, 'with_llvm=no', 'PG_CONFIG=' . ($ENV{PG_CONFIG} || 'pg_config'));
+my $now    = crm_version();
+my $next   = '99.0.0';
+my $stage  = crm_stage();
+my $config = $ENV{PG_CONFIG} || 'pg_config';
+my $tree   = PostgreSQL::Test::Utils::tempdir() . '/next';
+my @make   = ('make', '-s', '-C', $tree, 'with_llvm=no', "PG_CONFIG=$config");
 
 sub edit
 {
@@ -88,7 +90,19 @@ sub columns
 sound('with this version');
 my $columns = columns('shop');
 
-PostgreSQL::Test::Utils::system_or_bail(@make, 'install', "DESTDIR=$stage");
+# the library is there and whole at any moment, for whoever connects just then
+chomp(my $lib = `$config --pkglibdir`);
+my %sizes = map { (-s $_) => 1 } "$stage$lib/pg_crm.so", "$tree/pg_crm.so";
+my %found;
+for (1 .. 5)
+{
+    my $child = fork // die $!;
+    exec @make, 'install', "DESTDIR=$stage" or POSIX::_exit(127) if $child == 0;
+    $found{ -s "$stage$lib/pg_crm.so" // 'nothing' }++ until waitpid($child, POSIX::WNOHANG);
+    is($?, 0, 'make install');
+}
+delete @found{ keys %sizes };
+is(join(' ', %found), '', 'the library changes in one step');
 is($node->safe_psql('shop', 'SELECT crm.version()'), $next, 'the next library is there');
 sound('with the next library on functions and tables of this version');
 my ($rc, $out, $err) = $node->psql('shop', 'SELECT crm.migrate()');
