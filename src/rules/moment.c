@@ -130,6 +130,8 @@ slack_walker(Node *node, void *context)
 
 	if (node == NULL)
 		return false;
+	if (IsA(node, List))
+		return expression_tree_walker(node, slack_walker, context);
 	if (!IsA(node, Param) && exprType(node) == INTERVALOID)
 	{
 		CrmSlack own = !IsA(node, Const) ? CRM_SLACK_MONTHS
