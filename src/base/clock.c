@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "access/parallel.h"
 #include "access/xact.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
@@ -19,6 +20,7 @@
 char *crm_guc_clock = NULL;
 
 static bool clock_is_frozen = false;
+static bool clock_is_unread = false; /* in a parallel worker */
 static TimestampTz clock_frozen_at;
 
 PG_FUNCTION_INFO_V1(crm_sql_now);
@@ -31,6 +33,10 @@ crm_clock_check(char **newval, void **extra, GucSource source)
 	MemoryContext caller = CurrentMemoryContext;
 
 	if (**newval == '\0')
+		return true;
+
+	/* settings are restored one by one: those that reading a time needs may not be there yet */
+	if (InitializingParallelWorker)
 		return true;
 
 	at = crm_guc_malloc(sizeof(TimestampTz));
@@ -66,6 +72,7 @@ void
 crm_clock_assign(const char *newval, void *extra)
 {
 	clock_is_frozen = extra != NULL;
+	clock_is_unread = extra == NULL && newval != NULL && *newval != '\0';
 	if (clock_is_frozen)
 		clock_frozen_at = *(TimestampTz *) extra;
 }
@@ -73,6 +80,14 @@ crm_clock_assign(const char *newval, void *extra)
 TimestampTz
 crm_now(void)
 {
+	if (clock_is_unread)
+	{
+		clock_frozen_at = DatumGetTimestampTz(
+			DirectFunctionCall3(timestamptz_in, CStringGetDatum(crm_guc_clock),
+								ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+		clock_is_frozen = true;
+		clock_is_unread = false;
+	}
 	return clock_is_frozen ? clock_frozen_at : GetCurrentStatementStartTimestamp();
 }
 
