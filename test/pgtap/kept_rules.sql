@@ -57,12 +57,5 @@ SELECT crm.purchase(301, 10) \g /dev/null
 SELECT is((SELECT due_at FROM crm.segment_state WHERE contact_id = 301), '2024-02-15 20:00:00.000001Z', 'the last is right');
 SELECT is_empty('SELECT * FROM crm.verify()', 'sound');
 
--- plain statements, as those inside pgTAP's functions are not run in parallel
-SET pg_crm.clock = '2024-05-01 12:00Z';
-SET force_parallel_mode = on;
-SELECT count(*) AS n, max(crm.now()) AS now FROM pg_class \gset
-RESET force_parallel_mode;
-SELECT is(:'now'::timestamptz, '2024-05-01 12:00Z', 'a frozen clock goes to parallel workers');
-
 SELECT * FROM finish();
 ROLLBACK;

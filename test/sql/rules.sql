@@ -113,3 +113,10 @@ SELECT crm.rule_holds(2, 'last_order_at > ''2024-06-15 18:00''');
 RESET pg_crm.time_zone;
 SELECT crm.rule_holds(2, 'last_order_at > ''2024-06-15 18:00''');
 DROP SCHEMA crm CASCADE;
+
+-- a frozen clock goes to parallel workers
+SET pg_crm.clock = '2024-05-01 12:00Z';
+SET force_parallel_mode = on;
+SELECT count(*) > 100 AS many FROM pg_class;
+RESET force_parallel_mode;
+RESET pg_crm.clock;
