@@ -116,7 +116,7 @@ DROP SCHEMA crm CASCADE;
 
 -- a frozen clock goes to parallel workers
 SET pg_crm.clock = '2024-05-01 12:00Z';
-SET force_parallel_mode = on;
+SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET enable_indexonlyscan = off; SET enable_indexscan = off;
 SELECT count(*) > 100 AS many FROM pg_class;
-RESET force_parallel_mode;
+RESET parallel_setup_cost; RESET parallel_tuple_cost; RESET min_parallel_table_scan_size; RESET enable_indexonlyscan; RESET enable_indexscan;
 RESET pg_crm.clock;
