@@ -116,7 +116,6 @@ DROP SCHEMA crm CASCADE;
 
 -- a frozen clock goes to parallel workers
 SET pg_crm.clock = '2024-05-01 12:00Z';
-SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET enable_indexonlyscan = off; SET enable_indexscan = off;
+SELECT set_config(CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'debug_parallel_query' ELSE 'force_parallel_mode' END, 'on', false);
 SELECT count(*) > 100 AS many FROM pg_class;
-RESET parallel_setup_cost; RESET parallel_tuple_cost; RESET min_parallel_table_scan_size; RESET enable_indexonlyscan; RESET enable_indexscan;
 RESET pg_crm.clock;
