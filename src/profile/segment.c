@@ -129,6 +129,23 @@ find_affected(const CrmSegments *segments, const CrmSegmentNews *news, bool *aff
 
 /* ---- asking */
 
+/* Of the contacts that are left, those that are asked about as of the same time as the first. */
+static int
+take_moment(const int64 *contacts, const TimestampTz *as_of, int first, int ncontacts, bool *done,
+			int64 *some, int *places)
+{
+	int n = 0;
+
+	for (int i = first; i < ncontacts; i++)
+		if (!done[i] && as_of[i] == as_of[first])
+		{
+			done[i] = true;
+			some[n] = contacts[i];
+			places[n++] = i;
+		}
+	return n;
+}
+
 /* The rule of a segment for contacts of a batch, each as of its time; the others' answer is no. */
 void
 crm_segment_ask(const CrmSegment *segment, const CrmRuleUser *user, const int64 *contacts,
@@ -144,17 +161,11 @@ crm_segment_ask(const CrmSegment *segment, const CrmRuleUser *user, const int64 
 		memcpy(done, excluded, sizeof(bool) * ncontacts);
 	for (int first = 0; first < ncontacts && segment->broken == NULL; first++)
 	{
-		int n = 0;
+		int n;
 
 		if (done[first])
 			continue;
-		for (int i = first; i < ncontacts; i++)
-			if (!done[i] && as_of[i] == as_of[first])
-			{
-				done[i] = true;
-				some[n] = contacts[i];
-				places[n++] = i;
-			}
+		n = take_moment(contacts, as_of, first, ncontacts, done, some, places);
 		crm_rule_evaluate(segment->rule, user, some, n, as_of[first], answers);
 		for (int i = 0; i < n; i++)
 			holds[places[i]] = answers[i];
@@ -177,17 +188,11 @@ crm_segment_ask_due(const CrmSegment *segment, const int64 *contacts, const Time
 
 	for (int first = 0; first < ncontacts; first++)
 	{
-		int n = 0;
+		int n;
 
 		if (done[first])
 			continue;
-		for (int i = first; i < ncontacts; i++)
-			if (!done[i] && as_of[i] == as_of[first])
-			{
-				done[i] = true;
-				some[n] = contacts[i];
-				places[n++] = i;
-			}
+		n = take_moment(contacts, as_of, first, ncontacts, done, some, places);
 		crm_rule_due(segment->rule, some, n, as_of[first], moments);
 		for (int i = 0; i < n; i++)
 			due[places[i]] = Min(due[places[i]], moments[i]);
