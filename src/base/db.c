@@ -62,7 +62,7 @@ execute(CrmPlan *plan, const Datum *values, const char *nulls, bool read_only)
 	SPIPlanPtr chosen;
 	int code;
 
-	if (is_large(plan, values, nulls))
+	if (!plan->always_generic && is_large(plan, values, nulls))
 	{
 		if (plan->large_plan == NULL)
 			plan->large_plan = keep_plan(plan, CURSOR_OPT_CUSTOM_PLAN);

@@ -26,6 +26,7 @@ typedef struct CrmPlan
 	const char *sql;
 	int nargs;
 	Oid argtypes[CRM_MAX_PLAN_ARGS];
+	bool always_generic;   /* planned once whatever the size */
 	SPIPlanPtr plan;       /* generic */
 	SPIPlanPtr large_plan; /* planned for its size */
 } CrmPlan;

@@ -11,6 +11,7 @@
 #include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/timestamp.h"
 
 #include "base/clock.h"
 #include "base/guc.h"
@@ -19,6 +20,7 @@ char *crm_guc_currency = NULL;
 char *crm_guc_time_zone = NULL;
 pg_tz *crm_guc_zone = NULL;
 bool crm_guc_direct_access = true;
+int crm_guc_max_lateness = SECS_PER_DAY;
 
 PG_FUNCTION_INFO_V1(crm_sql_default_currency);
 
@@ -68,6 +70,11 @@ crm_guc_init(void)
 		"pg_crm.direct_access", "Writes derived rows without the executor where that is safe.",
 		"Off sends every batch down the general lane; both give the same rows.",
 		&crm_guc_direct_access, true, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_crm.max_lateness",
+							"A fact that is recorded later than this after it happened is history.",
+							"It counts, but opens no window, enters no journey and queues no message.",
+							&crm_guc_max_lateness, SECS_PER_DAY, 0, INT_MAX, PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
 	DefineCustomStringVariable("pg_crm.time_zone",
 							   "Time zone of days and rules where no account names one.", NULL,
 							   &crm_guc_time_zone, "Asia/Shanghai", PGC_SUSET, 0, check_time_zone,

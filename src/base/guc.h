@@ -11,6 +11,7 @@ extern char *crm_guc_currency;     /* pg_crm.currency */
 extern char *crm_guc_time_zone;    /* pg_crm.time_zone */
 extern pg_tz *crm_guc_zone;        /* the same */
 extern bool crm_guc_direct_access; /* pg_crm.direct_access */
+extern int crm_guc_max_lateness;   /* pg_crm.max_lateness, seconds */
 
 extern void crm_guc_init(void);
 

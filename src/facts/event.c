@@ -24,7 +24,8 @@ static const struct
 	{ "set_stage", "set_stage" },         { "bind_mobile", "bind_mobile" },
 	{ "join_loyalty", "join_loyalty" },   { "issue_coupon", "issue_coupon" },
 	{ "redeem_coupon", "redeem_coupon" }, { "suppress", "suppress" },
-	{ "unsuppress", "unsuppress" },
+	{ "unsuppress", "unsuppress" },       { "grant_consent", "grant_consent" },
+	{ "withdraw_consent", "withdraw_consent" },
 };
 
 static CrmPlan insert_event = {

@@ -23,6 +23,7 @@
 #include "facts/facts.h"
 #include "facts/rows.h"
 #include "facts/scans.h"
+#include "outbox/outbox.h"
 #include "pg_crm.h"
 #include "profile/definition.h"
 #include "profile/loyalty.h"
@@ -41,6 +42,7 @@ typedef struct Batch
 	bool details;        /* rules read more of facts than a walk needs */
 	CrmScanCodes *codes; /* NULL: no scans */
 	CrmColumn follows[CRM_FOLLOW_COLUMNS];
+	CrmTouches touches; /* what opens and closes windows */
 } Batch;
 
 static CrmFact *
@@ -289,6 +291,9 @@ read_events(Batch *batch)
 		}
 		if (fact->kind == CRM_KIND_FOLLOW)
 			add_follow(batch, fact, value);
+		if (fact->account_id != 0)
+			crm_touches_add(&batch->touches, fact->contact_id, fact->account_id, kind_text,
+							fact->occurred_at);
 		fact->earns = definitions->earning_from[CRM_EARN_EVENT] &&
 			crm_definition_earns(definitions, kind_text);
 		if (fact->earns)
@@ -415,6 +420,19 @@ check_refunds(const Batch *batch)
 	crm_disconnect(&acting);
 }
 
+/* Scans open windows of their codes' accounts. */
+static void
+add_scan_touches(Batch *batch)
+{
+	for (int64 i = 0; i < batch->n; i++)
+	{
+		const CrmFact *fact = &batch->facts[i];
+		int64 account_id = batch->codes->codes[fact->code].account_id;
+
+		crm_touches_add(&batch->touches, fact->contact_id, account_id, "scan", fact->occurred_at);
+	}
+}
+
 /* Marks scans that come too fast. */
 static void
 take_scans(const Batch *batch)
@@ -425,6 +443,18 @@ take_scans(const Batch *batch)
 	crm_connect(&acting);
 	crm_scan_arrays(batch->codes, batch->facts, batch->n, NULL, 0, arrays);
 	crm_scan_flag_new(arrays);
+	crm_disconnect(&acting);
+}
+
+static void
+take_touches(Batch *batch)
+{
+	CrmActing acting;
+
+	if (batch->touches.columns[0].n == 0)
+		return;
+	crm_connect(&acting);
+	crm_touches_settle(&batch->touches);
 	crm_disconnect(&acting);
 }
 
@@ -463,6 +493,7 @@ crm_ingest(PG_FUNCTION_ARGS)
 	Batch batch = { 0 };
 
 	crm_rows_open(&batch.rows, fcinfo, "ingest");
+	crm_touches_init(&batch.touches);
 	crm_act_as_owner_unnamed(&acting);
 	/* whoever changes definitions waits for this lock, and this for him */
 	LockRelationOid(crm_table_oid("profile_counter"), RowExclusiveLock);
@@ -485,6 +516,7 @@ crm_ingest(PG_FUNCTION_ARGS)
 		if (batch.codes != NULL)
 		{
 			crm_scan_codes_load(batch.codes);
+			add_scan_touches(&batch);
 			counting = crm_scan_counting(batch.codes, batch.facts, batch.n);
 		}
 		if (batch.has_refunds)
@@ -502,6 +534,7 @@ crm_ingest(PG_FUNCTION_ARGS)
 		crm_loyalty_settle(batch.facts, batch.n);
 		if (batch.follows[0].n > 0)
 			take_follows(&batch);
+		take_touches(&batch);
 		crm_segments_settle_facts(batch.facts, batch.n);
 	}
 	crm_rows_close(&batch.rows);

@@ -19,6 +19,7 @@
 #include "facts/record.h"
 #include "facts/rekey.h"
 #include "facts/scans.h"
+#include "outbox/outbox.h"
 #include "profile/loyalty.h"
 #include "profile/profile.h"
 #include "profile/segment.h"
@@ -344,6 +345,7 @@ join(const int64 *contacts, const char *reason, const char *shared_mobile)
 	AtEOXact_GUC(true, nest_level);
 
 	crm_scan_count(&survivor, 1);
+	crm_followers_again(contacts, 2);
 	crm_profile_recompute(&survivor, 1, crm_now());
 	crm_loyalty_recompute(&survivor, 1, crm_now(), "merge");
 	crm_segments_refresh(&survivor, 1, "merge", crm_now());

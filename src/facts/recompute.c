@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "facts/record.h"
+#include "outbox/outbox.h"
 #include "profile/loyalty.h"
 #include "profile/profile.h"
 #include "profile/segment.h"
@@ -64,6 +65,7 @@ recompute_chunk(int64 *last, bool *first, int64 only, bool all)
 		crm_profile_open(new_contacts, created_at, nnew);
 	crm_profile_lock(contacts, n);
 	crm_scan_count(contacts, n);
+	crm_followers_again(contacts, n);
 	crm_profile_recompute(contacts, n, crm_now());
 	crm_loyalty_recompute(contacts, n, crm_now(), "recompute");
 	crm_segments_refresh(contacts, n, "recompute", crm_now());

@@ -18,6 +18,7 @@
 #include "facts/record.h"
 #include "facts/rekey.h"
 #include "facts/scans.h"
+#include "outbox/outbox.h"
 #include "profile/loyalty.h"
 #include "profile/profile.h"
 #include "profile/segment.h"
@@ -393,6 +394,7 @@ unmerge(Merge *merge)
 	AtEOXact_GUC(true, nest_level);
 
 	crm_scan_count(contacts, 2);
+	crm_followers_again(contacts, 2);
 	crm_profile_recompute(contacts, 2, crm_now());
 	crm_loyalty_recompute(contacts, 2, crm_now(), "unmerge");
 	crm_segments_refresh(contacts, 2, "unmerge", crm_now());

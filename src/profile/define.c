@@ -35,7 +35,7 @@
 #include "profile/loyalty.h"
 #include "profile/profile.h"
 #include "profile/recompute.h"
-#include "profile/row.h"
+#include "base/row.h"
 #include "profile/segment.h"
 #include "rules/rules.h"
 
@@ -306,48 +306,6 @@ say_when(CrmRuleTime time)
 			 errhint("Moves that are due are made by crm.tick().")));
 }
 
-/* Do two rows differ in a column other than these? */
-static bool
-rows_differ(const CrmRow *old, const CrmRow *new, const char *const *ignored, int nignored)
-{
-	for (int i = 0; i < new->descriptor->natts; i++)
-	{
-		Form_pg_attribute attribute = TupleDescAttr(new->descriptor, i);
-		bool skip = attribute->attisdropped;
-		bool old_null;
-		bool new_null;
-		Datum old_value;
-		Datum new_value;
-
-		for (int k = 0; k < nignored; k++)
-			skip = skip || strcmp(NameStr(attribute->attname), ignored[k]) == 0;
-		if (skip)
-			continue;
-		old_value = heap_getattr(old->tuple, i + 1, old->descriptor, &old_null);
-		new_value = heap_getattr(new->tuple, i + 1, new->descriptor, &new_null);
-		if (old_null != new_null ||
-			(!new_null &&
-			 !datum_image_eq(old_value, new_value, attribute->attbyval, attribute->attlen)))
-			return true;
-	}
-	return false;
-}
-
-static TriggerData *
-row_trigger(FunctionCallInfo fcinfo, const char *function, bool before)
-{
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
-		(before ? !TRIGGER_FIRED_BEFORE(trigger->tg_event)
-				: !TRIGGER_FIRED_AFTER(trigger->tg_event)))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("crm.%s() must be called as a row trigger", function),
-				 errhint("The triggers of pg_crm are made by crm.install().")));
-	return trigger;
-}
-
 static bool
 is_table(TriggerData *trigger, const char *name)
 {
@@ -357,16 +315,11 @@ is_table(TriggerData *trigger, const char *name)
 Datum
 crm_check_definition(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = row_trigger(fcinfo, "check_definition", true);
+	TriggerData *trigger = crm_row_trigger(fcinfo, "check_definition", true);
 	bool update = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
 	CrmRow old = { RelationGetDescr(trigger->tg_relation), trigger->tg_trigtuple };
 	CrmRow new = { RelationGetDescr(trigger->tg_relation),
 				   update ? trigger->tg_newtuple : trigger->tg_trigtuple };
-	static const char *const version_column[] = { "version" };
-	int attno;
-	bool isnull = false;
-	bool replace_null = false;
-	Datum version = Int32GetDatum(1);
 
 	if (is_table(trigger, "achievement"))
 		check_achievement(&new);
@@ -392,17 +345,7 @@ crm_check_definition(PG_FUNCTION_ARGS)
 			say_when(crm_stage_rule_check(rule));
 	}
 
-	attno = SPI_fnumber(new.descriptor, "version");
-	if (attno <= 0)
-		return PointerGetDatum(new.tuple);
-	if (update)
-	{
-		version = crm_row_value(&old, "version", &isnull);
-		if (rows_differ(&old, &new, version_column, 1) || stage_changed)
-			version = Int32GetDatum(DatumGetInt32(version) + 1);
-	}
-	return PointerGetDatum(
-		heap_modify_tuple_by_cols(new.tuple, new.descriptor, 1, &attno, &version, &replace_null));
+	return PointerGetDatum(crm_row_version(update ? &old : NULL, &new, stage_changed));
 }
 
 static Datum
@@ -421,10 +364,23 @@ static CrmPlan insert_log = {
 	{ TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID, TEXTOID }
 };
 
+/* Definitions of which nothing is derived are logged, and nothing else. */
+static void
+require_other(TriggerData *trigger)
+{
+	static const char *const others[] = { "qr_code",  "coupon",        "scan_limit", "segment",
+										  "template", "frequency_cap", "quiet_hours" };
+
+	for (int i = 0; i < lengthof(others); i++)
+		if (is_table(trigger, others[i]))
+			return;
+	crm_require_table(trigger->tg_relation, "loyalty_program");
+}
+
 Datum
 crm_log_definition(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = row_trigger(fcinfo, "log_definition", false);
+	TriggerData *trigger = crm_row_trigger(fcinfo, "log_definition", false);
 	bool insert = TRIGGER_FIRED_BY_INSERT(trigger->tg_event);
 	bool delete = TRIGGER_FIRED_BY_DELETE(trigger->tg_event);
 	CrmRow old = { RelationGetDescr(trigger->tg_relation), trigger->tg_trigtuple };
@@ -437,22 +393,21 @@ crm_log_definition(PG_FUNCTION_ARGS)
 	Datum values[6];
 	char nulls[7] = "      ";
 
-	if (!insert && !delete &&!rows_differ(&old, &new, NULL, 0))
+	if (!insert && !delete &&!crm_rows_differ(&old, &new, NULL, 0))
 		return PointerGetDatum(NULL);
 	if (is_table(trigger, "achievement") || is_table(trigger, "stage") ||
 		is_table(trigger, "stage_rule"))
 	{
-		if (insert || delete || rows_differ(&old, &new, no_effect, lengthof(no_effect)))
+		if (insert || delete || crm_rows_differ(&old, &new, no_effect, lengthof(no_effect)))
 			derivation_changed = true;
 	}
 	else if (is_table(trigger, "earning_rule") || is_table(trigger, "tier"))
 	{
-		if (insert || delete || rows_differ(&old, &new, no_effect, lengthof(no_effect)))
+		if (insert || delete || crm_rows_differ(&old, &new, no_effect, lengthof(no_effect)))
 			loyalty_changed = true;
 	}
-	else if (!is_table(trigger, "qr_code") && !is_table(trigger, "coupon") &&
-			 !is_table(trigger, "scan_limit") && !is_table(trigger, "segment"))
-		crm_require_table(trigger->tg_relation, "loyalty_program");
+	else
+		require_other(trigger);
 
 	for (int i = 0; i < lengthof(names) && name == NULL; i++)
 		name = crm_row_text(delete ? &old : &new, names[i]);

@@ -25,7 +25,7 @@
 #include "profile/definition.h"
 #include "profile/loyalty.h"
 #include "profile/recompute.h"
-#include "profile/row.h"
+#include "base/row.h"
 
 #define MAX_NAME_BYTES  63
 #define MAX_CODE_PREFIX 16

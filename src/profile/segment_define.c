@@ -24,7 +24,7 @@
 #include "base/document.h"
 #include "base/table.h"
 #include "profile/recompute.h"
-#include "profile/row.h"
+#include "base/row.h"
 #include "profile/segment_work.h"
 
 #define MAX_NAME_BYTES 63

@@ -9,6 +9,9 @@
 #ifndef CRM_WEEKLY_HOURS_H
 #define CRM_WEEKLY_HOURS_H
 
+#include "datatype/timestamp.h"
+#include "pgtime.h"
+
 #include "pg_crm.h"
 
 #define CRM_MINUTES_OF_DAY  (24 * 60)
@@ -47,5 +50,12 @@ typedef struct CrmHoursFault
 /* reads a text into one byte a minute of the week, not zero where it is open */
 extern bool crm_hours_read(const char *text, uint8 *open, CrmHoursFault *fault);
 extern char *crm_hours_write(const CrmSpan *spans, int nspans);
+
+/*
+ * weekly_hours_time.c: whether it is open at an instant, and until when then;
+ * DT_NOEND where it never closes. The zone counts no leap seconds.
+ */
+extern bool crm_hours_open_until(const CrmWeeklyHours *hours, TimestampTz instant, pg_tz *zone,
+								 TimestampTz *until);
 
 #endif /* CRM_WEEKLY_HOURS_H */

@@ -196,6 +196,17 @@ find_change(const CrmWeeklyHours *hours, TimestampTz instant, pg_tz *zone, bool 
 	return true;
 }
 
+bool
+crm_hours_open_until(const CrmWeeklyHours *hours, TimestampTz instant, pg_tz *zone,
+					 TimestampTz *until)
+{
+	if (!is_open(hours, instant + offset_at(instant, zone)))
+		return false;
+	if (!find_change(hours, instant, zone, false, until))
+		*until = DT_NOEND;
+	return true;
+}
+
 static Datum
 next_change(FunctionCallInfo fcinfo, bool opening)
 {

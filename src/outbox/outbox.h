@@ -1,0 +1,79 @@
+/*
+ * outbox.h
+ *		The queue of messages, as rooms above it see it: asking for messages,
+ *		and the facts that say who may be written to.
+ */
+#ifndef CRM_OUTBOX_H
+#define CRM_OUTBOX_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+#include "base/db.h"
+
+#define CRM_LANE_URGENT "urgent"
+#define CRM_LANE_NORMAL "normal"
+#define CRM_LANE_BULK   "bulk"
+
+/*
+ * Messages of one template to contacts that are locked, ids ascending, none
+ * twice. The caller acts as the owner, SPI open.
+ */
+typedef struct CrmSending
+{
+	const char *template;
+	const int64 *contacts;
+	int ncontacts;
+	Datum params;         /* one jsonb object for all */
+	const char *send_key; /* or NULL */
+	TimestampTz due_at;
+	TimestampTz expires_at; /* DT_NOEND: as the template says */
+} CrmSending;
+
+/*
+ * Queues them and wakes the worker at commit; returns how many are new. Raises
+ * 23503 for an unknown template, 23505 where the key stands for another content.
+ */
+extern int64 crm_outbox_send(const CrmSending *sending);
+
+/* The message of this contact under this key; 0 where there is none. */
+extern int64 crm_outbox_message(int64 contact_id, const char *send_key);
+
+/* Queues a message to one contact and returns its id, or that of the same key. */
+extern int64 crm_outbox_send_one(const CrmSending *sending);
+
+/*
+ * Takes a queued message back; false where it was too late. Raises 23503 for
+ * one that there is not. The contact is locked.
+ */
+extern bool crm_outbox_cancel(int64 contact_id, int64 message_id);
+
+/* Says what became of an unknown or waiting message: sent or failed. */
+extern void crm_outbox_resolve(int64 contact_id, int64 message_id, const char *state,
+							   const char *comment);
+
+/*
+ * What contacts did on accounts: opens and closes windows, keeps who follows.
+ * Facts that came too late to speak (pg_crm.max_lateness) open nothing.
+ */
+#define CRM_TOUCH_COLUMNS 4
+typedef struct CrmTouches
+{
+	bool follows;                         /* some are follows or unfollows */
+	CrmColumn columns[CRM_TOUCH_COLUMNS]; /* contact_id, account_id, kind, occurred_at */
+} CrmTouches;
+
+extern void crm_touches_init(CrmTouches *touches);
+extern void crm_touches_add(CrmTouches *touches, int64 contact_id, int64 account_id,
+							const char *kind, TimestampTz occurred_at);
+/* The contacts are locked. */
+extern void crm_touches_settle(CrmTouches *touches);
+
+/* Who follows, found anew from the events of contacts that are locked. */
+extern void crm_followers_again(const int64 *contacts, int ncontacts);
+
+/* Raises 22023 unless it is service or marketing. */
+extern void crm_check_class(const char *class);
+
+#endif /* CRM_OUTBOX_H */

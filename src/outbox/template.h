@@ -1,0 +1,25 @@
+/*
+ * template.h
+ *		The content of messages: JSON with places for values inside its strings.
+ */
+#ifndef CRM_TEMPLATE_H
+#define CRM_TEMPLATE_H
+
+#include "postgres.h"
+
+#include "utils/jsonb.h"
+
+/* Whether any string of the body has a place for a value. */
+extern bool crm_template_has_places(const Jsonb *body);
+
+/* Raises 22023 for a place that is not {{name}} or {{name|fallback}}, and says where. */
+extern void crm_template_check_places(Jsonb *body);
+
+/*
+ * The body as JSON text, each place filled from params, else from contact (its
+ * row as an object, or NULL), else by its fallback. NULL where a value is
+ * missing; *missing is its name then.
+ */
+extern char *crm_template_render(Jsonb *body, Jsonb *params, Jsonb *contact, char **missing);
+
+#endif /* CRM_TEMPLATE_H */

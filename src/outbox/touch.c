@@ -1,0 +1,127 @@
+/*
+ * touch.c
+ *		What contacts did on accounts, as it says who may be written to: windows
+ *		that open, and who follows. The rules are rows of crm.window_rule.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "base/guc.h"
+#include "outbox/outbox.h"
+
+/* One grant an instant: a follow that came by a scan is one act of the person, though two facts. */
+static CrmPlan open_windows = {
+	"INSERT INTO crm.window_grant (contact_id, account_id, kind, opened_at, expires_at, quota)"
+	" SELECT DISTINCT ON (n.contact_id, n.account_id, n.at) n.contact_id, n.account_id, n.kind,"
+	"  n.at, n.at + r.valid_for, r.quota"
+	" FROM unnest($1, $2, $3, $4) AS n(contact_id, account_id, kind, at)"
+	" JOIN crm.account a ON a.account_id = n.account_id"
+	" JOIN crm.window_rule r ON r.account_kind = a.kind AND r.kind = n.kind"
+	" WHERE n.at + r.valid_for > $5 AND n.at >= $6 AND NOT EXISTS (SELECT FROM crm.window_grant g"
+	"  WHERE g.contact_id = n.contact_id AND g.account_id = n.account_id AND g.opened_at = n.at)"
+	" ORDER BY n.contact_id, n.account_id, n.at, r.quota DESC NULLS FIRST, n.kind",
+	6,
+	{ INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZOID,
+	  TIMESTAMPTZOID }
+};
+static CrmPlan keep_followers = {
+	"INSERT INTO crm.follower AS f (contact_id, account_id, followed_at, unfollowed_at)"
+	" SELECT n.contact_id, n.account_id, max(n.at) FILTER (WHERE n.kind = 'follow'),"
+	"  max(n.at) FILTER (WHERE n.kind = 'unfollow')"
+	" FROM unnest($1, $2, $3, $4) AS n(contact_id, account_id, kind, at)"
+	" WHERE n.kind IN ('follow', 'unfollow') GROUP BY n.contact_id, n.account_id"
+	" ORDER BY n.contact_id, n.account_id"
+	" ON CONFLICT (contact_id, account_id) DO UPDATE SET"
+	"  followed_at = greatest(f.followed_at, EXCLUDED.followed_at),"
+	"  unfollowed_at = greatest(f.unfollowed_at, EXCLUDED.unfollowed_at)",
+	4,
+	{ INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID }
+};
+static CrmPlan close_windows = {
+	"UPDATE crm.window_grant g SET expires_at = greatest(g.opened_at, n.at)"
+	" FROM (SELECT u.contact_id, u.account_id, max(u.at) AS at"
+	"  FROM unnest($1, $2, $3, $4) AS u(contact_id, account_id, kind, at)"
+	"  WHERE u.kind = 'unfollow' GROUP BY u.contact_id, u.account_id) AS n"
+	" WHERE g.contact_id = n.contact_id AND g.account_id = n.account_id"
+	" AND g.opened_at <= n.at AND g.expires_at > n.at",
+	4,
+	{ INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID }
+};
+
+static CrmPlan forget_followers = { "DELETE FROM crm.follower f WHERE f.contact_id = ANY ($1)",
+									1,
+									{ INT8ARRAYOID } };
+static CrmPlan find_followers = {
+	"INSERT INTO crm.follower (contact_id, account_id, followed_at, unfollowed_at)"
+	" SELECT e.contact_id, e.account_id, max(e.occurred_at) FILTER (WHERE e.kind = 'follow'),"
+	"  max(e.occurred_at) FILTER (WHERE e.kind = 'unfollow')"
+	" FROM crm.event e WHERE e.contact_id = ANY ($1) AND e.kind IN ('follow', 'unfollow')"
+	" AND e.account_id IS NOT NULL GROUP BY e.contact_id, e.account_id",
+	1,
+	{ INT8ARRAYOID }
+};
+
+/* A fact that happened before came too late to speak. */
+static TimestampTz
+earliest(void)
+{
+	return crm_now() - (int64) crm_guc_max_lateness * USECS_PER_SEC;
+}
+
+void
+crm_touches_init(CrmTouches *touches)
+{
+	touches->follows = false;
+	crm_column_init(&touches->columns[0], INT8OID);
+	crm_column_init(&touches->columns[1], INT8OID);
+	crm_column_init(&touches->columns[2], TEXTOID);
+	crm_column_init(&touches->columns[3], TIMESTAMPTZOID);
+}
+
+void
+crm_touches_add(CrmTouches *touches, int64 contact_id, int64 account_id, const char *kind,
+				TimestampTz occurred_at)
+{
+	bool follow = strcmp(kind, "follow") == 0 || strcmp(kind, "unfollow") == 0;
+
+	/* history never speaks, but who follows is history too */
+	if (!follow && occurred_at < earliest())
+		return;
+	touches->follows = touches->follows || follow;
+	crm_column_add(&touches->columns[0], Int64GetDatum(contact_id), false);
+	crm_column_add(&touches->columns[1], Int64GetDatum(account_id), false);
+	crm_column_add(&touches->columns[2], CStringGetTextDatum(kind), false);
+	crm_column_add(&touches->columns[3], TimestampTzGetDatum(occurred_at), false);
+}
+
+void
+crm_touches_settle(CrmTouches *touches)
+{
+	Datum values[CRM_TOUCH_COLUMNS + 2];
+
+	if (touches->columns[0].n == 0)
+		return;
+	for (int i = 0; i < CRM_TOUCH_COLUMNS; i++)
+		values[i] = crm_column_array(&touches->columns[i]);
+	values[CRM_TOUCH_COLUMNS] = TimestampTzGetDatum(crm_now());
+	values[CRM_TOUCH_COLUMNS + 1] = TimestampTzGetDatum(earliest());
+	crm_run(&open_windows, values, NULL);
+	if (touches->follows)
+	{
+		crm_run(&keep_followers, values, NULL);
+		crm_run(&close_windows, values, NULL);
+	}
+}
+
+void
+crm_followers_again(const int64 *contacts, int ncontacts)
+{
+	Datum value = crm_int64_array(contacts, ncontacts);
+
+	crm_run(&forget_followers, &value, NULL);
+	crm_run(&find_followers, &value, NULL);
+}
