@@ -39,13 +39,13 @@ test-bare:
 	@test/lib/bare.sh
 
 CLANG_FORMAT ?= clang-format-14
-FORMATTED     = $(wildcard src/*.[ch] src/*/*.[ch])
+FORMATTED     = $(wildcard src/*.[ch] src/*/*.[ch] test/module/*.[ch])
 format:
 	@command -v $(CLANG_FORMAT) >/dev/null || { echo '$(CLANG_FORMAT) is missing: install clang-format-14' >&2; exit 1; }
 	$(CLANG_FORMAT) -i $(FORMATTED)
 format-check:
 	@command -v $(CLANG_FORMAT) >/dev/null || { echo '$(CLANG_FORMAT) is missing: install clang-format-14' >&2; exit 1; }
-	@! $(CLANG_FORMAT) --dry-run $(FORMATTED) 2>&1 | grep -o '^src/[^:]*' | sort | uniq -c | \
+	@! $(CLANG_FORMAT) --dry-run $(FORMATTED) 2>&1 | grep -oE '^(src|test)/[^:]*' | sort | uniq -c | \
 	   sed 's/^ *\([0-9]*\) \(.*\)/\2: \1 places/' | grep .
 
 ifneq ($(filter-out $(FRAMED),$(or $(MAKECMDGOALS),all)),)
@@ -70,6 +70,13 @@ SERVER_CLANG := $(shell sed -n 's/^CLANG *= *//p' $(PGXS:makefiles/pgxs.mk=Makef
 ifeq ($(shell command -v $(or $(SERVER_CLANG),clang) 2>/dev/null),)
 override with_llvm = no
 endif
+
+# messages leave through libcurl
+ifeq ($(shell command -v curl-config 2>/dev/null),)
+$(error curl-config is missing: install libcurl4-openssl-dev)
+endif
+PG_CPPFLAGS += $(shell curl-config --cflags)
+SHLIB_LINK  += $(shell curl-config --libs)
 
 include $(PGXS)
 

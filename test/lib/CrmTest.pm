@@ -11,6 +11,10 @@
 #   my $dir = crm_stage();                           # a private copy of the staged extension
 #   my $node = crm_node('name', stage => $dir);
 #   crm_next_version($dir, '0.2.0', 'CREATE FUNCTION ...');  # pg_crm--<now>--0.2.0.sql
+#
+# What only the worker calls, as SQL functions of a module of its own (test/module):
+#
+#   crm_rooms($node, 'postgres');                    # builds it and makes its functions there
 package CrmTest;
 
 use strict;
@@ -23,7 +27,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::RecursiveCopy;
 use PostgreSQL::Test::Utils;
 
-our @EXPORT = qw(crm_node crm_database crm_stage crm_extension_dir crm_next_version crm_version);
+our @EXPORT = qw(crm_node crm_database crm_stage crm_extension_dir crm_next_version crm_version
+    crm_rooms);
 
 my $stages = 0;
 
@@ -85,6 +90,23 @@ sub crm_next_version
     my $file = sprintf '%s/pg_crm--%s--%s.sql', $dir, crm_version($stage), $version;
     append_to_file($file, $sql);
     return $file;
+}
+
+sub crm_rooms
+{
+    my ($node, $database) = @_;
+    my $module = PostgreSQL::Test::Utils::tempdir() . '/rooms.so';
+    my $config = $ENV{PG_CONFIG} || 'pg_config';
+    chomp(my $include = `$config --includedir-server`);
+    my @curl = map { split ' ' } `curl-config --cflags`, `curl-config --libs`;
+    # -Bsymbolic: a preloaded pg_crm does not lend it its functions
+    system($ENV{CC} || 'cc', qw(-shared -fPIC -O2 -g -Wall -Werror -D_GNU_SOURCE -fwrapv),
+        '-fno-strict-aliasing', '-Wl,-Bsymbolic', '-DPG_CRM_VERSION="' . crm_version() . '"', '-Isrc',
+        "-I$include", '-o', $module, glob('test/module/*.c src/dispatch/http.c src/channels/*.c'), @curl) == 0
+      or die 'the module of the tests cannot be built';
+    my $sql = slurp_file('test/module/rooms.sql');
+    $sql =~ s/MODULE_PATH/$module/g;
+    $node->safe_psql($database, $sql);
 }
 
 1;

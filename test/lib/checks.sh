@@ -48,6 +48,8 @@ rules: base types
 profile: base types rules
 facts: base types rules profile
 insight: base
+channels: base
+dispatch: base types outbox channels
 '
 imports() {
     local room others

@@ -19,7 +19,7 @@ pg_major() {
 
 # packages_of MAJOR: everything the tests and the demo use
 packages_of() {
-    echo git make gcc libc6-dev perl util-linux librsvg2-bin libxml2-utils libipc-run-perl
+    echo git make gcc libc6-dev perl util-linux libcurl4-openssl-dev librsvg2-bin libxml2-utils libipc-run-perl
     case ${PG_CONFIG:-/usr/lib/postgresql/} in
         /usr/lib/postgresql/* | pg_config | /usr/bin/pg_config)
             echo "postgresql-$1" "postgresql-server-dev-$1" "postgresql-$1-pgtap" ;;

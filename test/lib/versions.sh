@@ -30,7 +30,7 @@ make_tree() {   # make_tree MAJOR
     in_tree "$tree" "
         apt-get -q update
         apt-get -y -q --no-install-recommends install postgresql-$v postgresql-$v-pgtap make gcc \
-            libc6-dev perl git util-linux binutils librsvg2-bin libxml2-utils libipc-run-perl
+            libc6-dev perl git util-linux binutils libcurl4-openssl-dev librsvg2-bin libxml2-utils libipc-run-perl
         cd /tmp
         apt-get -q -o APT::Sandbox::User=root download postgresql-server-dev-$v
         dpkg --force-depends -i postgresql-server-dev-$v*.deb

@@ -1,0 +1,20 @@
+CREATE FUNCTION http(urls text[], bodies text[], headers text[], timeout_ms int, max_connections int,
+    OUT owner bigint, OUT result text, OUT status int, OUT body text, OUT truncated bool,
+    OUT error text, OUT ms float8, OUT running int)
+RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_http';
+CREATE FUNCTION http_load(url text, body text, count int, parallel int) RETURNS float8
+LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_http_load';
+CREATE FUNCTION http_end() RETURNS void LANGUAGE c AS 'MODULE_PATH', 'rooms_http_end';
+CREATE FUNCTION channel_check(channel text, message_type text, body jsonb) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_channel_check';
+CREATE FUNCTION channel_request(channel text, message_type text, recipient text, base_url text, token text,
+    body text, key text, template text, secret text) RETURNS text
+LANGUAGE c AS 'MODULE_PATH', 'rooms_channel_request';
+CREATE FUNCTION channel_outcome(channel text, message_type text, http_end int, status int, reply bytea,
+    token text DEFAULT NULL) RETURNS text
+LANGUAGE c AS 'MODULE_PATH', 'rooms_channel_outcome';
+CREATE FUNCTION channel_types(channel text) RETURNS text LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_channel_types';
+CREATE FUNCTION token_request(channel text, base_url text, force bool) RETURNS text
+LANGUAGE c AS 'MODULE_PATH', 'rooms_token_request';
+CREATE FUNCTION token_outcome(channel text, status int, reply bytea) RETURNS text
+LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_token_outcome';
