@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -19,6 +20,9 @@ char *crm_guc_currency = NULL;
 char *crm_guc_time_zone = NULL;
 pg_tz *crm_guc_zone = NULL;
 bool crm_guc_direct_access = true;
+bool crm_guc_worker = true;
+int crm_guc_poll_interval = 60;
+int crm_guc_max_databases = 64;
 
 PG_FUNCTION_INFO_V1(crm_sql_default_currency);
 
@@ -68,10 +72,26 @@ crm_guc_init(void)
 		"pg_crm.direct_access", "Writes derived rows without the executor where that is safe.",
 		"Off sends every batch down the general lane; both give the same rows.",
 		&crm_guc_direct_access, true, PGC_SUSET, 0, NULL, NULL, NULL);
+	/* a setting of the start: where the module is not preloaded it means nothing */
+	DefineCustomIntVariable("pg_crm.max_databases",
+							"How many databases of the server can have a worker.", NULL,
+							&crm_guc_max_databases, 64, 1, 10000,
+							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER
+																		 : PGC_SIGHUP,
+							0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_crm.poll_interval",
+							"How often the worker looks for work that nobody told it of.", NULL,
+							&crm_guc_poll_interval, 60, 1, 3600, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL,
+							NULL);
 	DefineCustomStringVariable("pg_crm.time_zone",
 							   "Time zone of days and rules where no account names one.", NULL,
 							   &crm_guc_time_zone, "Asia/Shanghai", PGC_SUSET, 0, check_time_zone,
 							   assign_time_zone, NULL);
+
+	/* of superusers, not of the server alone, so that ALTER DATABASE can set it */
+	DefineCustomBoolVariable("pg_crm.worker", "Runs a worker in each database that has pg_crm.",
+							 "Off for the server, no worker runs; off for a database, none there.",
+							 &crm_guc_worker, true, PGC_SUSET, 0, NULL, NULL, NULL);
 }
 
 Datum

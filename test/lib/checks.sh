@@ -46,7 +46,10 @@ base:
 types:
 rules: base types
 profile: base types rules
-facts: base types rules profile
+outbox: base types channels
+facts: base types rules profile outbox
+channels: base
+dispatch: base types outbox channels
 insight: base
 '
 imports() {
