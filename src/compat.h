@@ -111,6 +111,25 @@ crm_catalog_path_end(int nest_level)
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
+/* 17: proc numbers got a name, wait event sets a resource owner */
+#if PG_VERSION_NUM >= 170000
+#define CRM_MY_PROC_NUMBER           ((uint32) MyProcNumber)
+#define crm_create_wait_event_set(n) CreateWaitEventSet(NULL, n)
+#else
+#define CRM_MY_PROC_NUMBER           ((uint32) MyProc->pgprocno)
+#define crm_create_wait_event_set(n) CreateWaitEventSet(TopMemoryContext, n)
+#endif
+
+/* 16: one function asks who owns objects of any class */
+#if PG_VERSION_NUM >= 160000
+#define crm_owns_database(database, role) object_ownercheck(DatabaseRelationId, database, role)
+#else
+#define crm_owns_database(database, role) pg_database_ownercheck(database, role)
+#endif
+
+/* the later minor releases mark what an interrupted DROP DATABASE left */
+#define CRM_INVALID_DATABASE (-2)
+
 /* 18: PG_MODULE_MAGIC_EXT names the module */
 #if PG_VERSION_NUM >= 180000
 #define CRM_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "pg_crm", .version = PG_CRM_VERSION)

@@ -8,7 +8,12 @@
 
 #include "base/guc.h"
 #include "base/install.h"
+#include "base/shmem.h"
 #include "base/table.h"
+#include "base/wake.h"
+#include "dispatch/dispatch.h"
+#include "dispatch/launcher.h"
+#include "dispatch/lifecycle.h"
 #include "facts/scans.h"
 #include "profile/profile.h"
 #include "profile/segment.h"
@@ -28,5 +33,10 @@ _PG_init(void)
 	crm_definition_init();
 	crm_scan_limit_init();
 	crm_segment_init();
+	crm_shmem_init();
+	crm_wake_init();
+	crm_launcher_init();
+	crm_lifecycle_init();
+	crm_dispatch_guc_init();
 	MarkGUCPrefixReserved("pg_crm");
 }

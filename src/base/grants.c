@@ -74,6 +74,7 @@ static const struct
 	{ "segment_overlap", ANALYST | MARKETER },
 	{ "suppress", APP | MARKETER },
 	{ "unsuppress", APP | MARKETER },
+	{ "worker_state", APP | MARKETER | ANALYST | DISPATCHER },
 };
 
 /* what says nothing of who the contact is, and no free text */
@@ -159,6 +160,7 @@ static const struct
 	{ "SELECT", "suppression", "contact_id, suppression_id, channel, since, ended_at",
 	  ANALYST | MARKETER },
 	{ "SELECT", "definition_log", NULL, MARKETER },
+	{ "SELECT", "worker_status", NULL, APP | MARKETER | ANALYST | DISPATCHER },
 	{ "SELECT", "rule_error",
 	  "contact_id, object_kind, object, day, times, first_at, last_at, sqlstate",
 	  ANALYST | MARKETER },

@@ -7,7 +7,10 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -21,6 +24,9 @@ char *crm_guc_time_zone = NULL;
 pg_tz *crm_guc_zone = NULL;
 bool crm_guc_direct_access = true;
 int crm_guc_max_lateness = SECS_PER_DAY;
+bool crm_guc_worker = true;
+int crm_guc_poll_interval = 60;
+int crm_guc_max_databases = 64;
 
 PG_FUNCTION_INFO_V1(crm_sql_default_currency);
 
@@ -75,10 +81,26 @@ crm_guc_init(void)
 							"It counts, but opens no window, enters no journey and queues no message.",
 							&crm_guc_max_lateness, SECS_PER_DAY, 0, INT_MAX, PGC_SUSET, GUC_UNIT_S,
 							NULL, NULL, NULL);
+	/* a setting of the start: where the module is not preloaded it means nothing */
+	DefineCustomIntVariable("pg_crm.max_databases",
+							"How many databases of the server can have a worker.", NULL,
+							&crm_guc_max_databases, 64, 1, 10000,
+							process_shared_preload_libraries_in_progress ? PGC_POSTMASTER
+																		 : PGC_SIGHUP,
+							0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_crm.poll_interval",
+							"How often the worker looks for work that nobody told it of.", NULL,
+							&crm_guc_poll_interval, 60, 1, 3600, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL,
+							NULL);
 	DefineCustomStringVariable("pg_crm.time_zone",
 							   "Time zone of days and rules where no account names one.", NULL,
 							   &crm_guc_time_zone, "Asia/Shanghai", PGC_SUSET, 0, check_time_zone,
 							   assign_time_zone, NULL);
+
+	/* of superusers, not of the server alone, so that ALTER DATABASE can set it */
+	DefineCustomBoolVariable("pg_crm.worker", "Runs a worker in each database that has pg_crm.",
+							 "Off for the server, no worker runs; off for a database, none there.",
+							 &crm_guc_worker, true, PGC_SUSET, 0, NULL, NULL, NULL);
 }
 
 Datum

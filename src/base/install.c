@@ -19,6 +19,7 @@
 #include "base/db.h"
 #include "base/install.h"
 #include "base/table.h"
+#include "base/wake.h"
 #include "pg_crm.h"
 
 PG_FUNCTION_INFO_V1(crm_install);
@@ -229,6 +230,7 @@ crm_install(PG_FUNCTION_ARGS)
 	}
 	run_script(version);
 	crm_ddl_end(&ddl);
+	crm_wake_at_commit();
 
 	if (!crm_preloaded)
 		ereport(
@@ -275,6 +277,7 @@ crm_migrate(PG_FUNCTION_ARGS)
 			" WHERE version <> %s",
 			quote_literal_cstr(version), quote_literal_cstr(version));
 	crm_ddl_end(&ddl);
+	crm_wake_at_commit();
 	PG_RETURN_TEXT_P(cstring_to_text(PG_CRM_VERSION));
 }
 

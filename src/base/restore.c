@@ -17,6 +17,7 @@
 #include "base/db.h"
 #include "base/install.h"
 #include "base/table.h"
+#include "base/wake.h"
 #include "pg_crm.h"
 
 PG_FUNCTION_INFO_V1(crm_restoring);
@@ -103,6 +104,7 @@ crm_resume_dispatch(PG_FUNCTION_ARGS)
 				 errmsg("crm.installation has no row"),
 				 errhint("End a restore with SELECT crm.restoring(false).")));
 	crm_ddl_end(&ddl);
+	crm_wake_at_commit();
 	PG_RETURN_VOID();
 }
 

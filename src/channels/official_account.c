@@ -350,6 +350,7 @@ token_outcome(long status, const char *reply, size_t length, char **token, int *
 const CrmChannel crm_official_account = {
 	.name = "official_account",
 	.needs_token = true,
+	.recipient_kind = "openid",
 	.types = types,
 	.ntypes = lengthof(types),
 	.check = crm_official_account_check,

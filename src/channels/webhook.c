@@ -138,6 +138,7 @@ static const CrmMessageType types[] = { { "post", "post", false, KEY_SECONDS } }
 const CrmChannel crm_webhook = {
 	.name = "webhook",
 	.needs_base_url = true,
+	.secret_name = "signing_key",
 	.types = types,
 	.ntypes = lengthof(types),
 	.check = check,

@@ -148,10 +148,9 @@ render(List **contents, const CrmCandidate *candidate, char **missing)
 	return crm_template_render(content->body, candidate->params, contact, missing);
 }
 
-/* An account that signs needs its key; one that cannot be read stops the account. */
 typedef struct SecretRead
 {
-	int64 account_id;
+	const CrmSender *sender;
 	char *secret;
 } SecretRead;
 
@@ -160,28 +159,42 @@ read_secret(void *arg)
 {
 	SecretRead *read = arg;
 
-	read->secret = crm_account_secret(read->account_id, "signing_key");
+	read->secret = crm_account_secret(read->sender->account_id, read->sender->channel->secret_name);
 	return true;
+}
+
+static void
+stop_account(const CrmSender *sender, const char *reason, const char *detail)
+{
+	crm_quota_block(sender->account_id, "", DT_NOEND, reason);
+	crm_alarm_raise("account_paused", sender->name, detail);
 }
 
 bool
 crm_claim_prepare(CrmSender *sender)
 {
-	SecretRead read = { sender->account_id, NULL };
+	const CrmChannel *channel = sender->channel;
+	SecretRead read = { sender, NULL };
 	ErrorData *error;
 
-	if (sender->channel->needs_token)
-		return sender->token != NULL;
-	if (sender->secret != NULL)
+	if (channel->needs_base_url && sender->base_url == NULL)
+	{
+		stop_account(sender, "base_url", "the account has no base_url");
+		return false;
+	}
+	if (channel->needs_token && sender->token == NULL)
+		return false;
+	if (channel->secret_name == NULL)
 		return true;
 	if (crm_attempt(read_secret, &read, &error) && read.secret != NULL)
 	{
 		sender->secret = read.secret;
 		return true;
 	}
-	crm_quota_block(sender->account_id, "", DT_NOEND, "secret");
-	crm_alarm_raise("account_paused", sender->name,
-					error != NULL ? error->message : "crm.account_secret has no signing_key of it");
+	stop_account(sender, "secret",
+				 error != NULL ? error->message
+							   : psprintf("crm.account_secret has no %s of it",
+										  channel->secret_name));
 	if (error != NULL)
 		FreeErrorData(error);
 	return false;
@@ -233,6 +246,9 @@ make_delivery(const CrmSender *sender, const CrmCandidate *candidate, const char
 	delivery->message.contact_id = delivery->contact_id;
 	delivery->message.message_id = delivery->message_id;
 	delivery->message.template_name = delivery->template;
+	delivery->message.now =
+		now / USECS_PER_SEC + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY;
+	delivery->channel->request(&delivery->message, &delivery->request);
 	MemoryContextSwitchTo(old);
 	return delivery;
 }

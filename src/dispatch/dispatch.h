@@ -58,7 +58,8 @@ typedef struct CrmDelivery
 	TimestampTz started_at;
 	TimestampTz lease;
 	MemoryContext context;
-	CrmChannelMessage message; /* as it was sent */
+	CrmChannelMessage message;
+	CrmChannelRequest request;
 
 	/* once the reply is here */
 	bool answered;

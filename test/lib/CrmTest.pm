@@ -3,6 +3,7 @@
 #   use CrmTest;
 #   my $node = crm_node('name');                     # started; preloaded
 #   my $node = crm_node('name', preload => 0, conf => "work_mem = '1MB'\n", start => 0);
+#   my $node = crm_node('name', worker => 1);        # with workers, which are off otherwise
 #   my $db   = crm_database($node, 'shop');          # CREATE EXTENSION and crm.install()
 #   my ($rc, $out, $err) = $node->psql('shop', 'SELECT 1');
 #
@@ -44,6 +45,7 @@ sub crm_node
         $conf =~ s/\Q$ENV{RUN}\E\/stage/$stage/g;
         $node->append_conf('postgresql.conf', $conf);
     }
+    $node->append_conf('postgresql.conf', 'pg_crm.worker = ' . ($opt{worker} ? "on\n" : "off\n"));
     $node->append_conf('postgresql.conf', "shared_preload_libraries = ''\n")
       if exists $opt{preload} && !$opt{preload};
     $node->append_conf('postgresql.conf', $opt{conf}) if $opt{conf};

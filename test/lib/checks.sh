@@ -46,10 +46,11 @@ base:
 types:
 rules: base types
 profile: base types rules
-facts: base types rules profile
-insight: base
+outbox: base types channels
+facts: base types rules profile outbox
 channels: base
 dispatch: base types outbox channels
+insight: base
 '
 imports() {
     local room others

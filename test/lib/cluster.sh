@@ -42,6 +42,7 @@ timezone = 'UTC'
 log_timezone = 'UTC'
 lc_messages = 'C'
 log_line_prefix = '%m [%p] %q%a '
+pg_crm.worker = off
 CONF
 }
 

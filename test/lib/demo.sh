@@ -27,7 +27,7 @@ run=$RUN
 cp -a "$run/stage" "$demo/stage"
 sed -i "s#$run/stage#$demo/stage#g" "$run/extension.conf" "$run/template/postgresql.conf"
 . "$lib/cluster.sh"
-cluster_start "$demo" || { stop; exit 1; }
+cluster_start "$demo" "pg_crm.worker = on" || { stop; exit 1; }
 chmod 700 "$PGHOST"
 "$BINDIR/createdb" crm_demo
 rc=0

@@ -92,7 +92,7 @@ case $command in
         bash test/bench/run.sh ;;
     psql)
         trap 'cluster_stop "$RUN/psql"' EXIT
-        cluster_start "$RUN/psql"
+        cluster_start "$RUN/psql" "pg_crm.worker = on"
         "$BINDIR/createdb" crm
         "$BINDIR/psql" -qX -d crm -c 'CREATE EXTENSION pg_crm'
         "$BINDIR/psql" -d crm ;;

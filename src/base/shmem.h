@@ -1,0 +1,97 @@
+/*
+ * shmem.h
+ *		What the processes of pg_crm know of each other: a slot for each database
+ *		that has, or may get, a worker. Numbers only, no pointers. All but the
+ *		atomic members is read and written under crm_lock. src/dispatch/README.md
+ *		draws the states.
+ */
+#ifndef CRM_SHMEM_H
+#define CRM_SHMEM_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/lwlock.h"
+
+typedef enum CrmWorkerState
+{
+	CRM_WORKER_WANTED,   /* to be started at next_start_at */
+	CRM_WORKER_STARTING, /* asked of the postmaster */
+	CRM_WORKER_RUNNING,
+	CRM_WORKER_NO_SLOT, /* max_worker_processes is used up; tried again at next_start_at */
+	CRM_WORKER_FAILED,  /* ended by an error; tried again at next_start_at */
+	CRM_WORKER_OFF,     /* pg_crm.worker is off, for the server or for this database */
+	CRM_WORKER_REFUSED, /* a template, or no connections allowed */
+	CRM_WORKER_ABSENT,  /* no extension there; the launcher frees the slot */
+} CrmWorkerState;
+
+/* Why a worker is to stop. */
+typedef enum CrmStop
+{
+	CRM_STOP_NOT,
+	CRM_STOP_OFF,
+	CRM_STOP_REFUSED,
+	CRM_STOP_HELD,     /* a command needs the database to itself */
+	CRM_STOP_SETTINGS, /* of the database, which a session reads at its start */
+	CRM_STOP_ABSENT,
+	CRM_STOP_TERMINATED, /* by a signal */
+} CrmStop;
+
+#define CRM_NO_PROCESS PG_UINT32_MAX
+
+typedef struct CrmSlot
+{
+	Oid database; /* invalid: the slot is free */
+	CrmWorkerState state;
+	CrmStop stop;
+	uint32 generation;       /* of the worker that was asked for last */
+	int pid;                 /* 0 where none is attached */
+	pg_atomic_uint32 procno; /* CRM_NO_PROCESS where none is attached */
+	pg_atomic_uint32 woken;  /* a wake is under way: more are not needed */
+	int held;                /* commands that need the database to themselves */
+	bool look;               /* something changed: look again */
+	bool has_extension;      /* seen by a worker */
+	bool told_off;           /* that it is off was logged */
+	bool told_failure;
+	int failures;           /* ends by error, in a row */
+	int failed_turns;       /* in a row */
+	int last_error;         /* SQLSTATE, 0 where none is known */
+	uint64 turns;           /* of the running worker */
+	TimestampTz changed_at; /* of state */
+	TimestampTz started_at;
+	TimestampTz last_turn_at;
+	TimestampTz down_since; /* 0 while a worker runs */
+	TimestampTz next_start_at;
+} CrmSlot;
+
+typedef struct CrmShared
+{
+	pg_atomic_uint32 launcher;  /* its proc number */
+	ConditionVariable detached; /* a worker has left its database */
+	uint32 generation;
+	bool look_all; /* an event found no free slot: look at every database */
+	bool off;      /* pg_crm.worker is off for the server */
+	bool full;     /* databases without a slot: pg_crm.max_databases is too small */
+	int nslots;
+	CrmSlot slots[FLEXIBLE_ARRAY_MEMBER];
+} CrmShared;
+
+/* NULL where the module is not preloaded. */
+extern CrmShared *crm_shared;
+extern LWLock *crm_lock;
+
+/* Called by _PG_init(). */
+extern void crm_shmem_init(void);
+
+/* The slot of a database, NULL where it has none; under crm_lock. */
+extern CrmSlot *crm_slot_find(Oid database);
+
+/* The same, or a new one in state wanted; NULL where all are in use. */
+extern CrmSlot *crm_slot_take(Oid database);
+extern void crm_slot_free(CrmSlot *slot);
+
+extern void crm_slot_state(CrmSlot *slot, CrmWorkerState state);
+
+#endif /* CRM_SHMEM_H */

@@ -1,0 +1,28 @@
+/*
+ * worker.h
+ *		The worker of one database.
+ */
+#ifndef CRM_WORKER_H
+#define CRM_WORKER_H
+
+#include "postgres.h"
+
+#include "storage/latch.h"
+
+/* What the launcher hands over, in bgw_extra. */
+typedef struct CrmWorkerOrder
+{
+	Oid database;
+	uint32 generation;
+	int slot;
+} CrmWorkerOrder;
+
+/*
+ * Of the worker itself: end the wait also when this descriptor becomes
+ * readable, which may be one of epoll; PGINVALID_SOCKET for none.
+ */
+extern void crm_worker_watch(pgsocket descriptor);
+
+extern PGDLLEXPORT void crm_worker_main(Datum arg);
+
+#endif /* CRM_WORKER_H */
