@@ -167,7 +167,7 @@ subtest 'tokens' => sub {
     isnt($first, $second, 'plain: another each time');
     my $use = sub { ($sandbox->call(GET => "/cgi-bin/user/info?access_token=$_[0]&openid=o1"))[1]{errcode} // 0 };
     is($use->($_), 0, 'all are valid') for $first, $second, $token;
-    $sandbox->admin(settings => { clock_offset_s => 299 });
+    $sandbox->admin(settings => { clock_offset_s => 270 });
     is($use->($first), 0, 'the old one for five minutes');
     $sandbox->admin(settings => { clock_offset_s => 301 });
     is($use->($first),  40001, 'and no longer');
@@ -265,7 +265,7 @@ subtest 'windows and people' => sub {
         is(custom("o_$event"), 0, "$event $_") for 1 .. $quota;
         is(custom("o_$event"), 45047, "$event: used up");
         $open->("p_$event", $event);
-        $sandbox->admin(settings => { clock_offset_s => $seconds - 2 });
+        $sandbox->admin(settings => { clock_offset_s => $seconds - 20 });
         is(custom("p_$event"), 0, "$event: just before the end");
         $sandbox->admin(settings => { clock_offset_s => $seconds });
         is(custom("p_$event"), 45015, "$event: over");
@@ -320,7 +320,7 @@ subtest 'templates, de-duplicated' => sub {
     isnt($send->()->{msgid}, $send->()->{msgid}, 'no id: two messages');
     my @rows = $sandbox->ledger(touser => 'o1', key => 'k1');
     is_deeply([ map { "$_->{delivered} $_->{duplicate}" } @rows ], [ '1 0', '0 1' ], 'delivered once');
-    $sandbox->admin(settings => { clock_offset_s => 599 });
+    $sandbox->admin(settings => { clock_offset_s => 570 });
     is($send->(client_msg_id => 'k1')->{msgid}, $first->{msgid}, 'for ten minutes');
     $sandbox->admin(settings => { clock_offset_s => 601 });
     isnt($send->(client_msg_id => 'k1')->{msgid}, $first->{msgid}, 'and no longer');
@@ -531,6 +531,16 @@ subtest 'clients of all kinds' => sub {
     $sandbox->admin(settings => { reply_chunked => 0, keepalive_idle_s => 1 });
     is((hear(dial(), 10))[1], 'eof', 'an idle connection is closed');
     $sandbox->admin(settings => { keepalive_idle_s => 0 });
+
+    # an outage
+    my $kept = dial();
+    say_to($kept, send_post('x1'));
+    is((hear($kept))[1], 'whole', 'before the outage');
+    $sandbox->admin(outage => { seconds => 0.5 });
+    is((hear($kept))[1], 'reset', 'the connection is reset');
+    ok(!IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $sandbox->port), 'another is refused');
+    ok(wait_for(sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $sandbox->port) }, 20), 'until it is over');
+    is(custom('x1'), 0, 'and all is known as before');
 
     # those who hang do not stall the others
     my @hang = map { dial() } 1 .. 30;

@@ -11,7 +11,7 @@ use CrmSandbox::OfficialAccount;
 my %call = (
     reset => \&reset_all, accounts => \&accounts, contacts => \&contacts, windows => \&windows, templates => \&templates,
     webhooks => \&webhooks, tokens => \&tokens, faults => \&faults, settings => \&settings, counts => \&counts,
-    ledger => \&ledger, sync => sub { {} },
+    ledger => \&ledger, outage => \&outage, sync => sub { {} },
 );
 
 # handle(SANDBOX, REQUEST): status and body
@@ -208,6 +208,16 @@ sub settings
         $sandbox->settings_changed;
     }
     return { %$set, now => $sandbox->now };
+}
+
+# nobody can connect for some seconds, beginning when this has been replied
+sub outage
+{
+    my ($sandbox, $method, $asked) = @_;
+    die "POST only\n" if $method ne 'POST';
+    my $seconds = $asked->{seconds} // 1;
+    $sandbox->{http}->after(0.02, sub { $sandbox->{http}->outage($seconds) });
+    return {};
 }
 
 sub counts

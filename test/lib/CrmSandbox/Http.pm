@@ -32,19 +32,40 @@ my %reason = (
 sub new
 {
     my ($class, %opt) = @_;
-    socket my $listen, AF_INET, SOCK_STREAM, 0 or die "socket: $!\n";
-    setsockopt $listen, SOL_SOCKET, SO_REUSEADDR, 1;
-    bind $listen, pack_sockaddr_in($opt{port} || 0, INADDR_LOOPBACK) or die "bind: $!\n";
-    listen $listen, 4096 or die "listen: $!\n";
-    nonblocking($listen);
-    my ($port) = unpack_sockaddr_in(getsockname $listen);
     my $self = bless {
-        listen => $listen, port => $port, head => $opt{head}, request => $opt{request}, ended => $opt{ended} || sub { },
+        port => $opt{port} || 0, head => $opt{head}, request => $opt{request}, ended => $opt{ended} || sub { },
         idle => $opt{idle} || sub { }, rmask => '', wmask => '', conns => [], timers => [], watched => {}, open => 0,
         most => 0, accepted => 0, stop => 0, idle_s => 0, reply_chunked => 0,
     }, $class;
-    vec($self->{rmask}, fileno $listen, 1) = 1;
+    $self->listen_at or die "cannot listen: $!\n";
     return $self;
+}
+
+sub listen_at
+{
+    my ($self) = @_;
+    socket my $listen, AF_INET, SOCK_STREAM, 0 or return;
+    setsockopt $listen, SOL_SOCKET, SO_REUSEADDR, 1;
+    bind $listen, pack_sockaddr_in($self->{port}, INADDR_LOOPBACK) or return;
+    listen $listen, 4096 or return;
+    nonblocking($listen);
+    $self->{listen} = $listen;
+    ($self->{port}) = unpack_sockaddr_in(getsockname $listen);
+    vec($self->{rmask}, fileno $listen, 1) = 1;
+    return 1;
+}
+
+# outage(SECONDS): connections are reset, and further ones refused for that time
+sub outage
+{
+    my ($self, $seconds) = @_;
+    return if !$self->{listen};
+    vec($self->{rmask}, fileno $self->{listen}, 1) = 0;
+    close delete $self->{listen};
+    for (grep { defined } @{ $self->{conns} }) { $self->drop($_, 1) }
+    my $again;
+    $again = sub { $self->listen_at ? undef $again : $self->after(0.05, $again) };
+    $self->after($seconds, $again);
 }
 
 sub nonblocking
@@ -89,7 +110,6 @@ sub run
     my ($self) = @_;
     local $SIG{PIPE} = 'IGNORE';
     my ($conns, $timers, $watched) = @$self{qw(conns timers watched)};
-    my $listen = fileno $self->{listen};
     while (!$self->{stop})
     {
         my $wait;
@@ -120,7 +140,7 @@ sub run
         while (($fd = index $bits, '1', $fd + 1) >= 0)
         {
             if (my $c = $conns->[$fd]) { $self->readable($c) }
-            elsif ($fd == $listen) { $self->accept_all }
+            elsif ($self->{listen} && $fd == fileno $self->{listen}) { $self->accept_all }
             elsif ($watched->{$fd}) { $watched->{$fd}->() }
         }
         $self->{idle}->();
@@ -137,7 +157,7 @@ sub accept_all
             last if $! == EAGAIN || $! == EWOULDBLOCK || $! == EINTR;
             # no descriptor left: those who wait are let in when others have gone
             vec($self->{rmask}, fileno $self->{listen}, 1) = 0;
-            $self->after(0.05, sub { vec($self->{rmask}, fileno $self->{listen}, 1) = 1 });
+            $self->after(0.05, sub { vec($self->{rmask}, fileno $self->{listen}, 1) = 1 if $self->{listen} });
             last;
         }
         else
