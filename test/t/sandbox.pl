@@ -588,7 +588,8 @@ subtest 'the ledger and the start' => sub {
 
     my $other = CrmSandbox->start(accounts => { wx03 => 's' });
     isnt($other->port, $sandbox->port, 'two at a time');
-    like($other->log_text, qr/^http:\/\/127\.0\.0\.1:\d+ seed \d+$/m, 'the seed is printed');
+    like($other->log_text, qr/\Ahttp:\/\/127\.0\.0\.1:\d+ seed \d+\n\z/, 'the seed is printed');
+    like($sandbox->log_text, qr/\Ahttp:\/\/127\.0\.0\.1:\d+ seed 7\n\z/, 'and nothing else: no warning in all this');
     my $pid = $other->pid;
     close $other->{pipe};
     is(wait_for(sub { waitpid $pid, 1 }, 20), $pid, 'ends with who started it');

@@ -6,6 +6,7 @@ package CrmSandbox::Ledger;
 
 use strict;
 use warnings;
+no warnings 'portable';    # 64 bits
 use CrmSandbox::Json;
 use Fcntl qw(:seek);
 use File::Temp ();
