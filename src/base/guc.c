@@ -76,11 +76,11 @@ crm_guc_init(void)
 		"pg_crm.direct_access", "Writes derived rows without the executor where that is safe.",
 		"Off sends every batch down the general lane; both give the same rows.",
 		&crm_guc_direct_access, true, PGC_SUSET, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("pg_crm.max_lateness",
-							"A fact that is recorded later than this after it happened is history.",
-							"It counts, but opens no window, enters no journey and queues no message.",
-							&crm_guc_max_lateness, SECS_PER_DAY, 0, INT_MAX, PGC_SUSET, GUC_UNIT_S,
-							NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"pg_crm.max_lateness",
+		"A fact that is recorded later than this after it happened is history.",
+		"It counts, but opens no window, enters no journey and queues no message.",
+		&crm_guc_max_lateness, SECS_PER_DAY, 0, INT_MAX, PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
 	/* a setting of the start: where the module is not preloaded it means nothing */
 	DefineCustomIntVariable("pg_crm.max_databases",
 							"How many databases of the server can have a worker.", NULL,

@@ -87,7 +87,7 @@ typedef struct CrmChannel
 {
 	const char *name; /* a kind of crm.account */
 	bool needs_token;
-	bool needs_base_url; /* there is no address but the account's */
+	bool needs_base_url;        /* there is no address but the account's */
 	const char *recipient_kind; /* of identifier by which it knows a contact; NULL: it needs none */
 	const char *secret_name;    /* of the secret that signs its requests, or NULL */
 	const CrmMessageType *types;

@@ -17,12 +17,10 @@ static CrmPlan raise_alarm = {
 	3,
 	{ TEXTOID, TEXTOID, TEXTOID }
 };
-static CrmPlan clear_alarm = {
-	"UPDATE crm.alarm a SET cleared_at = pg_catalog.now()"
-	" WHERE a.kind = $1 AND a.object = $2 AND a.cleared_at IS NULL",
-	2,
-	{ TEXTOID, TEXTOID }
-};
+static CrmPlan clear_alarm = { "UPDATE crm.alarm a SET cleared_at = pg_catalog.now()"
+							   " WHERE a.kind = $1 AND a.object = $2 AND a.cleared_at IS NULL",
+							   2,
+							   { TEXTOID, TEXTOID } };
 
 void
 crm_alarm_raise(const char *kind, const char *object, const char *detail)

@@ -72,23 +72,19 @@ static CrmPlan use_windows = {
 	{ INT8ARRAYOID, INT8ARRAYOID, INT8OID },
 	.always_generic = true
 };
-static CrmPlan put_off = {
-	"UPDATE crm.outbox o SET due_at = n.until"
-	" FROM unnest($1, $2, $3) AS n(contact_id, message_id, until)"
-	" WHERE o.contact_id = n.contact_id AND o.message_id = n.message_id",
-	3,
-	{ INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID },
-	.always_generic = true
-};
-static CrmPlan say_why = {
-	"UPDATE crm.message m SET reason = n.reason"
-	" FROM unnest($1, $2, $3) AS n(contact_id, message_id, reason)"
-	" WHERE m.contact_id = n.contact_id AND m.message_id = n.message_id"
-	" AND m.reason IS DISTINCT FROM n.reason",
-	3,
-	{ INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID },
-	.always_generic = true
-};
+static CrmPlan put_off = { "UPDATE crm.outbox o SET due_at = n.until"
+						   " FROM unnest($1, $2, $3) AS n(contact_id, message_id, until)"
+						   " WHERE o.contact_id = n.contact_id AND o.message_id = n.message_id",
+						   3,
+						   { INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID },
+						   .always_generic = true };
+static CrmPlan say_why = { "UPDATE crm.message m SET reason = n.reason"
+						   " FROM unnest($1, $2, $3) AS n(contact_id, message_id, reason)"
+						   " WHERE m.contact_id = n.contact_id AND m.message_id = n.message_id"
+						   " AND m.reason IS DISTINCT FROM n.reason",
+						   3,
+						   { INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID },
+						   .always_generic = true };
 
 /* The contents of the templates of a claim, each read once. */
 typedef struct Content
@@ -109,7 +105,7 @@ content_of(List **contents, const CrmCandidate *candidate)
 	ListCell *cell;
 	bool isnull;
 
-	foreach (cell, *contents)
+	foreach(cell, *contents)
 	{
 		content = lfirst(cell);
 		if (content->version == candidate->template_version &&
@@ -192,9 +188,9 @@ crm_claim_prepare(CrmSender *sender)
 		return true;
 	}
 	stop_account(sender, "secret",
-				 error != NULL ? error->message
-							   : psprintf("crm.account_secret has no %s of it",
-										  channel->secret_name));
+				 error != NULL
+					 ? error->message
+					 : psprintf("crm.account_secret has no %s of it", channel->secret_name));
 	if (error != NULL)
 		FreeErrorData(error);
 	return false;
@@ -211,8 +207,8 @@ static CrmDelivery *
 make_delivery(const CrmSender *sender, const CrmCandidate *candidate, const char *body,
 			  TimestampTz now)
 {
-	MemoryContext context =
-		AllocSetContextCreate(crm_claimed_context, "pg_crm delivery", ALLOCSET_SMALL_SIZES);
+	MemoryContext context = AllocSetContextCreate(crm_claimed_context, "pg_crm delivery",
+												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	CrmDelivery *delivery = palloc0_object(CrmDelivery);
 
@@ -227,16 +223,15 @@ make_delivery(const CrmSender *sender, const CrmCandidate *candidate, const char
 	delivery->template = pstrdup(candidate->template);
 	delivery->zone = pstrdup(sender->zone);
 	delivery->token = sender->token == NULL ? NULL : pstrdup(sender->token);
-	delivery->key =
-		candidate->type->key_seconds > 0 ? platform_key(candidate->message_id) : NULL;
+	delivery->key = candidate->type->key_seconds > 0 ? platform_key(candidate->message_id) : NULL;
 	delivery->attempts = candidate->attempts + 1;
 	delivery->token_failed = candidate->token_failed;
 	delivery->tried_at = candidate->tried_at == DT_NOBEGIN ? now : candidate->tried_at;
 	delivery->expires_at = candidate->expires_at;
 
 	delivery->message.message_type = candidate->type->name;
-	delivery->message.recipient =
-		candidate->recipient == NULL ? NULL : pstrdup(candidate->recipient);
+	delivery->message.recipient = candidate->recipient == NULL ? NULL
+															   : pstrdup(candidate->recipient);
 	delivery->message.base_url = sender->base_url == NULL ? NULL : pstrdup(sender->base_url);
 	delivery->message.app_id = sender->app_id == NULL ? NULL : pstrdup(sender->app_id);
 	delivery->message.token = delivery->token;
@@ -246,8 +241,8 @@ make_delivery(const CrmSender *sender, const CrmCandidate *candidate, const char
 	delivery->message.contact_id = delivery->contact_id;
 	delivery->message.message_id = delivery->message_id;
 	delivery->message.template_name = delivery->template;
-	delivery->message.now =
-		now / USECS_PER_SEC + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY;
+	delivery->message.now = now / USECS_PER_SEC +
+		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY;
 	delivery->channel->request(&delivery->message, &delivery->request);
 	MemoryContextSwitchTo(old);
 	return delivery;
@@ -315,7 +310,7 @@ put_off_candidates(List *candidates)
 	crm_column_init(&why[0], INT8OID);
 	crm_column_init(&why[1], INT8OID);
 	crm_column_init(&why[2], TEXTOID);
-	foreach (cell, candidates)
+	foreach(cell, candidates)
 	{
 		CrmCandidate *candidate = lfirst(cell);
 
@@ -369,7 +364,7 @@ lease_deliveries(const CrmSender *sender, List *deliveries, List *candidates, Ti
 	for (int i = 0; i < 2; i++)
 		crm_column_init(&grants[i], INT8OID);
 	list_sort(deliveries, compare_message);
-	foreach (cell, deliveries)
+	foreach(cell, deliveries)
 	{
 		CrmDelivery *delivery = lfirst(cell);
 
@@ -398,7 +393,7 @@ lease_deliveries(const CrmSender *sender, List *deliveries, List *candidates, Ti
 		}
 		((CrmDelivery *) list_nth(deliveries, low))->attempt_id = crm_result_int64(i, 2);
 	}
-	foreach (cell, deliveries)
+	foreach(cell, deliveries)
 	{
 		CrmDelivery *delivery = lfirst(cell);
 
@@ -410,7 +405,7 @@ lease_deliveries(const CrmSender *sender, List *deliveries, List *candidates, Ti
 	values[4] = TimestampTzGetDatum(now);
 	crm_run(&mark_sending, values, NULL);
 
-	foreach (cell, candidates)
+	foreach(cell, candidates)
 	{
 		CrmCandidate *candidate = lfirst(cell);
 
@@ -467,7 +462,7 @@ crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *n
 	if (busy != NIL)
 		*next = Min(*next, now + BUSY_MILLISECONDS * INT64CONST(1000));
 	candidates = n == 0 ? NIL : crm_standing(sender, lane, contacts, messages, n, now);
-	foreach (cell, candidates)
+	foreach(cell, candidates)
 	{
 		CrmCandidate *candidate = lfirst(cell);
 		char *missing;
@@ -481,8 +476,8 @@ crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *n
 		if (body == NULL)
 		{
 			candidate->verdict = CRM_FAILED;
-			candidate->reason =
-				missing == NULL ? pstrdup("no_template") : psprintf("missing_value:%s", missing);
+			candidate->reason = missing == NULL ? pstrdup("no_template")
+												: psprintf("missing_value:%s", missing);
 			continue;
 		}
 		if (take_call(candidate, now, next))

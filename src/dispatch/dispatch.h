@@ -63,7 +63,7 @@ typedef struct CrmDelivery
 
 	/* once the reply is here */
 	bool answered;
-	bool written; /* its outcome is in the transaction that is being committed */
+	bool written;  /* its outcome is in the transaction that is being committed */
 	bool not_sent; /* nobody was there to take it */
 	long http_status;
 	CrmChannelOutcome outcome;

@@ -22,8 +22,7 @@ static CrmPlan find_late = {
 	{ TEXTARRAYOID, TIMESTAMPTZOID }
 };
 static CrmPlan find_alarms = {
-	"SELECT a.object FROM crm.alarm a WHERE a.kind = 'queue_late' AND a.cleared_at IS NULL",
-	0
+	"SELECT a.object FROM crm.alarm a WHERE a.kind = 'queue_late' AND a.cleared_at IS NULL", 0
 };
 static CrmPlan delete_windows = {
 	"DELETE FROM crm.window_grant g WHERE g.expires_at < $1 - interval '7 days'",
@@ -65,8 +64,9 @@ look_for_late(TimestampTz now)
 		TimestampTz due_at = DatumGetTimestampTz(crm_result(i, 2, &isnull));
 
 		late = lappend(late, makeString(crm_result_text(i, 1)));
-		details = lappend(details, psprintf("the oldest message is due since %s",
-											timestamptz_to_str(due_at)));
+		details = lappend(details,
+						  psprintf("the oldest message is due since %s",
+								   timestamptz_to_str(due_at)));
 	}
 	n = crm_run(&find_alarms, NULL, NULL);
 	for (uint64 i = 0; i < n; i++)
@@ -78,7 +78,7 @@ look_for_late(TimestampTz now)
 	}
 	forboth(cell, late, detail, details)
 		crm_alarm_raise("queue_late", strVal(lfirst(cell)), lfirst(detail));
-	foreach (cell, over)
+	foreach(cell, over)
 		crm_alarm_clear("queue_late", strVal(lfirst(cell)));
 }
 

@@ -44,15 +44,13 @@ static CrmPlan set_states = {
 	  BOOLARRAYOID, TIMESTAMPTZARRAYOID },
 	.always_generic = true
 };
-static CrmPlan leave_queue = {
-	"DELETE FROM crm.outbox o USING unnest($1, $2, $3, $4)"
-	" AS n(contact_id, message_id, attempt_id, state)"
-	" WHERE o.contact_id = n.contact_id AND o.message_id = n.message_id"
-	" AND (o.attempt_id = n.attempt_id OR n.state = 'sent')",
-	4,
-	{ INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID },
-	.always_generic = true
-};
+static CrmPlan leave_queue = { "DELETE FROM crm.outbox o USING unnest($1, $2, $3, $4)"
+							   " AS n(contact_id, message_id, attempt_id, state)"
+							   " WHERE o.contact_id = n.contact_id AND o.message_id = n.message_id"
+							   " AND (o.attempt_id = n.attempt_id OR n.state = 'sent')",
+							   4,
+							   { INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID },
+							   .always_generic = true };
 static CrmPlan queue_again = {
 	"UPDATE crm.outbox o SET lease = NULL, attempt_id = NULL, due_at = n.due_at,"
 	" attempts = o.attempts - CASE WHEN n.counts THEN 0 ELSE 1 END"
@@ -131,10 +129,10 @@ typedef struct Ending
 {
 	const char *state; /* queued: it goes again */
 	const char *reason;
-	TimestampTz due_at;    /* if it goes again */
-	bool arrived_perhaps;  /* if it goes again: under the same key */
-	bool counts;           /* if it goes again: as an attempt */
-	bool gives_back;       /* the window was not used */
+	TimestampTz due_at;   /* if it goes again */
+	bool arrived_perhaps; /* if it goes again: under the same key */
+	bool counts;          /* if it goes again: as an attempt */
+	bool gives_back;      /* the window was not used */
 } Ending;
 
 static void
@@ -158,8 +156,8 @@ static void
 stop_account(const CrmDelivery *delivery, const char *api, const char *kind)
 {
 	const CrmChannelOutcome *outcome = &delivery->outcome;
-	const char *object =
-		*api == '\0' ? delivery->account_name : psprintf("%s %s", delivery->account_name, api);
+	const char *object = *api == '\0' ? delivery->account_name
+									  : psprintf("%s %s", delivery->account_name, api);
 
 	crm_quota_block(delivery->account_id, api, DT_NOEND, outcome->reason);
 	crm_alarm_raise(kind, object, outcome->detail == NULL ? outcome->reason : outcome->detail);
@@ -296,7 +294,7 @@ write_attempts(List *deliveries)
 
 	for (int i = 0; i < lengthof(types); i++)
 		crm_column_init(&columns[i], types[i]);
-	foreach (cell, deliveries)
+	foreach(cell, deliveries)
 	{
 		CrmDelivery *delivery = lfirst(cell);
 		const CrmChannelOutcome *outcome = &delivery->outcome;
@@ -339,8 +337,9 @@ init_columns(CrmColumn *columns, const Oid *types, int n)
 static void
 init_writing(Writing *writing)
 {
-	static const Oid all[] = { INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID, BOOLOID,
-							   TIMESTAMPTZOID };
+	static const Oid all[] = {
+		INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID, BOOLOID, TIMESTAMPTZOID
+	};
 	static const Oid again[] = { INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, BOOLOID };
 
 	init_columns(writing->all, all, 7);
@@ -421,7 +420,7 @@ follow_merges(List *deliveries)
 		ListCell *cell;
 
 		crm_column_init(&contacts, INT8OID);
-		foreach (cell, deliveries)
+		foreach(cell, deliveries)
 			crm_column_add(&contacts, Int64GetDatum(((CrmDelivery *) lfirst(cell))->contact_id),
 						   false);
 		value = crm_column_array(&contacts);
@@ -445,7 +444,7 @@ crm_outcome_record(List *deliveries, TimestampTz now)
 
 	follow_merges(deliveries);
 	init_writing(&writing);
-	foreach (cell, deliveries)
+	foreach(cell, deliveries)
 	{
 		Ending ending;
 
@@ -477,7 +476,7 @@ crm_end_unsent(List *candidates, TimestampTz now)
 	ListCell *cell;
 
 	init_columns(columns, (const Oid[]){ INT8OID, INT8OID, TEXTOID, TEXTOID }, 4);
-	foreach (cell, candidates)
+	foreach(cell, candidates)
 	{
 		CrmCandidate *candidate = lfirst(cell);
 		const char *state;
@@ -503,8 +502,7 @@ crm_end_unsent(List *candidates, TimestampTz now)
 		crm_column_add(&columns[0], Int64GetDatum(candidate->contact_id), false);
 		crm_column_add(&columns[1], Int64GetDatum(candidate->message_id), false);
 		add_text(&columns[2], state);
-		add_text(&columns[3],
-				 candidate->verdict == CRM_LOST_KEY ? "no_reply" : candidate->reason);
+		add_text(&columns[3], candidate->verdict == CRM_LOST_KEY ? "no_reply" : candidate->reason);
 	}
 	if (columns[0].n == 0)
 		return;

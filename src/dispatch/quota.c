@@ -133,8 +133,8 @@ crm_quota_load(const CrmSender *sender, TimestampTz now)
 		if (!no_filled && usage->limited_rate)
 			usage->tokens = Min(usage->burst,
 								usage->tokens +
-									usage->per_second *
-										Max(0, now - DatumGetTimestampTz(value)) / USECS_PER_SEC);
+									usage->per_second * Max(0, now - DatumGetTimestampTz(value)) /
+										USECS_PER_SEC);
 		value = crm_result(i, 9, &isnull);
 		usage->blocked_until = isnull ? DT_NOBEGIN : DatumGetTimestampTz(value);
 		usage->blocked_reason = crm_result_text(i, 10);
@@ -147,7 +147,7 @@ usage_of(const char *api)
 {
 	ListCell *cell;
 
-	foreach (cell, usages)
+	foreach(cell, usages)
 		if (strcmp(((Usage *) lfirst(cell))->api, api) == 0)
 			return lfirst(cell);
 	return NULL;
@@ -208,12 +208,13 @@ crm_quota_save(TimestampTz now)
 {
 	ListCell *cell;
 
-	foreach (cell, usages)
+	foreach(cell, usages)
 	{
 		Usage *usage = lfirst(cell);
-		Datum values[6] = { Int64GetDatum(loaded_account), CStringGetTextDatum(usage->api),
-							loaded_day,                    Int64GetDatum(usage->used),
-							Float8GetDatum(usage->tokens), TimestampTzGetDatum(now) };
+		Datum values[6] = {
+			Int64GetDatum(loaded_account), CStringGetTextDatum(usage->api), loaded_day,
+			Int64GetDatum(usage->used),    Float8GetDatum(usage->tokens),   TimestampTzGetDatum(now)
+		};
 
 		if (usage->changed)
 			crm_run(&save_usage, values, usage->limited_rate ? NULL : "    n ");

@@ -23,8 +23,7 @@ static CrmPlan find_leases = {
 };
 /* who waited behind a message that is no longer on its way */
 static CrmPlan release_all = {
-	"UPDATE crm.outbox o SET due_at = statement_timestamp() WHERE o.due_at = 'infinity'",
-	0
+	"UPDATE crm.outbox o SET due_at = statement_timestamp() WHERE o.due_at = 'infinity'", 0
 };
 static CrmPlan queue_again = {
 	"WITH n AS (SELECT * FROM unnest($1, $2, $3) AS n(contact_id, message_id, attempt_id)),"
@@ -98,7 +97,7 @@ crm_recover(List *deliveries, TimestampTz now)
 	uint64 n;
 
 	crm_column_init(&known, INT8OID);
-	foreach (cell, deliveries)
+	foreach(cell, deliveries)
 		crm_column_add(&known, Int64GetDatum(((CrmDelivery *) lfirst(cell))->attempt_id), false);
 	for (int i = 0; i < 2; i++)
 		for (int k = 0; k < 3; k++)

@@ -19,20 +19,20 @@
 const char *const crm_lanes[CRM_NLANES] = { "urgent", "normal", "bulk" };
 
 /* the head of a lane is found past messages that are on their way, of which there are few */
-#define HEAD(lane)                                                                           \
-	"(SELECT o.due_at FROM crm.outbox o WHERE o.account_id = a.account_id"                   \
-	" AND o.lane = '" lane "' AND o.due_at < 'infinity' AND o.lease IS NULL"                 \
+#define HEAD(lane)                                                           \
+	"(SELECT o.due_at FROM crm.outbox o WHERE o.account_id = a.account_id"   \
+	" AND o.lane = '" lane "' AND o.due_at < 'infinity' AND o.lease IS NULL" \
 	" ORDER BY o.due_at LIMIT 1)"
 
 static CrmPlan find_senders = {
 	"SELECT s.* FROM (SELECT a.account_id, a.name, a.kind, a.base_url, a.app_id,"
 	" coalesce(a.time_zone, crm.default_time_zone()), t.token, t.expires_at, t.refreshing_until, t.refresh_at,"
-	" u.blocked_until, " HEAD("urgent") " AS urgent, " HEAD("normal") " AS normal, "
-	HEAD("bulk") " AS bulk FROM crm.account a"
-	" LEFT JOIN crm.account_token t ON t.account_id = a.account_id"
-	" LEFT JOIN crm.api_usage u ON u.account_id = a.account_id AND u.api = '') s"
-	" WHERE s.urgent IS NOT NULL OR s.normal IS NOT NULL OR s.bulk IS NOT NULL"
-	" ORDER BY least(s.urgent, s.normal, s.bulk)",
+	" u.blocked_until, " HEAD("urgent") " AS urgent, " HEAD("normal") " AS normal, " HEAD(
+		"bulk") " AS bulk FROM crm.account a"
+				" LEFT JOIN crm.account_token t ON t.account_id = a.account_id"
+				" LEFT JOIN crm.api_usage u ON u.account_id = a.account_id AND u.api = '') s"
+				" WHERE s.urgent IS NOT NULL OR s.normal IS NOT NULL OR s.bulk IS NOT NULL"
+				" ORDER BY least(s.urgent, s.normal, s.bulk)",
 	0
 };
 static CrmPlan find_secret = {
@@ -79,8 +79,8 @@ crm_senders(TimestampTz now)
 			sender->due[lane] = time_at(i, 12 + lane, DT_NOEND);
 		if (sender->token_expires_at <= now)
 			sender->token = NULL;
-		sender->token_wanted =
-			channel->needs_token && !fetching && time_at(i, 10, DT_NOBEGIN) <= now;
+		sender->token_wanted = channel->needs_token && !fetching &&
+			time_at(i, 10, DT_NOBEGIN) <= now;
 		senders = lappend(senders, sender);
 	}
 	return senders;

@@ -14,7 +14,7 @@
 #include "types/weekly_hours.h"
 
 /* what applies to a channel and a class, or to any */
-#define APPLIES(rule)                                      \
+#define APPLIES(rule)                                            \
 	"(" rule ".channel IS NULL OR " rule ".channel = m.channel)" \
 	" AND (" rule ".class IS NULL OR " rule ".class = m.class)"
 
@@ -50,18 +50,18 @@ static CrmPlan find_standing = {
 	"   AND g.opened_at <= $5 AND g.expires_at > $5 AND (g.quota IS NULL OR g.used < g.quota)"
 	"   ORDER BY g.expires_at, g.grant_id LIMIT 1) END,"
 	/* 21 */
-	" (SELECT min(p.name) FROM crm.frequency_cap p WHERE " APPLIES("p")
-	"   AND (SELECT count(*) FROM crm.message s WHERE s.contact_id = n.contact_id"
-	"    AND s.message_id <> n.message_id AND s.state IN ('sending', 'sent', 'waiting', 'unknown')"
-	"    AND (p.channel IS NULL OR s.channel = p.channel)"
-	"    AND (p.class IS NULL OR s.class = p.class)"
-	"    AND coalesce(s.sent_at, s.tried_at) > $5 - p.period) >= p.max_messages)"
-	" FROM unnest($1, $2) WITH ORDINALITY AS n(contact_id, message_id, place)"
-	" JOIN crm.outbox o ON o.contact_id = n.contact_id AND o.message_id = n.message_id"
-	" LEFT JOIN crm.message m ON m.contact_id = n.contact_id AND m.message_id = n.message_id"
-	" LEFT JOIN crm.template_version v ON v.name = m.template AND v.version = m.template_version"
-	" LEFT JOIN crm.contact c ON c.contact_id = n.contact_id"
-	" ORDER BY n.place",
+	" (SELECT min(p.name) FROM crm.frequency_cap p WHERE " APPLIES(
+		"p") "   AND (SELECT count(*) FROM crm.message s WHERE s.contact_id = n.contact_id"
+			 "    AND s.message_id <> n.message_id AND s.state IN ('sending', 'sent', 'waiting', 'unknown')"
+			 "    AND (p.channel IS NULL OR s.channel = p.channel)"
+			 "    AND (p.class IS NULL OR s.class = p.class)"
+			 "    AND coalesce(s.sent_at, s.tried_at) > $5 - p.period) >= p.max_messages)"
+			 " FROM unnest($1, $2) WITH ORDINALITY AS n(contact_id, message_id, place)"
+			 " JOIN crm.outbox o ON o.contact_id = n.contact_id AND o.message_id = n.message_id"
+			 " LEFT JOIN crm.message m ON m.contact_id = n.contact_id AND m.message_id = n.message_id"
+			 " LEFT JOIN crm.template_version v ON v.name = m.template AND v.version = m.template_version"
+			 " LEFT JOIN crm.contact c ON c.contact_id = n.contact_id"
+			 " ORDER BY n.place",
 	7,
 	{ INT8ARRAYOID, INT8ARRAYOID, INT8OID, TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTARRAYOID },
 	.always_generic = true
@@ -162,7 +162,7 @@ quiet_end(List *rules, const char *class, const char *contact_zone, const char *
 	pg_tz *zone = rules == NIL ? NULL : zone_of(contact_zone, account_zone);
 	ListCell *cell;
 
-	foreach (cell, rules)
+	foreach(cell, rules)
 	{
 		QuietRule *rule = lfirst(cell);
 		TimestampTz until;
@@ -229,8 +229,9 @@ decide(const CrmSender *sender, List *quiet, CrmCandidate *candidate, uint64 row
 		candidate->reason = pstrdup("quiet");
 		candidate->until = quiet_until;
 		/* hours that never end, or end too late, leave no moment to send it */
-		candidate->verdict =
-			quiet_until == DT_NOEND || quiet_until >= candidate->expires_at ? CRM_EXPIRED : CRM_PUT_OFF;
+		candidate->verdict = quiet_until == DT_NOEND || quiet_until >= candidate->expires_at
+			? CRM_EXPIRED
+			: CRM_PUT_OFF;
 		return;
 	}
 	if (candidate->type->needs_window && candidate->grant_id == 0)
@@ -311,8 +312,8 @@ read_candidate(const CrmSender *sender, List *quiet, uint64 row, TimestampTz now
 }
 
 List *
-crm_standing(const CrmSender *sender, int lane, const int64 *contacts, const int64 *messages,
-			 int n, TimestampTz now)
+crm_standing(const CrmSender *sender, int lane, const int64 *contacts, const int64 *messages, int n,
+			 TimestampTz now)
 {
 	const char *recipient_kind = sender->channel->recipient_kind;
 	Datum values[7] = {

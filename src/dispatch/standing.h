@@ -12,9 +12,9 @@
 typedef enum CrmVerdict
 {
 	CRM_GO,
-	CRM_BEHIND,   /* an earlier message of the contact goes first */
-	CRM_PUT_OFF,  /* until then */
-	CRM_LEFT,     /* the platform takes no more at the moment: nothing is written */
+	CRM_BEHIND,  /* an earlier message of the contact goes first */
+	CRM_PUT_OFF, /* until then */
+	CRM_LEFT,    /* the platform takes no more at the moment: nothing is written */
 	CRM_EXPIRED,
 	CRM_REFUSED,
 	CRM_FAILED,

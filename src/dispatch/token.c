@@ -18,8 +18,8 @@
 #define REFRESH_AHEAD_SECONDS 300
 #define FETCH_SECONDS         30
 /* a platform lets nobody force a new token often */
-#define FORCE_SECONDS         1800
-#define MAX_BACKOFF_SECONDS   300
+#define FORCE_SECONDS       1800
+#define MAX_BACKOFF_SECONDS 300
 
 static CrmPlan take_right = {
 	"INSERT INTO crm.account_token AS t (account_id, refreshing_until) VALUES ($1, $2)"
@@ -41,17 +41,15 @@ static CrmPlan save_failure = {
 	4,
 	{ INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID }
 };
-static CrmPlan end_token = {
-	"UPDATE crm.account_token t SET expires_at = $3, refresh_at = $3"
-	" WHERE t.account_id = $1 AND t.token = $2",
-	3,
-	{ INT8OID, TEXTOID, TIMESTAMPTZOID }
-};
+static CrmPlan end_token = { "UPDATE crm.account_token t SET expires_at = $3, refresh_at = $3"
+							 " WHERE t.account_id = $1 AND t.token = $2",
+							 3,
+							 { INT8OID, TEXTOID, TIMESTAMPTZOID } };
 
 typedef enum TokenState
 {
 	TOKEN_IDLE,
-	TOKEN_TAKEN,   /* the right to fetch, not yet committed */
+	TOKEN_TAKEN, /* the right to fetch, not yet committed */
 	TOKEN_FETCHING,
 	TOKEN_ANSWERED /* not yet written */
 } TokenState;
@@ -86,7 +84,7 @@ token_of(int64 account_id)
 	AccountToken *token;
 	MemoryContext old;
 
-	foreach (cell, tokens)
+	foreach(cell, tokens)
 	{
 		token = lfirst(cell);
 		if (token->account_id == account_id)
@@ -96,8 +94,7 @@ token_of(int64 account_id)
 	token = palloc0_object(AccountToken);
 	token->account_id = account_id;
 	token->forced_at = DT_NOBEGIN;
-	token->context = AllocSetContextCreate(TopMemoryContext, "pg_crm token",
-										   ALLOCSET_SMALL_SIZES);
+	token->context = AllocSetContextCreate(TopMemoryContext, "pg_crm token", ALLOCSET_SMALL_SIZES);
 	tokens = lappend(tokens, token);
 	MemoryContextSwitchTo(old);
 	return token;
@@ -151,7 +148,7 @@ crm_token_want(const CrmSender *sender, TimestampTz now)
 	if (!crm_attempt(read_secret, &read, &error) || read.secret == NULL || sender->app_id == NULL)
 	{
 		stop_account(token, "secret",
-					 error != NULL               ? error->message
+					 error != NULL                ? error->message
 						 : sender->app_id == NULL ? "the account has no app_id"
 												  : "crm.account_secret has no app_secret of it");
 		if (error != NULL)
@@ -174,7 +171,7 @@ crm_token_start(void)
 {
 	ListCell *cell;
 
-	foreach (cell, tokens)
+	foreach(cell, tokens)
 	{
 		AccountToken *token = lfirst(cell);
 		CrmHttpRequest request = { 0 };
@@ -202,7 +199,7 @@ crm_token_forget(void)
 {
 	ListCell *cell;
 
-	foreach (cell, tokens)
+	foreach(cell, tokens)
 	{
 		AccountToken *token = lfirst(cell);
 
@@ -244,7 +241,7 @@ crm_token_pending(void)
 {
 	ListCell *cell;
 
-	foreach (cell, tokens)
+	foreach(cell, tokens)
 		if (((AccountToken *) lfirst(cell))->state == TOKEN_ANSWERED)
 			return true;
 	return false;
@@ -324,7 +321,7 @@ crm_token_record(TimestampTz now)
 {
 	ListCell *cell;
 
-	foreach (cell, tokens)
+	foreach(cell, tokens)
 	{
 		AccountToken *token = lfirst(cell);
 
@@ -346,7 +343,7 @@ crm_token_recorded(void)
 {
 	ListCell *cell;
 
-	foreach (cell, tokens)
+	foreach(cell, tokens)
 	{
 		AccountToken *token = lfirst(cell);
 

@@ -33,11 +33,11 @@ int crm_guc_connections = 100;
 int crm_guc_send_timeout = 10000;
 int crm_guc_alarm_after = 60;
 
-static List *deliveries = NIL;           /* on their way, or answered and not yet written */
-static MemoryContext lasting = NULL;     /* the list, for the process */
+static List *deliveries = NIL;            /* on their way, or answered and not yet written */
+static MemoryContext lasting = NULL;      /* the list, for the process */
 MemoryContext crm_claimed_context = NULL; /* parent of deliveries whose claim is not committed */
-static TimestampTz look_at = DT_NOBEGIN; /* when the queue is looked at without being woken */
-static bool silent = false;              /* that dispatch is paused was logged */
+static TimestampTz look_at = DT_NOBEGIN;  /* when the queue is looked at without being woken */
+static bool silent = false;               /* that dispatch is paused was logged */
 
 void
 crm_dispatch_guc_init(void)
@@ -74,7 +74,8 @@ void
 crm_turn_init(void)
 {
 	lasting = AllocSetContextCreate(TopMemoryContext, "pg_crm deliveries", ALLOCSET_DEFAULT_SIZES);
-	crm_claimed_context = AllocSetContextCreate(TopMemoryContext, "pg_crm claimed", ALLOCSET_SMALL_SIZES);
+	crm_claimed_context = AllocSetContextCreate(TopMemoryContext, "pg_crm claimed",
+												ALLOCSET_SMALL_SIZES);
 
 	/* every plan here finds few rows by their keys; statistics of a queue are always of another time */
 	SetConfigOption("enable_seqscan", "off", PGC_USERSET, PGC_S_OVERRIDE);
@@ -130,8 +131,8 @@ take_reply(const CrmHttpReply *reply)
 
 	delivery->http_status = reply->status;
 	delivery->not_sent = reply->result == CRM_HTTP_NOT_SENT;
-	delivery->channel->outcome(&delivery->message, (CrmChannelEnd) reply->result, reply->status, reply->body,
-							   reply->body_length, &delivery->outcome);
+	delivery->channel->outcome(&delivery->message, (CrmChannelEnd) reply->result, reply->status,
+							   reply->body, reply->body_length, &delivery->outcome);
 	if (delivery->outcome.reason == NULL)
 		delivery->outcome.reason = pstrdup("no_reply");
 	if (delivery->outcome.detail == NULL && reply->error != NULL)
@@ -166,7 +167,7 @@ answered(void)
 	List *found = NIL;
 	ListCell *cell;
 
-	foreach (cell, deliveries)
+	foreach(cell, deliveries)
 		if (((CrmDelivery *) lfirst(cell))->answered)
 			found = lappend(found, lfirst(cell));
 	return found;
@@ -184,7 +185,7 @@ claim(TimestampTz now, int busy)
 	List *found = NIL;
 	ListCell *cell;
 
-	foreach (cell, senders)
+	foreach(cell, senders)
 	{
 		CrmSender *sender = lfirst(cell);
 		TimestampTz due = DT_NOEND;
@@ -210,7 +211,7 @@ claim(TimestampTz now, int busy)
 			look_at = Min(look_at, now + USECS_PER_SEC);
 	}
 	for (int lane = 0; lane < CRM_NLANES; lane++)
-		foreach (cell, ready)
+		foreach(cell, ready)
 		{
 			CrmSender *sender = lfirst(cell);
 			int room = total - busy - list_length(found) - (lane == 0 ? 0 : reserve);
@@ -225,8 +226,7 @@ claim(TimestampTz now, int busy)
 			if (room <= 0)
 				continue; /* a reply makes room, and comes with a turn */
 			crm_quota_load(sender, now);
-			found =
-				list_concat(found, crm_claim(sender, lane, room, now, &look_at, &looked_at));
+			found = list_concat(found, crm_claim(sender, lane, room, now, &look_at, &looked_at));
 			crm_quota_save(now);
 			left -= looked_at;
 			if (looked_at == room || left <= 0)
@@ -242,7 +242,7 @@ hand_over(List *found)
 	MemoryContext old = MemoryContextSwitchTo(lasting);
 	ListCell *cell;
 
-	foreach (cell, found)
+	foreach(cell, found)
 	{
 		CrmDelivery *delivery = lfirst(cell);
 		CrmHttpRequest request = { 0 };
@@ -272,12 +272,12 @@ forget_written(List *written)
 
 	if (written != NIL)
 	{
-		foreach (cell, deliveries)
+		foreach(cell, deliveries)
 			if (!((CrmDelivery *) lfirst(cell))->written)
 				kept = lappend(kept, lfirst(cell));
 		list_free(deliveries);
 		deliveries = kept;
-		foreach (cell, written)
+		foreach(cell, written)
 			MemoryContextDelete(((CrmDelivery *) lfirst(cell))->context);
 	}
 	crm_token_recorded();
@@ -320,7 +320,7 @@ work(TimestampTz now, List **found)
 	}
 	if (crm_housekeeping_due() <= now)
 		crm_housekeeping(now);
-	foreach (cell, written)
+	foreach(cell, written)
 		((CrmDelivery *) lfirst(cell))->written = true;
 	return written;
 }
@@ -368,7 +368,7 @@ crm_turn(bool woken)
 		{
 			ListCell *cell;
 
-			foreach (cell, deliveries)
+			foreach(cell, deliveries)
 				((CrmDelivery *) lfirst(cell))->written = false;
 			MemoryContextDeleteChildren(crm_claimed_context);
 			crm_token_forget();
@@ -384,5 +384,6 @@ crm_turn(bool woken)
 		note_unreachable();
 	}
 	next = Min(look_at, Min(crm_recover_due(), crm_housekeeping_due()));
-	return next == DT_NOEND ? INT_MAX : TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next);
+	return next == DT_NOEND ? INT_MAX
+							: TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next);
 }

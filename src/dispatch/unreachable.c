@@ -79,7 +79,7 @@ crm_unreachable_record(void)
 {
 	ListCell *cell;
 
-	foreach (cell, noted)
+	foreach(cell, noted)
 	{
 		Unreachable *note = lfirst(cell);
 

@@ -69,9 +69,8 @@ record(FunctionCallInfo fcinfo, const char *function, bool granted)
 	values[2] = properties[1] = CStringGetTextDatum(class);
 	values[3] = BoolGetDatum(granted);
 	values[4] = TimestampTzGetDatum(at);
-	values[5] = properties[2] = granted
-		? PG_GETARG_DATUM(4)
-		: DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
+	values[5] = properties[2] = granted ? PG_GETARG_DATUM(4)
+										: DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
 	crm_run(&keep_consent, values, NULL);
 	crm_run(&describe, properties, NULL);
 	crm_event_record(contact_id, function, at, 0, crm_result(0, 1, &isnull));

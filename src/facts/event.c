@@ -20,11 +20,16 @@ static const struct
 	const char *kind;
 	const char *function;
 } kept_kinds[] = {
-	{ "purchase", "purchase" },           { "refund", "refund" },
-	{ "set_stage", "set_stage" },         { "bind_mobile", "bind_mobile" },
-	{ "join_loyalty", "join_loyalty" },   { "issue_coupon", "issue_coupon" },
-	{ "redeem_coupon", "redeem_coupon" }, { "suppress", "suppress" },
-	{ "unsuppress", "unsuppress" },       { "grant_consent", "grant_consent" },
+	{ "purchase", "purchase" },
+	{ "refund", "refund" },
+	{ "set_stage", "set_stage" },
+	{ "bind_mobile", "bind_mobile" },
+	{ "join_loyalty", "join_loyalty" },
+	{ "issue_coupon", "issue_coupon" },
+	{ "redeem_coupon", "redeem_coupon" },
+	{ "suppress", "suppress" },
+	{ "unsuppress", "unsuppress" },
+	{ "grant_consent", "grant_consent" },
 	{ "withdraw_consent", "withdraw_consent" },
 };
 

@@ -37,19 +37,17 @@ static CrmPlan last_version = {
 	1,
 	{ TEXTOID }
 };
-static CrmPlan find_account = {
-	"SELECT a.kind FROM crm.account a WHERE a.name = $1",
-	1,
-	{ TEXTOID }
-};
+static CrmPlan find_account = { "SELECT a.kind FROM crm.account a WHERE a.name = $1",
+								1,
+								{ TEXTOID } };
 
 Datum
 crm_define_template(PG_FUNCTION_ARGS)
 {
 	static const char *const required[] = { "name", "channel", "message_type", "body" };
 
-	PG_RETURN_INT32(crm_document_define(fcinfo, "define_template", "template", required,
-										lengthof(required)));
+	PG_RETURN_INT32(
+		crm_document_define(fcinfo, "define_template", "template", required, lengthof(required)));
 }
 
 void
@@ -117,8 +115,8 @@ check_body(const CrmChannel *channel, const char *message_type, Datum value)
 	if (toast_raw_datum_size(value) > CRM_MAX_DOCUMENT_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("body of %zu bytes is larger than %d",
-						(size_t) toast_raw_datum_size(value), CRM_MAX_DOCUMENT_BYTES),
+				 errmsg("body of %zu bytes is larger than %d", (size_t) toast_raw_datum_size(value),
+						CRM_MAX_DOCUMENT_BYTES),
 				 errhint("Keep large content outside and refer to it.")));
 	body = DatumGetJsonbP(value);
 	if (!JB_ROOT_IS_OBJECT(body))
@@ -152,7 +150,8 @@ check_template(const CrmRow *row)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("channel %s cannot send messages yet", channel_name),
-				 errhint("Use a template of an official_account, or a webhook to what sends them.")));
+				 errhint(
+					 "Use a template of an official_account, or a webhook to what sends them.")));
 	(void) find_type(channel, message_type);
 	crm_check_class(class);
 	if (lane != NULL && strcmp(lane, CRM_LANE_URGENT) != 0 && strcmp(lane, CRM_LANE_NORMAL) != 0 &&
@@ -203,7 +202,8 @@ crm_check_template(PG_FUNCTION_ARGS)
 			bool not_null = false;
 
 			version = Int32GetDatum(DatumGetInt32(version) + 1);
-			tuple = heap_modify_tuple_by_cols(tuple, new.descriptor, 1, &attno, &version, &not_null);
+			tuple = heap_modify_tuple_by_cols(tuple, new.descriptor, 1, &attno, &version,
+											  &not_null);
 		}
 	}
 	return PointerGetDatum(tuple);

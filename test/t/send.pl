@@ -1,0 +1,63 @@
+# Messages from send() to the platform and back: real HTTP over loopback to the sandbox.
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use CrmSandbox;
+use CrmTest;
+use Test::More;
+
+my $sandbox = CrmSandbox->start(accounts => { wx01 => 's1' }, webhooks => { crm => 'whsec' });
+my $node = crm_node('send', worker => 1, conf => "log_min_messages = info\n");
+my $db = crm_database($node, 'shop');
+
+sub sql { return $node->safe_psql($db, shift) }
+
+sub refused
+{
+    my ($rc, $out, $err) = $node->psql($db, "\\set VERBOSITY verbose\n" . shift);
+    return $err =~ /(?:ERROR|FATAL):\s+(\w{5}):/ ? $1 : "none: $out$err";
+}
+
+# the state of a message, once it is an end state or the one wanted
+sub state
+{
+    my ($message, $wanted) = @_;
+    my $state;
+    wait_for(sub {
+        $state = sql("SELECT state || coalesce(' ' || reason, '') FROM crm.message WHERE message_id = $message");
+        return $wanted ? $state =~ /^$wanted/ : $state !~ /^(queued|sending)/;
+    }, 20);
+    return $state;
+}
+
+my $url = $sandbox->url('');
+$url =~ s{/$}{};
+sql(<<SQL);
+INSERT INTO crm.account (kind, name, app_id, base_url) VALUES ('official_account', 'maison', 'wx01', '$url');
+INSERT INTO crm.account (kind, name, base_url) VALUES ('webhook', 'till', '@{[ $sandbox->url('/webhook/crm') ]}');
+INSERT INTO crm.account_secret SELECT account_id, 'app_secret', 's1' FROM crm.account WHERE name = 'maison';
+INSERT INTO crm.account_secret SELECT account_id, 'signing_key', 'whsec' FROM crm.account WHERE name = 'till';
+SELECT crm.define_template('{"name": "hello", "channel": "official_account", "message_type": "text",
+  "body": {"content": "Hello {{name|there}}, your code is {{code}}"}}');
+SELECT crm.define_template('{"name": "order", "channel": "official_account", "message_type": "template",
+  "body": {"template_id": "T1", "data": {"thing1": {"value": "{{item|something}}"}}}}');
+SELECT crm.define_template('{"name": "tell", "channel": "webhook", "message_type": "post",
+  "body": {"text": "{{name|nobody}}"}}');
+SQL
+
+subtest 'a custom message inside its window' => sub {
+    my $contact = sql(q{SELECT crm.follow('maison', 'o_wang')});
+    $sandbox->admin(windows => { openid => 'o_wang', event => 'follow' });
+    my $message = sql(qq{SELECT crm.send($contact, 'hello', '{"code": "A\\"1"}')});
+    is(state($message), 'sent', 'it is sent');
+    my @rows = $sandbox->ledger(touser => 'o_wang');
+    is(scalar @rows, 1, 'and received once');
+    is($rows[0]{body}{text}{content}, 'Hello there, your code is A"1', 'with its values in place');
+    is(sql("SELECT count(*) FROM crm.outbox"), '0', 'the queue is empty');
+    is(sql("SELECT quota, used FROM crm.window_grant"), '3|1', 'one of three is used');
+    is(sql("SELECT outcome, http_status FROM crm.delivery_attempt"), 'sent|200', 'the attempt is kept');
+};
+
+done_testing();
