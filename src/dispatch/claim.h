@@ -17,7 +17,8 @@ extern bool crm_claim_prepare(CrmSender *sender);
 
 /*
  * Claims up to room messages that are due in the lane, and ends those that must
- * not go. Returns the deliveries; *found is how many were looked at, *next
+ * not go. Returns the deliveries; *found is how many were looked at
+ * and are not left where they were, *next
  * becomes earlier where something is to be looked at again before.
  */
 extern List *crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *next,
@@ -26,11 +27,16 @@ extern List *crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, T
 /* turn.c: parent of deliveries whose claim is not yet committed */
 extern MemoryContext crm_claimed_context;
 
+/* a contact that is just being changed is looked at again after that */
+#define CRM_BUSY_MILLISECONDS 50
+/* a call that was stopped may be let go on by hand */
+#define CRM_MAX_PUT_OFF (10 * USECS_PER_MINUTE)
+
 /* How long a claim holds, longer than every timeout. */
 extern int64 crm_lease_length(void);
 
-/* outcome.c: ends the candidates that are not to go */
-extern void crm_end_unsent(List *candidates, TimestampTz now);
+/* outcome.c: ends the candidates that are not to go; whether others are due now by that */
+extern bool crm_end_unsent(List *candidates, TimestampTz now);
 
 /* A number that tells this server and database from others. */
 extern uint32 crm_installation_hash(void);

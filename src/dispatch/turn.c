@@ -178,7 +178,7 @@ static List *
 claim(TimestampTz now, int busy)
 {
 	int total = crm_guc_connections;
-	int reserve = Max(1, total / 10);
+	int reserve = total == 1 ? 0 : Max(1, total / 10); /* of urgent messages */
 	int left = CLAIM_BATCH;
 	List *senders = crm_senders(now);
 	List *ready = NIL;
@@ -303,6 +303,7 @@ static List *
 work(TimestampTz now, List **found)
 {
 	List *written = answered();
+	int nanswered = list_length(written);
 	ListCell *cell;
 	MemoryContext old;
 
@@ -310,7 +311,11 @@ work(TimestampTz now, List **found)
 	if (crm_recover_due() <= now)
 		crm_recover(deliveries, now);
 	if (written != NIL)
-		crm_outcome_record(written, now);
+	{
+		written = crm_outcome_record(written, now);
+		if (list_length(written) < nanswered)
+			look_at = now + CRM_BUSY_MILLISECONDS * INT64CONST(1000);
+	}
 	crm_token_record(now);
 	if (may_speak())
 	{
