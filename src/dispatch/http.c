@@ -296,8 +296,12 @@ judge(Job *job, CURLcode code)
 		return CRM_HTTP_REPLY;
 	if (curl_easy_getinfo(job->easy, CURLINFO_REQUEST_SIZE, &sent) != CURLE_OK)
 		sent = 1;
-	return sent == 0 && job->body_read == 0 && may_be_unsent(code) ? CRM_HTTP_NOT_SENT
-																   : CRM_HTTP_UNKNOWN;
+	/* the body had been read, for a connection that was dead already */
+	if (sent == 0 && code == CURLE_SEND_FAIL_REWIND)
+		return CRM_HTTP_NOT_SENT;
+	if (sent == 0 && job->body_read == 0 && may_be_unsent(code))
+		return CRM_HTTP_NOT_SENT;
+	return CRM_HTTP_UNKNOWN;
 }
 
 /*

@@ -129,9 +129,11 @@ for my $case ([ 3, '', 'without content' ], [ 4, undef, 'by GET' ])
     is(scalar($peer->seen("/close/$n")), 1, 'is received once');
 }
 # an answer that nobody asked for is not taken for that of the next request
-my $sql = join "SELECT pg_sleep(0.1);\n", map { sprintf "SELECT body FROM http(ARRAY['%s'], ARRAY['{}'], ARRAY[]::text[], 2000, 9);\n", $_ }
+my $sql = join "SELECT pg_sleep(0.1);\n", map { sprintf "SELECT result || ' ' || body FROM http(ARRAY['%s'], ARRAY['{}'], ARRAY[]::text[], 2000, 9);\n", $_ }
   $peer->url('/double/1'), $peer->url('/reply/1');
-is($node->safe_psql('postgres', $sql), qq({"errcode":0,"errmsg":"ok"}\n\n{}), 'an answer too many is nobody\'s');
+# (libcurl 8.22 meets the dead connection only by sending)
+like($node->safe_psql('postgres', $sql), qr/^reply \{"errcode":0,"errmsg":"ok"\}\n\n(reply \{\}|not sent )$/,
+    'an answer too many is nobody\'s');
 # a connection that the peer has closed while it was idle is noticed before anything is sent
 @r = call([ [ $peer->url('/half/8'), '{}' ], ], times => 2);
 is("$r[0]{result}, $r[1]{result}", 'unknown, unknown', 'closed ones');
