@@ -330,6 +330,7 @@ consider(Known *known)
 		{
 			if (slot->state != CRM_WORKER_OFF)
 				crm_slot_state(slot, CRM_WORKER_OFF);
+			slot->down_since = 0;
 		}
 		else if (stop == CRM_STOP_REFUSED)
 			crm_slot_state(slot, CRM_WORKER_REFUSED);
@@ -377,6 +378,8 @@ consider(Known *known)
 				start = true;
 				known->generation = slot->generation = ++crm_shared->generation;
 				slot->next_start_at = now;
+				if (slot->down_since == 0)
+					slot->down_since = now;
 				crm_slot_state(slot, CRM_WORKER_STARTING);
 			}
 		}

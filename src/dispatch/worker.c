@@ -86,15 +86,18 @@ detach(int code, Datum arg)
 	pg_atomic_write_u32(&slot->procno, CRM_NO_PROCESS);
 	slot->stop = CRM_STOP_NOT;
 	slot->failed_turns = failed_turns;
-	slot->down_since = now;
+	if (slot->down_since == 0)
+		slot->down_since = now;
 	slot->next_start_at = now;
 	switch (reason)
 	{
 		case CRM_STOP_OFF:
 			crm_slot_state(slot, CRM_WORKER_OFF);
+			slot->down_since = 0;
 			break;
 		case CRM_STOP_REFUSED:
 			crm_slot_state(slot, CRM_WORKER_REFUSED);
+			slot->down_since = 0;
 			break;
 		case CRM_STOP_ABSENT:
 			crm_slot_state(slot, CRM_WORKER_ABSENT);
