@@ -285,7 +285,7 @@ take_candidates(const CrmSender *sender, int lane, int room, TimestampTz now, in
 			candidate->contact_id = (*contacts)[i];
 			candidate->message_id = (*messages)[i];
 			candidate->verdict = CRM_PUT_OFF;
-			candidate->until = now + CRM_BUSY_MILLISECONDS * INT64CONST(1000);
+			candidate->until = now + CRM_BUSY(lane);
 			*busy = lappend(*busy, candidate);
 		}
 	}
@@ -447,7 +447,8 @@ take_call(CrmCandidate *candidate, TimestampTz now, TimestampTz *next)
 }
 
 List *
-crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *next, int *found)
+crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *next, int *found,
+		  bool *more)
 {
 	List *deliveries = NIL;
 	List *busy = NIL;
@@ -460,8 +461,9 @@ crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *n
 	int n = take_candidates(sender, lane, room, now, &contacts, &messages, &busy);
 
 	*found = n + list_length(busy);
+	*more = *found == room;
 	if (busy != NIL)
-		*next = Min(*next, now + CRM_BUSY_MILLISECONDS * INT64CONST(1000));
+		*next = Min(*next, ((CrmCandidate *) linitial(busy))->until);
 	candidates = n == 0 ? NIL : crm_standing(sender, lane, contacts, messages, n, now);
 	foreach(cell, candidates)
 	{
@@ -484,7 +486,7 @@ crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *n
 		if (take_call(candidate, now, next))
 			deliveries = lappend(deliveries, make_delivery(sender, candidate, body, now));
 		else if (candidate->verdict == CRM_LEFT)
-			(*found)--;
+			*more = false;
 	}
 	if (deliveries != NIL)
 		lease_deliveries(sender, deliveries, candidates, now);

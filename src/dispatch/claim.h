@@ -17,18 +17,18 @@ extern bool crm_claim_prepare(CrmSender *sender);
 
 /*
  * Claims up to room messages that are due in the lane, and ends those that must
- * not go. Returns the deliveries; *found is how many were looked at
- * and are not left where they were, *next
- * becomes earlier where something is to be looked at again before.
+ * not go. Returns the deliveries; *found is how many were looked at, *more whether
+ * there may be others that could go, and *next becomes earlier where something
+ * is to be looked at again before.
  */
 extern List *crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *next,
-					   int *found);
+					   int *found, bool *more);
 
 /* turn.c: parent of deliveries whose claim is not yet committed */
 extern MemoryContext crm_claimed_context;
 
-/* a contact that is just being changed is looked at again after that */
-#define CRM_BUSY_MILLISECONDS 50
+/* a contact that is just being changed is looked at again after that, sooner in the urgent lane */
+#define CRM_BUSY(lane) (INT64CONST(1000) * ((lane) == 0 ? 50 : 1000))
 /* a call that was stopped may be let go on by hand */
 #define CRM_MAX_PUT_OFF (10 * USECS_PER_MINUTE)
 

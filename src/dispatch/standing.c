@@ -327,7 +327,7 @@ crm_standing(const CrmSender *sender, int lane, const int64 *contacts, const int
 		TimestampTzGetDatum(now),
 		recipient_kind == NULL ? (Datum) 0 : CStringGetTextDatum(recipient_kind),
 		windowed_types(sender->channel),
-		TimestampTzGetDatum(now + CRM_BUSY_MILLISECONDS * INT64CONST(1000)),
+		TimestampTzGetDatum(now + CRM_BUSY(lane)),
 	};
 	List *candidates = NIL;
 	List *quiet = quiet_rules(sender->channel->name);

@@ -83,10 +83,11 @@ subtest 'what fails holds the next of its lane' => sub {
     ok($shop->empty, 'all are sent');
     is(texts('o_backoff'), '1 2 3', 'the first one first, though it failed twice');
 
-    $sandbox->admin(faults => { api => 'template/send', fault => 'errcode_-1', times => 1 });
-    my $first = $shop->send($contact, 'order', '{"text": "slow"}');
-    is($shop->state($first, 'queued busy'), 'queued busy', 'the first is in back-off');
+    $sandbox->admin(faults => { api => 'template/send', fault => 'errcode_-1', times => 4 });
     $shop->window($contact);
+    my $first = $shop->send($contact, 'order', '{"text": "slow"}');
+    is($shop->sql_becomes("SELECT attempts FROM crm.outbox WHERE message_id = $first AND lease IS NULL", '4'), '4',
+        'the first is in a long back-off');
     my $urgent = $shop->send($contact, 'note', '{"text": "urgent"}');
     is($shop->state($urgent), 'sent', 'an urgent one goes');
     ok($shop->empty, 'then the other');
@@ -95,7 +96,7 @@ subtest 'what fails holds the next of its lane' => sub {
 
 subtest 'an urgent one overtakes' => sub {
     my $contact = $shop->sql("SELECT crm.follow('maison', 'o_overtake')");
-    latency(300);
+    latency(2000);
     $shop->sql("SELECT crm.send($contact, 'advert', jsonb_build_object('text', i)) FROM generate_series(1, 3) i");
     wait_for(sub { scalar(my @rows = $shop->received('o_overtake')) }, 30, 'the first is on its way');
     $shop->send($contact, 'note', '{"text": "urgent"}');
