@@ -192,7 +192,7 @@ static List *
 claim(TimestampTz now, int busy)
 {
 	int total = crm_guc_connections;
-	int reserve = Max(1, total / 10);
+	int reserve = total == 1 ? 0 : Max(1, total / 10); /* of urgent messages */
 	int left = CLAIM_BATCH;
 	List *senders = crm_senders(now);
 	List *ready = NIL;
@@ -326,13 +326,18 @@ static List *
 work(TimestampTz now, List **found)
 {
 	List *written = answered();
+	int nanswered = list_length(written);
 	ListCell *cell;
 
 	look_at = DT_NOEND;
 	if (crm_recover_due() <= now)
 		crm_recover(deliveries, now);
 	if (written != NIL)
-		crm_outcome_record(written, now);
+	{
+		written = crm_outcome_record(written, now);
+		if (list_length(written) < nanswered)
+			look_at = now + CRM_BUSY(0);
+	}
 	crm_token_record(now);
 	if (may_speak())
 		*found = claim(now, list_length(deliveries) - list_length(written));
