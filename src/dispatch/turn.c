@@ -189,7 +189,7 @@ contacts_can_be_locked(void)
 
 /* Claims in all lanes of all accounts, the urgent lane first, within what connections there are. */
 static List *
-claim(TimestampTz now, int busy)
+claim(TimestampTz now, int busy, MemoryContext turn)
 {
 	int total = crm_guc_connections;
 	int reserve = Max(1, total / 10);
@@ -234,6 +234,8 @@ claim(TimestampTz now, int busy)
 		{
 			CrmSender *sender = lfirst(cell);
 			int room = total - busy - list_length(found) - (lane == 0 ? 0 : reserve);
+			List *claimed;
+			MemoryContext old;
 			int looked_at;
 			bool more;
 
@@ -248,8 +250,11 @@ claim(TimestampTz now, int busy)
 			if (room <= 0)
 				continue; /* a reply makes room, and comes with a turn */
 			crm_quota_load(sender, now);
-			found = list_concat(found,
-								crm_claim(sender, lane, room, now, &look_at, &looked_at, &more));
+			claimed = crm_claim(sender, lane, room, now, &look_at, &looked_at, &more);
+			/* SPI has left its own memory behind, which ends with the transaction */
+			old = MemoryContextSwitchTo(turn);
+			found = list_concat_copy(found, claimed);
+			MemoryContextSwitchTo(old);
 			crm_quota_save(now);
 			left -= looked_at;
 			if (more)
@@ -323,7 +328,7 @@ may_speak(void)
 
 /* Returns the deliveries whose outcomes were written, and in *found those that were claimed. */
 static List *
-work(TimestampTz now, List **found)
+work(TimestampTz now, List **found, MemoryContext turn)
 {
 	List *written = answered();
 	ListCell *cell;
@@ -335,7 +340,7 @@ work(TimestampTz now, List **found)
 		crm_outcome_record(written, now);
 	crm_token_record(now);
 	if (may_speak())
-		*found = claim(now, list_length(deliveries) - list_length(written));
+		*found = claim(now, list_length(deliveries) - list_length(written), turn);
 	if (crm_housekeeping_due() <= now)
 		crm_housekeeping(now);
 	foreach(cell, written)
@@ -379,7 +384,7 @@ crm_turn(bool woken)
 		{
 			/* lists are to outlive SPI's memory */
 			MemoryContextSwitchTo(turn);
-			written = work(now, &found);
+			written = work(now, &found, turn);
 			commit(&acting);
 		}
 		PG_CATCH();
