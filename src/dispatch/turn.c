@@ -90,6 +90,9 @@ crm_turn_init(void)
 	/* replies must not go stale while somebody holds a table */
 	SetConfigOption("lock_timeout", "1s", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("statement_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
+	/* each statement is to see what others have done meanwhile, and to be able to write */
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);
 
 	crm_http_init(crm_guc_connections);
 	crm_worker_watch(crm_http_descriptor());
@@ -108,6 +111,10 @@ begin(CrmActing *acting)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	/* no byte may leave before its claim is on disk, whatever others may lose */
+	if (synchronous_commit < SYNCHRONOUS_COMMIT_LOCAL_FLUSH)
+		(void) set_config_option("synchronous_commit", "local", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
 	if (!crm_is_installed())
 	{
 		CommitTransactionCommand();
