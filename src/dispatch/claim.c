@@ -15,13 +15,12 @@
 #include "base/table.h"
 #include "dispatch/claim.h"
 #include "dispatch/standing.h"
+#include "outbox/queue.h"
 #include "outbox/template.h"
 
 /* a contact that is just being changed is looked at again after that, in the urgent lane and others */
 #define URGENT_BUSY_MILLISECONDS 50
 #define BUSY_MILLISECONDS        1000
-/* a call that was stopped may be let go on by hand */
-#define MAX_PUT_OFF_MINUTES 10
 
 static CrmPlan find_due = {
 	"SELECT o.contact_id, o.message_id FROM crm.outbox o WHERE o.account_id = $1 AND o.lane = $2"
@@ -345,6 +344,24 @@ put_off_candidates(List *candidates)
 	}
 }
 
+/* Who is put off holds up nobody of the contact. */
+static bool
+release_behind(List *candidates, TimestampTz now)
+{
+	CrmColumn contacts;
+	ListCell *cell;
+
+	crm_column_init(&contacts, INT8OID);
+	foreach(cell, candidates)
+	{
+		CrmCandidate *candidate = lfirst(cell);
+
+		if (candidate->verdict == CRM_PUT_OFF)
+			crm_column_add(&contacts, Int64GetDatum(candidate->contact_id), false);
+	}
+	return contacts.n > 0 && crm_queue_release(crm_column_array(&contacts), now) > 0;
+}
+
 static int
 compare_message(const ListCell *a, const ListCell *b)
 {
@@ -442,7 +459,7 @@ take_call(CrmCandidate *candidate, TimestampTz now, TimestampTz *next)
 	if (strcmp(reason, CRM_QUOTA_RATE) != 0)
 	{
 		candidate->verdict = CRM_PUT_OFF;
-		candidate->until = Min(until, now + MAX_PUT_OFF_MINUTES * USECS_PER_MINUTE);
+		candidate->until = Min(until, now + CRM_MAX_PUT_OFF);
 		candidate->reason = pstrdup(reason);
 	}
 	*next = Min(*next, until);
@@ -493,6 +510,8 @@ crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *n
 	if (deliveries != NIL)
 		lease_deliveries(sender, deliveries, candidates, now);
 	put_off_candidates(list_concat(busy, candidates));
+	if (release_behind(candidates, now))
+		*more = true;
 	crm_end_unsent(candidates, now);
 	return deliveries;
 }

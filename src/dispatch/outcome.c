@@ -164,10 +164,10 @@ stop_account(const CrmDelivery *delivery, const char *api, const char *kind)
 }
 
 static void
-block_call(const CrmDelivery *delivery, Ending *ending, TimestampTz until)
+block_call(const CrmDelivery *delivery, Ending *ending, TimestampTz until, TimestampTz now)
 {
 	crm_quota_block(delivery->account_id, delivery->type->api, until, delivery->outcome.reason);
-	again(ending, until, false);
+	again(ending, Min(until, now + CRM_MAX_PUT_OFF), false);
 }
 
 /* No whole reply: only a key that the platform still knows lets it go again. */
@@ -221,13 +221,13 @@ decide(const CrmDelivery *delivery, Ending *ending, TimestampTz now)
 				again(ending, back_off(delivery, now), true);
 			break;
 		case CRM_MINUTE:
-			block_call(delivery, ending, now + USECS_PER_MINUTE);
+			block_call(delivery, ending, now + USECS_PER_MINUTE, now);
 			break;
 		case CRM_HOUR:
-			block_call(delivery, ending, now + USECS_PER_HOUR);
+			block_call(delivery, ending, now + USECS_PER_HOUR, now);
 			break;
 		case CRM_DAY:
-			block_call(delivery, ending, crm_quota_next_day(delivery->zone, now));
+			block_call(delivery, ending, crm_quota_next_day(delivery->zone, now), now);
 			break;
 		case CRM_WINDOW_SPENT:
 		case CRM_WINDOW_CLOSED:
@@ -477,8 +477,8 @@ crm_outcome_record(List *deliveries, TimestampTz now)
 	run_with(&list_unknown, writing.unknown, 3, &at, 1);
 	run_with(&forget_unknown, writing.late, 2, NULL, 0);
 	run_with(&give_back_windows, writing.windows, 3, NULL, 0);
-	if (writing.ended[0].n > 0)
-		crm_queue_release(crm_column_array(&writing.ended[0]));
+	/* also behind those that go again, which in other lanes hold nobody up */
+	crm_queue_release(crm_column_array(&writing.all[0]), now);
 }
 
 void
@@ -524,5 +524,5 @@ crm_end_unsent(List *candidates, TimestampTz now)
 		values[i] = crm_column_array(&columns[i]);
 	values[4] = at;
 	crm_run(&end_messages, values, NULL);
-	crm_queue_release(values[0]);
+	crm_queue_release(values[0], now);
 }
