@@ -17,8 +17,9 @@
 #include "dispatch/standing.h"
 #include "outbox/template.h"
 
-/* a contact that is just being changed is looked at again after that */
-#define BUSY_MILLISECONDS 50
+/* a contact that is just being changed is looked at again after that, in the urgent lane and others */
+#define URGENT_BUSY_MILLISECONDS 50
+#define BUSY_MILLISECONDS        1000
 /* a call that was stopped may be let go on by hand */
 #define MAX_PUT_OFF_MINUTES 10
 
@@ -289,7 +290,8 @@ take_candidates(const CrmSender *sender, int lane, int room, TimestampTz now, in
 			candidate->contact_id = (*contacts)[i];
 			candidate->message_id = (*messages)[i];
 			candidate->verdict = CRM_PUT_OFF;
-			candidate->until = now + BUSY_MILLISECONDS * INT64CONST(1000);
+			candidate->until = now +
+				INT64CONST(1000) * (lane == 0 ? URGENT_BUSY_MILLISECONDS : BUSY_MILLISECONDS);
 			*busy = lappend(*busy, candidate);
 		}
 	}
@@ -447,7 +449,8 @@ take_call(CrmCandidate *candidate, TimestampTz now, TimestampTz *next)
 }
 
 List *
-crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *next, int *found)
+crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *next, int *found,
+		  bool *more)
 {
 	List *deliveries = NIL;
 	List *busy = NIL;
@@ -459,8 +462,9 @@ crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *n
 	int n = take_candidates(sender, lane, room, now, &contacts, &messages, &busy);
 
 	*found = n + list_length(busy);
+	*more = *found == room;
 	if (busy != NIL)
-		*next = Min(*next, now + BUSY_MILLISECONDS * INT64CONST(1000));
+		*next = Min(*next, ((CrmCandidate *) linitial(busy))->until);
 	candidates = n == 0 ? NIL : crm_standing(sender, lane, contacts, messages, n, now);
 	foreach(cell, candidates)
 	{
@@ -482,6 +486,8 @@ crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *n
 		}
 		if (take_call(candidate, now, next))
 			deliveries = lappend(deliveries, make_delivery(sender, candidate, body, now));
+		else if (candidate->verdict == CRM_LEFT)
+			*more = false;
 	}
 	if (deliveries != NIL)
 		lease_deliveries(sender, deliveries, candidates, now);

@@ -17,11 +17,12 @@ extern bool crm_claim_prepare(CrmSender *sender);
 
 /*
  * Claims up to room messages that are due in the lane, and ends those that must
- * not go. Returns the deliveries; *found is how many were looked at, *next
- * becomes earlier where something is to be looked at again before.
+ * not go. Returns the deliveries; *found is how many were looked at, *more whether
+ * there may be others that could go, and *next becomes earlier where something
+ * is to be looked at again before.
  */
 extern List *crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *next,
-					   int *found);
+					   int *found, bool *more);
 
 /* turn.c: parent of deliveries whose claim is not yet committed */
 extern MemoryContext crm_claimed_context;

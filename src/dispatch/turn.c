@@ -13,6 +13,7 @@
 #include "common/hashfn.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -20,12 +21,15 @@
 
 #include "base/guc.h"
 #include "base/install.h"
+#include "base/table.h"
 #include "dispatch/claim.h"
 #include "dispatch/turn.h"
 #include "dispatch/worker.h"
 
 /* messages claimed at once: so long may an urgent one have to wait for others */
 #define CLAIM_BATCH 256
+/* while a definition is being changed it looks again so often */
+#define LOCKED_MILLISECONDS 100
 /* beyond the timeout of a request, for what comes before and after */
 #define LEASE_SECONDS 15
 
@@ -173,6 +177,16 @@ answered(void)
 	return found;
 }
 
+/*
+ * Whoever changes a definition keeps everybody from contacts until all of them
+ * are recomputed; outcomes are not to wait for that.
+ */
+static bool
+contacts_can_be_locked(void)
+{
+	return ConditionalLockRelationOid(crm_table_oid("profile_counter"), RowShareLock);
+}
+
 /* Claims in all lanes of all accounts, the urgent lane first, within what connections there are. */
 static List *
 claim(TimestampTz now, int busy)
@@ -185,6 +199,11 @@ claim(TimestampTz now, int busy)
 	List *found = NIL;
 	ListCell *cell;
 
+	if (senders != NIL && !contacts_can_be_locked())
+	{
+		look_at = now + LOCKED_MILLISECONDS * INT64CONST(1000);
+		return NIL;
+	}
 	foreach(cell, senders)
 	{
 		CrmSender *sender = lfirst(cell);
@@ -216,6 +235,7 @@ claim(TimestampTz now, int busy)
 			CrmSender *sender = lfirst(cell);
 			int room = total - busy - list_length(found) - (lane == 0 ? 0 : reserve);
 			int looked_at;
+			bool more;
 
 			room = Min(room, left);
 			if (sender->due[lane] > now)
@@ -223,14 +243,17 @@ claim(TimestampTz now, int busy)
 				look_at = Min(look_at, sender->due[lane]);
 				continue;
 			}
+			if (left <= 0)
+				look_at = Min(look_at, now);
 			if (room <= 0)
 				continue; /* a reply makes room, and comes with a turn */
 			crm_quota_load(sender, now);
-			found = list_concat(found, crm_claim(sender, lane, room, now, &look_at, &looked_at));
+			found = list_concat(found,
+								crm_claim(sender, lane, room, now, &look_at, &looked_at, &more));
 			crm_quota_save(now);
 			left -= looked_at;
-			if (looked_at == room || left <= 0)
-				look_at = Min(look_at, now); /* there may be more */
+			if (more)
+				look_at = Min(look_at, now);
 		}
 	return found;
 }
@@ -304,7 +327,6 @@ work(TimestampTz now, List **found)
 {
 	List *written = answered();
 	ListCell *cell;
-	MemoryContext old;
 
 	look_at = DT_NOEND;
 	if (crm_recover_due() <= now)
@@ -313,11 +335,7 @@ work(TimestampTz now, List **found)
 		crm_outcome_record(written, now);
 	crm_token_record(now);
 	if (may_speak())
-	{
-		old = CurrentMemoryContext;
 		*found = claim(now, list_length(deliveries) - list_length(written));
-		MemoryContextSwitchTo(old);
-	}
 	if (crm_housekeeping_due() <= now)
 		crm_housekeeping(now);
 	foreach(cell, written)

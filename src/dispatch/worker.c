@@ -36,6 +36,9 @@
 /* a worker that has run for so long, in seconds, begins a new count of failures */
 #define SOUND_AFTER 60
 
+/* after an error that passes, in milliseconds */
+#define PASSING_PAUSE 200
+
 /* longest pause after failures, in seconds */
 #define MAX_PAUSE 60
 
@@ -277,6 +280,17 @@ crm_worker_watch(pgsocket descriptor)
 }
 
 /*
+ * Somebody else holds what the turn needs. The process keeps what it knows of
+ * messages under way: a fresh one would have to call them unknown.
+ */
+static bool
+is_passing(int code)
+{
+	return code == ERRCODE_LOCK_NOT_AVAILABLE || code == ERRCODE_T_R_DEADLOCK_DETECTED ||
+		code == ERRCODE_T_R_SERIALIZATION_FAILURE;
+}
+
+/*
  * After an error in a turn: reports it, unless it is the one of the turn
  * before, puts the session in order and says for how long to pause.
  */
@@ -297,6 +311,11 @@ recover(void)
 	RESUME_INTERRUPTS();
 
 	last_error = code;
+	if (is_passing(code))
+	{
+		failed_turns = Max(failed_turns, 1);
+		return PASSING_PAUSE;
+	}
 	failed_turns++;
 	if (failed_turns >= MAX_FAILED_TURNS)
 	{

@@ -134,7 +134,18 @@ SELECT achievement, to_char(awarded_at, 'YYYY-MM-DD HH24:MI') AS awarded_at
   FROM crm.achievement_timeline WHERE contact_id = :li AND awarded_at IS NOT NULL
  ORDER BY achievement_timeline.awarded_at, achievement;
 
-\echo '=== 5. Everybody: the lifecycle now (crm.lifecycle_funnel), and the proof ==='
+RESET pg_crm.clock;
+\echo '=== 5. The same, live: what the brand says is queued with the fact and sent at once ==='
+\echo
+\ir story_setup.sql
+\ir story.sql
+\echo
+\echo 'Every message, and what became of it (crm.message):'
+\echo
+SELECT template, state, round(1000 * extract(epoch FROM sent_at - recorded_at), 1) || ' ms' AS "after"
+  FROM crm.message ORDER BY message_id;
+
+\echo '=== 6. Everybody: the lifecycle now (crm.lifecycle_funnel), and the proof ==='
 \echo
 SELECT stage, rank, contacts, repeat('#', ceil(40.0 * contacts / sum(contacts) OVER ())::integer) AS " "
   FROM crm.lifecycle_funnel ORDER BY lifecycle_funnel.rank;

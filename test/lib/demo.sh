@@ -6,6 +6,7 @@ demo=$WORK/demo
 
 stop() {
     [ -d "$demo" ] || return 1
+    [ ! -e "$demo/sandbox.pid" ] || kill "$(cat "$demo/sandbox.pid")" 2>/dev/null || true
     [ ! -e "$demo/data/postmaster.pid" ] ||
         "$("$PG_CONFIG" --bindir)/pg_ctl" -D "$demo/data" -s -m fast stop || true
     rm -rf "$(cat "$demo/socket" 2>/dev/null || echo "$demo/none")" "$demo"
@@ -30,6 +31,16 @@ sed -i "s#$run/stage#$demo/stage#g" "$run/extension.conf" "$run/template/postgre
 cluster_start "$demo" "pg_crm.worker = on" || { stop; exit 1; }
 chmod 700 "$PGHOST"
 "$BINDIR/createdb" crm_demo
+
+# what plays WeChat on this machine
+perl "$lib/sandbox.pl" --port-file "$demo/port" --ledger "$demo/ledger.jsonl" \
+    --account wx_boutique:boutique_secret >"$demo/sandbox.log" 2>&1 </dev/null 9>&- &
+echo $! >"$demo/sandbox.pid"
+for _ in $(seq 300); do [ ! -s "$demo/port" ] || break; sleep 0.1; done
+[ -s "$demo/port" ] || { cat "$demo/sandbox.log" >&2; stop; exit 1; }
+SANDBOX=http://127.0.0.1:$(cat "$demo/port")
+export SANDBOX
+
 rc=0
 "$BINDIR/psql" -X -q -d crm_demo -v ON_ERROR_STOP=1 -v out="$demo/out" -P pager=off \
     -f test/demo/demo.sql 9>&- || rc=$?

@@ -1,0 +1,17 @@
+-- What the brand has set up before the story begins: an account, a banner, a coupon, a club, four templates.
+\getenv sandbox SANDBOX
+INSERT INTO crm.account (kind, name, app_id, base_url) VALUES ('official_account', 'boutique', 'wx_boutique', :'sandbox');
+INSERT INTO crm.account_secret (account_id, name, value)
+SELECT account_id, 'app_secret', 'boutique_secret' FROM crm.account WHERE name = 'boutique';
+INSERT INTO crm.loyalty_program (name) VALUES ('friends');
+SELECT crm.define_qr_code('{"account": "boutique", "scene": "entrance"}'),
+       crm.define_coupon('{"name": "ten_percent", "one_per": "contact", "valid_for": "7 days"}'),
+       crm.define_template('{"name": "ask_mobile", "channel": "official_account", "account": "boutique", "message_type": "text",
+         "body": {"content": "Welcome! Reply with your mobile number, and all you ever bought counts for you."}}'),
+       crm.define_template('{"name": "thanks", "channel": "official_account", "account": "boutique", "message_type": "text",
+         "body": {"content": "Thank you, {{name|dear customer}}. We have your purchases."}}'),
+       crm.define_template('{"name": "coupon", "channel": "official_account", "account": "boutique", "message_type": "text",
+         "body": {"content": "10 % off today. Show {{code}} at the checkout."}}'),
+       crm.define_template('{"name": "invitation", "channel": "official_account", "account": "boutique", "message_type": "news",
+         "body": {"articles": [{"title": "Join our friends", "description": "points for every purchase", "url": "https://shop.example/join"}]}}')
+ \g /dev/null
