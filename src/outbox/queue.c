@@ -60,10 +60,10 @@ static CrmPlan note = {
 	{ INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TEXTOID }
 };
 
-void
+uint64
 crm_queue_release(Datum contacts)
 {
-	crm_run(&release, &contacts, NULL);
+	return crm_run(&release, &contacts, NULL);
 }
 
 static char *

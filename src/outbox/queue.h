@@ -11,8 +11,8 @@
 
 /*
  * Messages of these contacts left the queue: what waited behind them is looked
- * at again.
+ * at again. Returns how many that are.
  */
-extern void crm_queue_release(Datum contacts);
+extern uint64 crm_queue_release(Datum contacts);
 
 #endif /* CRM_QUEUE_H */
