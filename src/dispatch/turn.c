@@ -394,7 +394,7 @@ crm_turn(bool woken)
 			return INT_MAX; /* install() wakes */
 		PG_TRY();
 		{
-			/* lists are to outlive SPI's memory */
+			/* lists are to outlive SPI's memory, which any query makes the current one */
 			MemoryContextSwitchTo(turn);
 			written = work(now, &found, turn);
 			commit(&acting);
