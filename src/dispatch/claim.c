@@ -223,6 +223,7 @@ make_delivery(const CrmSender *sender, const CrmCandidate *candidate, const char
 	delivery->attempts = candidate->attempts + 1;
 	delivery->token_failed = candidate->token_failed;
 	delivery->tried_at = candidate->tried_at == DT_NOBEGIN ? now : candidate->tried_at;
+	delivery->tried_before = candidate->tried_at != DT_NOBEGIN;
 	delivery->expires_at = candidate->expires_at;
 
 	delivery->message.message_type = candidate->type->name;

@@ -24,6 +24,9 @@ extern bool crm_claim_prepare(CrmSender *sender);
 extern List *crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *next,
 					   int *found, bool *more);
 
+/* a call that was stopped may be let go on by hand: so long a message is put off at most */
+#define CRM_MAX_PUT_OFF (10 * USECS_PER_MINUTE)
+
 /* turn.c: parent of deliveries whose claim is not yet committed */
 extern MemoryContext crm_claimed_context;
 

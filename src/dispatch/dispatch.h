@@ -54,6 +54,7 @@ typedef struct CrmDelivery
 	int attempts;
 	bool token_failed; /* an earlier attempt had a bad token too */
 	TimestampTz tried_at;
+	bool tried_before; /* an earlier attempt may have arrived */
 	TimestampTz expires_at;
 	TimestampTz started_at;
 	TimestampTz lease;

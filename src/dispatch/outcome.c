@@ -302,6 +302,20 @@ decide(const CrmDelivery *delivery, Ending *ending, TimestampTz now)
 			no_reply(delivery, ending, now);
 			break;
 	}
+
+	/* what becomes of this attempt does not say what became of an earlier one */
+	if (!delivery->tried_before)
+		return;
+	if (strcmp(ending->state, "queued") == 0)
+	{
+		ending->arrived_perhaps = true;
+		ending->gives_back = false;
+	}
+	else if (strcmp(ending->state, "sent") != 0)
+	{
+		ending->state = "unknown";
+		ending->reason = "no_reply";
+	}
 }
 
 static void

@@ -33,7 +33,8 @@ static CrmPlan find_standing = {
 	/* 15: an earlier message of the lane, or one on its way in any */
 	" EXISTS (SELECT FROM crm.outbox e WHERE e.contact_id = n.contact_id"
 	"   AND e.message_id <> n.message_id AND (e.lease IS NOT NULL OR (e.message_id < n.message_id"
-	"    AND e.account_id = $3 AND e.lane = $4 AND (e.attempts > 0 OR e.due_at <= $8)))),"
+	"    AND e.account_id = $3 AND e.lane = $4"
+	"    AND (e.attempts > 0 OR e.due_at <= $8 OR e.due_at = 'infinity')))),"
 	/* 16 */
 	" EXISTS (SELECT FROM crm.suppression s WHERE s.contact_id = n.contact_id"
 	"   AND s.ended_at IS NULL AND s.channel IN ('', m.channel)),"
