@@ -130,7 +130,9 @@ crm_recover(List *deliveries, TimestampTz now)
 		for (int k = 0; k < 3; k++)
 			values[k] = crm_column_array(&lost[keyed][k]);
 		values[3] = TimestampTzGetDatum(now);
-		crm_run(keyed ? &queue_again : &make_unknown, values, NULL);
+		/* one that was given to another contact just now is found with that one */
+		if (crm_run(keyed ? &queue_again : &make_unknown, values, NULL) < lost[keyed][0].n)
+			next = Min(next, now + crm_lease_length());
 		ereport(LOG,
 				(errmsg("%d messages of which no outcome was written %s", lost[keyed][0].n,
 						keyed ? "are sent again under their keys" : "are unknown"),

@@ -11,12 +11,14 @@
 #include "utils/timestamp.h"
 
 #include "base/guc.h"
+#include "dispatch/claim.h"
 #include "dispatch/standing.h"
 #include "outbox/permission.h"
 
 /*
  * $1, $2 the messages; $3 account, $4 lane, $5 now, $6 kind of identifier of
- * recipients, $7 message types that need a window
+ * recipients, $7 message types that need a window, $8 until when earlier ones are due or only
+ * put off because their contact was busy
  */
 static CrmPlan find_standing = {
 	"SELECT n.contact_id, n.message_id, m.template, m.template_version, v.message_type, m.class,"
@@ -24,7 +26,8 @@ static CrmPlan find_standing = {
 	/* 14: an earlier message of the lane, or one on its way in any */
 	" EXISTS (SELECT FROM crm.outbox e WHERE e.contact_id = n.contact_id"
 	"   AND e.message_id <> n.message_id AND (e.lease IS NOT NULL OR (e.message_id < n.message_id"
-	"    AND e.account_id = $3 AND e.lane = $4 AND (e.attempts > 0 OR e.due_at <= $5)))),"
+	"    AND e.account_id = $3 AND e.lane = $4"
+	"    AND (e.attempts > 0 OR e.due_at <= $8 OR e.due_at = 'infinity')))),"
 	/* 15 */
 	" CASE WHEN v.message_type = ANY ($7) AND m.grant_id IS NULL THEN " CRM_WINDOW_TO_USE(
 		"n.contact_id", "$3", "$5") " END,"
@@ -37,8 +40,9 @@ static CrmPlan find_standing = {
 											 " LEFT JOIN crm.template_version v ON v.name = m.template AND v.version = m.template_version"
 											 " LEFT JOIN crm.contact c ON c.contact_id = n.contact_id"
 											 " ORDER BY n.place",
-	7,
-	{ INT8ARRAYOID, INT8ARRAYOID, INT8OID, TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTARRAYOID },
+	8,
+	{ INT8ARRAYOID, INT8ARRAYOID, INT8OID, TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTARRAYOID,
+	  TIMESTAMPTZOID },
 	.always_generic = true
 };
 #define BEHIND_COLUMN     14
@@ -171,7 +175,7 @@ crm_standing(const CrmSender *sender, int lane, const int64 *contacts, const int
 			 TimestampTz now)
 {
 	const char *recipient_kind = sender->channel->recipient_kind;
-	Datum values[7] = {
+	Datum values[8] = {
 		crm_int64_array(contacts, n),
 		crm_int64_array(messages, n),
 		Int64GetDatum(sender->account_id),
@@ -179,10 +183,11 @@ crm_standing(const CrmSender *sender, int lane, const int64 *contacts, const int
 		TimestampTzGetDatum(now),
 		recipient_kind == NULL ? (Datum) 0 : CStringGetTextDatum(recipient_kind),
 		windowed_types(sender->channel),
+		TimestampTzGetDatum(now + CRM_BUSY(lane)),
 	};
 	List *candidates = NIL;
 	List *quiet_hours = crm_quiet_hours(sender->channel->name);
-	uint64 found = crm_run(&find_standing, values, recipient_kind == NULL ? "     n " : NULL);
+	uint64 found = crm_run(&find_standing, values, recipient_kind == NULL ? "     n  " : NULL);
 
 	for (uint64 i = 0; i < found; i++)
 		candidates = lappend(candidates, read_candidate(sender, quiet_hours, i, now));
