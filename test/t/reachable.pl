@@ -108,7 +108,7 @@ do
     } 1 .. $CONTACTS;
     sql(join "\n", 'BEGIN;', (map { make_contact($_->[0], $_->[2]) } @cases), 'COMMIT;');
     my $list = join ', ', map { "('c$_->[0]', '$_->[1]', '$_->[2]', '$_->[3]')" } @cases;
-    my $columns = "c.name, k.api, k.class, coalesce(r.reason, ''), coalesce(r.remaining::text, ''), coalesce(r.valid_until::text, '')";
+    my $columns = "c.name, k.account, k.api, k.class, coalesce(r.reason, ''), coalesce(r.remaining::text, ''), coalesce(r.valid_until::text, '')";
     my $from = "FROM (VALUES $list) AS k(name, api, account, class) JOIN crm.contact c ON c.name = k.name
         LEFT JOIN LATERAL crm.reachable(c.contact_id, NULL, k.class) r ON r.account = k.account AND r.api = k.api";
     my $said = sql(<<SQL);
@@ -134,15 +134,17 @@ is(scalar keys %happened, $CONTACTS, 'every message has been looked at');
 my (@different, %seen);
 for my $name (sort keys %asked)
 {
-    my ($api, $class, $reason, $remaining, $until) = @{ $asked{$name} };
+    my ($account, $api, $class, $reason, $remaining, $until) = @{ $asked{$name} };
     my ($state, $why, $due_at, $attempts, $left) = @{ $happened{$name} };
     my $expected =
-        $reason eq ''        ? $state eq 'sent' && $left eq ($remaining eq '' ? '' : $remaining - 1)
+        # of an account that is stopped nothing is looked at
+        $account eq 'stopped' ? $state eq 'queued' && $attempts eq '0' && $reason ne ''
+      : $reason eq ''        ? $state eq 'sent' && $left eq ($remaining eq '' ? '' : $remaining - 1)
       : $reason eq 'quiet'   ? $state eq 'queued' && $why eq 'quiet' && $due_at eq $until
       : $reason =~ /stopped/ ? $state eq 'queued' && $attempts eq '0' && $until eq 'infinity'
       :                        $state eq 'refused' && $why eq $reason && $left eq $remaining;
     $seen{$reason}++;
-    push @different, "$name $api $class: said '$reason' $remaining $until, was $state $why $due_at $left" if !$expected;
+    push @different, "$name $account $api $class: said '$reason' $remaining $until, was $state $why $due_at $left" if !$expected;
 }
 is(join("\n", @different), '', 'and was treated as reachable() said');
 ok($seen{$_}, "some are: " . ($_ || 'reachable')) for '', 'no_recipient', 'suppressed', 'no_consent', 'window_closed', 'stopped by hand';
