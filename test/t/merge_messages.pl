@@ -43,13 +43,17 @@ sub found
         WHERE d.message_id = m.message_id), (SELECT count(*) FROM crm.outbox o WHERE o.message_id = m.message_id) FROM crm.message m WHERE message_id = $message");
 }
 
-# does the change in a transaction that is open when the reply comes
+# does the change in a transaction that is open when the reply comes and the worker would write it
 sub during
 {
-    my ($change) = @_;
+    my ($change, $message) = @_;
     my $session = $node->background_psql($db);
     $session->query_safe("BEGIN; $change");
-    wait_for(sub { sql("SELECT count(*) FROM pg_locks WHERE NOT granted") }, 30, 'the worker waits');
+    wait_for(sub { !grep { $_->{replied} eq 'pending' } $sandbox->ledger }, 30, 'the reply is there');
+    my $turns = sql('SELECT turns FROM crm.worker_status');
+    sql("SELECT crm.send(1, 'tell', '{\"n\": 1}')");
+    wait_for(sub { sql('SELECT turns FROM crm.worker_status') > $turns + 1 }, 30, 'the worker has seen it');
+    is(sql("SELECT state FROM crm.message WHERE message_id = $message"), 'sending', 'which nobody can see while it is being given away');
     $session->query_safe('COMMIT');
     $session->quit;
 }
@@ -59,17 +63,19 @@ sql('SELECT crm.merge(1, 2)');
 is(found($message), '1|sent|1 sent|0', 'merged meanwhile');
 
 $message = on_its_way(4);
-during('SELECT crm.merge(3, 4)');
+during('SELECT crm.merge(3, 4)', $message);
 is(found($message), '3|sent|3 sent|0', 'being merged when the outcome is written');
 
 $message = on_its_way(5);
-during('SELECT crm.merge(5, 6)');
+during('SELECT crm.merge(5, 6)', $message);
 is(found($message), '5|sent|5 sent|0', 'of the survivor');
 
 $message = on_its_way(8);
 sql('SELECT crm.merge(7, 8)');
-during('SELECT crm.unmerge(8)');
+during('SELECT crm.unmerge(8)', $message);
 is(found($message), '8|sent|8 sent|0', 'being parted when the outcome is written');
 
-is(sql('SELECT count(*) FROM crm.outbox'), '0', 'nothing is left in the queue');
+wait_for(sub { sql('SELECT count(*) FROM crm.outbox') eq '0' }, 30, 'nothing is left in the queue');
+is(sql(q{SELECT count(*) FROM crm.message WHERE state <> 'sent'}), '0', 'all were sent');
+is(sql('SELECT count(*) FROM crm.message'), scalar(() = $sandbox->ledger), 'each once');
 done_testing();
