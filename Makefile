@@ -25,13 +25,13 @@ EXTRA_CLEAN = $(EXTENSION_SCRIPT) $(OBJS:.o=.d) results
 # These targets do their own set-up (packages included), so they must work
 # before PostgreSQL's build files are there.  A PG_CONFIG given by the caller is
 # handed on; without one they choose.
-FRAMED = test test-one accept test-data test-long test-peers test-versions test-bare test-clean \
+FRAMED = test test-one accept test-data test-long test-faults test-peers test-versions test-bare test-clean \
          bench psql demo demo-stop format format-check
 FRAME  = PG_CONFIG='$(PG_CONFIG_GIVEN)' T='$(T)' test/lib/run.sh
 PG_CONFIG_GIVEN := $(PG_CONFIG)
 
 .PHONY: $(FRAMED)
-test test-one accept test-data test-long test-peers test-clean bench psql demo demo-stop:
+test test-one accept test-data test-long test-faults test-peers test-clean bench psql demo demo-stop:
 	@$(FRAME) $@
 test-versions:
 	@test/lib/versions.sh check

@@ -15,13 +15,8 @@
 #include "base/table.h"
 #include "dispatch/claim.h"
 #include "dispatch/standing.h"
+#include "outbox/queue.h"
 #include "outbox/template.h"
-
-/* a contact that is just being changed is looked at again after that, in the urgent lane and others */
-#define URGENT_BUSY_MILLISECONDS 50
-#define BUSY_MILLISECONDS        1000
-/* a call that was stopped may be let go on by hand */
-#define MAX_PUT_OFF_MINUTES 10
 
 static CrmPlan find_due = {
 	"SELECT o.contact_id, o.message_id, o.due_at FROM crm.outbox o WHERE o.account_id = $1"
@@ -229,6 +224,7 @@ make_delivery(const CrmSender *sender, const CrmCandidate *candidate, const char
 	delivery->attempts = candidate->attempts + 1;
 	delivery->token_failed = candidate->token_failed;
 	delivery->tried_at = candidate->tried_at == DT_NOBEGIN ? now : candidate->tried_at;
+	delivery->tried_before = candidate->tried_at != DT_NOBEGIN;
 	delivery->expires_at = candidate->expires_at;
 
 	delivery->message.message_type = candidate->type->name;
@@ -299,16 +295,19 @@ take_candidates(const CrmSender *sender, int lane, int room, TimestampTz now, in
 			candidate->contact_id = (*contacts)[i];
 			candidate->message_id = (*messages)[i];
 			candidate->verdict = CRM_PUT_OFF;
-			candidate->until = now +
-				INT64CONST(1000) * (lane == 0 ? URGENT_BUSY_MILLISECONDS : BUSY_MILLISECONDS);
+			candidate->until = now + CRM_BUSY(lane);
 			*busy = lappend(*busy, candidate);
 		}
 	}
 	return n;
 }
 
-static void
-put_off_candidates(List *candidates)
+/*
+ * Returns whether others of these contacts are due now: who is put off for a
+ * reason of its own does not hold them.
+ */
+static bool
+put_off_candidates(List *candidates, TimestampTz now)
 {
 	CrmColumn columns[3];
 	CrmColumn why[3];
@@ -345,12 +344,12 @@ put_off_candidates(List *candidates)
 			values[i] = crm_column_array(&columns[i]);
 		crm_run(&put_off, values, NULL);
 	}
-	if (why[0].n > 0)
-	{
-		for (int i = 0; i < 3; i++)
-			values[i] = crm_column_array(&why[i]);
-		crm_run(&say_why, values, NULL);
-	}
+	if (why[0].n == 0)
+		return false;
+	for (int i = 0; i < 3; i++)
+		values[i] = crm_column_array(&why[i]);
+	crm_run(&say_why, values, NULL);
+	return crm_queue_release(values[0], now);
 }
 
 static int
@@ -450,7 +449,7 @@ take_call(CrmCandidate *candidate, TimestampTz now, TimestampTz *next)
 	if (strcmp(reason, CRM_QUOTA_RATE) != 0)
 	{
 		candidate->verdict = CRM_PUT_OFF;
-		candidate->until = Min(until, now + MAX_PUT_OFF_MINUTES * USECS_PER_MINUTE);
+		candidate->until = Min(until, now + CRM_MAX_PUT_OFF);
 		candidate->reason = pstrdup(reason);
 	}
 	*next = Min(*next, until);
@@ -468,6 +467,7 @@ crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *n
 	int64 *contacts;
 	int64 *messages;
 	ListCell *cell;
+	bool released;
 	int n = take_candidates(sender, lane, room, now, &contacts, &messages, &busy);
 
 	*found = n + list_length(busy);
@@ -503,7 +503,8 @@ crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *n
 	}
 	if (deliveries != NIL)
 		lease_deliveries(sender, deliveries, candidates, now);
-	put_off_candidates(list_concat(busy, candidates));
-	crm_end_unsent(candidates, now);
+	released = put_off_candidates(list_concat(busy, candidates), now);
+	if (crm_end_unsent(candidates, now) || released)
+		*next = now;
 	return deliveries;
 }

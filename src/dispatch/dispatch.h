@@ -55,6 +55,7 @@ typedef struct CrmDelivery
 	int attempts;
 	bool token_failed; /* an earlier attempt had a bad token too */
 	TimestampTz tried_at;
+	bool tried_before; /* an earlier attempt may have arrived */
 	TimestampTz expires_at;
 	TimestampTz started_at;
 	TimestampTz lease;
@@ -111,7 +112,8 @@ extern void crm_quota_block(int64 account_id, const char *api, TimestampTz until
 extern TimestampTz crm_quota_next_day(const char *zone, TimestampTz now);
 
 /* outcome.c */
-extern void crm_outcome_record(List *deliveries, TimestampTz now);
+/* Returns those that were written; the messages of others are held by somebody for the moment. */
+extern List *crm_outcome_record(List *deliveries, TimestampTz now);
 
 /* unreachable.c: contacts that a platform cannot or must not reach any more */
 extern void crm_note_unreachable(const CrmDelivery *delivery);

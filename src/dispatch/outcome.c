@@ -103,6 +103,22 @@ static CrmPlan close_windows = {
 	3,
 	{ INT8OID, INT8OID, TIMESTAMPTZOID }
 };
+/* a merge that is not yet committed holds the messages that it moves */
+static CrmPlan lock_messages = {
+	"SELECT n.place FROM unnest($1, $2) WITH ORDINALITY AS n(contact_id, message_id, place)"
+	" JOIN crm.message m ON m.contact_id = n.contact_id AND m.message_id = n.message_id"
+	" FOR NO KEY UPDATE OF m SKIP LOCKED",
+	2,
+	{ INT8ARRAYOID, INT8ARRAYOID },
+	.always_generic = true
+};
+static CrmPlan find_existing = {
+	"SELECT n.place FROM unnest($1, $2) WITH ORDINALITY AS n(contact_id, message_id, place)"
+	" JOIN crm.message m ON m.contact_id = n.contact_id AND m.message_id = n.message_id",
+	2,
+	{ INT8ARRAYOID, INT8ARRAYOID },
+	.always_generic = true
+};
 /* whose message it became while it was on its way, by a merge or by one that was undone */
 static CrmPlan find_moved = {
 	"SELECT n.place, l.contact_id FROM unnest($1) WITH ORDINALITY AS n(contact_id, place)"
@@ -174,10 +190,10 @@ stop_account(const CrmDelivery *delivery, const char *api, const char *kind)
 }
 
 static void
-block_call(const CrmDelivery *delivery, Ending *ending, TimestampTz until)
+block_call(const CrmDelivery *delivery, Ending *ending, TimestampTz until, TimestampTz now)
 {
 	crm_quota_block(delivery->account_id, delivery->type->api, until, delivery->outcome.reason);
-	again(ending, until, false);
+	again(ending, Min(until, now + CRM_MAX_PUT_OFF), false);
 }
 
 /* No whole reply: only a key that the platform still knows lets it go again. */
@@ -230,13 +246,13 @@ decide(const CrmDelivery *delivery, Ending *ending, TimestampTz now)
 				again(ending, back_off(delivery, now), true);
 			break;
 		case CRM_MINUTE:
-			block_call(delivery, ending, now + USECS_PER_MINUTE);
+			block_call(delivery, ending, now + USECS_PER_MINUTE, now);
 			break;
 		case CRM_HOUR:
-			block_call(delivery, ending, now + USECS_PER_HOUR);
+			block_call(delivery, ending, now + USECS_PER_HOUR, now);
 			break;
 		case CRM_DAY:
-			block_call(delivery, ending, crm_quota_next_day(delivery->zone, now));
+			block_call(delivery, ending, crm_quota_next_day(delivery->zone, now), now);
 			break;
 		case CRM_WINDOW_SPENT:
 		case CRM_WINDOW_CLOSED:
@@ -251,7 +267,9 @@ decide(const CrmDelivery *delivery, Ending *ending, TimestampTz now)
 				crm_run(&close_windows, values, NULL);
 			else
 			{
-				/* another window may still be open */
+				/* another window may still be open, where the message needs one */
+				if (delivery->grant_id == 0)
+					break;
 				values[2] = Int64GetDatum(delivery->grant_id);
 				crm_run(&spend_window, values, NULL);
 				again(ending, now, false);
@@ -283,6 +301,20 @@ decide(const CrmDelivery *delivery, Ending *ending, TimestampTz now)
 		case CRM_UNKNOWN:
 			no_reply(delivery, ending, now);
 			break;
+	}
+
+	/* what becomes of this attempt does not say what became of an earlier one */
+	if (!delivery->tried_before)
+		return;
+	if (strcmp(ending->state, "queued") == 0)
+	{
+		ending->arrived_perhaps = true;
+		ending->gives_back = false;
+	}
+	else if (strcmp(ending->state, "sent") != 0)
+	{
+		ending->state = "unknown";
+		ending->reason = "no_reply";
 	}
 }
 
@@ -494,7 +526,64 @@ write_states(List *endings, TimestampTz now)
 	}
 }
 
-void
+/* Moves the endings at the places in the current result out of the list. */
+static List *
+take_found(List **endings, uint64 nfound)
+{
+	bool *found = palloc0_array(bool, list_length(*endings) + 1);
+	List *taken = NIL;
+	List *left = NIL;
+	ListCell *cell;
+
+	for (uint64 i = 0; i < nfound; i++)
+		found[crm_result_int64(i, 1)] = true;
+	foreach(cell, *endings)
+	{
+		if (found[foreach_current_index(cell) + 1])
+			taken = lappend(taken, lfirst(cell));
+		else
+			left = lappend(left, lfirst(cell));
+	}
+	*endings = left;
+	return taken;
+}
+
+static List *
+take(CrmPlan *plan, List **endings)
+{
+	CrmColumn ids[2];
+	Datum values[2];
+	ListCell *cell;
+
+	if (*endings == NIL)
+		return NIL;
+	init_columns(ids, (const Oid[]){ INT8OID, INT8OID }, 2);
+	foreach(cell, *endings)
+		add_ids(ids, ((Ending *) lfirst(cell))->delivery, 2);
+	values[0] = crm_column_array(&ids[0]);
+	values[1] = crm_column_array(&ids[1]);
+	return take_found(endings, crm_run(plan, values, NULL));
+}
+
+/*
+ * Locks the messages, those of merged contacts where they are now. Returns the
+ * endings that can be written; those of messages that somebody holds can later.
+ */
+static List *
+lock_messages_of(List *endings)
+{
+	List *locked = take(&lock_messages, &endings);
+
+	if (endings == NIL)
+		return locked;
+	(void) follow_merges(endings);
+	locked = list_concat(locked, take(&lock_messages, &endings));
+	(void) take(&find_existing, &endings);
+	/* those left are not there */
+	return list_concat(locked, endings);
+}
+
+List *
 crm_outcome_record(List *deliveries, TimestampTz now)
 {
 	Datum at = TimestampTzGetDatum(now);
@@ -509,12 +598,16 @@ crm_outcome_record(List *deliveries, TimestampTz now)
 		ending->delivery = lfirst(cell);
 		endings = lappend(endings, ending);
 	}
-	(void) follow_merges(endings);
+	endings = lock_messages_of(endings);
+	if (endings == NIL)
+		return NIL;
+	deliveries = NIL;
 	foreach(cell, endings)
 	{
 		Ending *ending = lfirst(cell);
 
 		decide(ending->delivery, ending, now);
+		deliveries = lappend(deliveries, ending->delivery);
 	}
 	write_states(endings, now);
 	init_writing(&writing);
@@ -526,11 +619,11 @@ crm_outcome_record(List *deliveries, TimestampTz now)
 	run_with(&list_unknown, writing.unknown, 3, &at, 1);
 	run_with(&forget_unknown, writing.late, 2, NULL, 0);
 	run_with(&give_back_windows, writing.windows, 3, NULL, 0);
-	if (writing.ended[0].n > 0)
-		crm_queue_release(crm_column_array(&writing.ended[0]));
+	crm_queue_release(crm_column_array(&writing.all[0]), now);
+	return deliveries;
 }
 
-void
+bool
 crm_end_unsent(List *candidates, TimestampTz now)
 {
 	Datum at = TimestampTzGetDatum(now);
@@ -568,10 +661,10 @@ crm_end_unsent(List *candidates, TimestampTz now)
 		add_text(&columns[3], candidate->verdict == CRM_LOST_KEY ? "no_reply" : candidate->reason);
 	}
 	if (columns[0].n == 0)
-		return;
+		return false;
 	for (int i = 0; i < 4; i++)
 		values[i] = crm_column_array(&columns[i]);
 	values[4] = at;
 	crm_run(&end_messages, values, NULL);
-	crm_queue_release(values[0]);
+	return crm_queue_release(values[0], now);
 }

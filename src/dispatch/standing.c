@@ -10,6 +10,7 @@
 #include "utils/timestamp.h"
 
 #include "base/guc.h"
+#include "dispatch/claim.h"
 #include "dispatch/standing.h"
 #include "types/weekly_hours.h"
 
@@ -20,7 +21,8 @@
 
 /*
  * $1, $2 the messages; $3 account, $4 lane, $5 now, $6 kind of identifier of
- * recipients, $7 message types that need a window
+ * recipients, $7 message types that need a window, $8 until when earlier ones are due or only
+ * put off because their contact was busy
  */
 static CrmPlan find_standing = {
 	"SELECT n.contact_id, n.message_id, m.template, m.template_version, v.message_type, m.class,"
@@ -31,7 +33,8 @@ static CrmPlan find_standing = {
 	/* 15: an earlier message of the lane, or one on its way in any */
 	" EXISTS (SELECT FROM crm.outbox e WHERE e.contact_id = n.contact_id"
 	"   AND e.message_id <> n.message_id AND (e.lease IS NOT NULL OR (e.message_id < n.message_id"
-	"    AND e.account_id = $3 AND e.lane = $4 AND (e.attempts > 0 OR e.due_at <= $5)))),"
+	"    AND e.account_id = $3 AND e.lane = $4"
+	"    AND (e.attempts > 0 OR e.due_at <= $8 OR e.due_at = 'infinity')))),"
 	/* 16 */
 	" EXISTS (SELECT FROM crm.suppression s WHERE s.contact_id = n.contact_id"
 	"   AND s.ended_at IS NULL AND s.channel IN ('', m.channel)),"
@@ -62,8 +65,9 @@ static CrmPlan find_standing = {
 			 " LEFT JOIN crm.template_version v ON v.name = m.template AND v.version = m.template_version"
 			 " LEFT JOIN crm.contact c ON c.contact_id = n.contact_id"
 			 " ORDER BY n.place",
-	7,
-	{ INT8ARRAYOID, INT8ARRAYOID, INT8OID, TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTARRAYOID },
+	8,
+	{ INT8ARRAYOID, INT8ARRAYOID, INT8OID, TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTARRAYOID,
+	  TIMESTAMPTZOID },
 	.always_generic = true
 };
 
@@ -316,7 +320,7 @@ crm_standing(const CrmSender *sender, int lane, const int64 *contacts, const int
 			 TimestampTz now)
 {
 	const char *recipient_kind = sender->channel->recipient_kind;
-	Datum values[7] = {
+	Datum values[8] = {
 		crm_int64_array(contacts, n),
 		crm_int64_array(messages, n),
 		Int64GetDatum(sender->account_id),
@@ -324,10 +328,11 @@ crm_standing(const CrmSender *sender, int lane, const int64 *contacts, const int
 		TimestampTzGetDatum(now),
 		recipient_kind == NULL ? (Datum) 0 : CStringGetTextDatum(recipient_kind),
 		windowed_types(sender->channel),
+		TimestampTzGetDatum(now + CRM_BUSY(lane)),
 	};
 	List *candidates = NIL;
 	List *quiet = quiet_rules(sender->channel->name);
-	uint64 found = crm_run(&find_standing, values, recipient_kind == NULL ? "     n " : NULL);
+	uint64 found = crm_run(&find_standing, values, recipient_kind == NULL ? "     n  " : NULL);
 
 	for (uint64 i = 0; i < found; i++)
 		candidates = lappend(candidates, read_candidate(sender, quiet, i, now));

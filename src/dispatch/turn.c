@@ -90,6 +90,9 @@ crm_turn_init(void)
 	/* replies must not go stale while somebody holds a table */
 	SetConfigOption("lock_timeout", "1s", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("statement_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
+	/* each statement is to see what others have done meanwhile, and to be able to write */
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);
 
 	crm_http_init(crm_guc_connections);
 	crm_worker_watch(crm_http_descriptor());
@@ -108,6 +111,10 @@ begin(CrmActing *acting)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	/* no byte may leave before its claim is on disk, whatever others may lose */
+	if (synchronous_commit < SYNCHRONOUS_COMMIT_LOCAL_FLUSH)
+		(void) set_config_option("synchronous_commit", "local", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
 	if (!crm_is_installed())
 	{
 		CommitTransactionCommand();
@@ -189,10 +196,10 @@ contacts_can_be_locked(void)
 
 /* Claims in all lanes of all accounts, the urgent lane first, within what connections there are. */
 static List *
-claim(TimestampTz now, int busy)
+claim(TimestampTz now, int busy, MemoryContext turn)
 {
 	int total = crm_guc_connections;
-	int reserve = Max(1, total / 10);
+	int reserve = total == 1 ? 0 : Max(1, total / 10); /* of urgent messages */
 	int left = CLAIM_BATCH;
 	List *senders = crm_senders(now);
 	List *ready = NIL;
@@ -234,6 +241,8 @@ claim(TimestampTz now, int busy)
 		{
 			CrmSender *sender = lfirst(cell);
 			int room = total - busy - list_length(found) - (lane == 0 ? 0 : reserve);
+			List *claimed;
+			MemoryContext old;
 			int looked_at;
 			bool more;
 
@@ -248,8 +257,11 @@ claim(TimestampTz now, int busy)
 			if (room <= 0)
 				continue; /* a reply makes room, and comes with a turn */
 			crm_quota_load(sender, now);
-			found = list_concat(found,
-								crm_claim(sender, lane, room, now, &look_at, &looked_at, &more));
+			claimed = crm_claim(sender, lane, room, now, &look_at, &looked_at, &more);
+			/* SPI has left its own memory behind, which ends with the transaction */
+			old = MemoryContextSwitchTo(turn);
+			found = list_concat_copy(found, claimed);
+			MemoryContextSwitchTo(old);
 			crm_quota_save(now);
 			left -= looked_at;
 			if (more)
@@ -326,19 +338,24 @@ may_speak(void)
 
 /* Returns the deliveries whose outcomes were written, and in *found those that were claimed. */
 static List *
-work(TimestampTz now, List **found)
+work(TimestampTz now, List **found, MemoryContext turn)
 {
 	List *written = answered();
+	int nanswered = list_length(written);
 	ListCell *cell;
 
 	look_at = DT_NOEND;
 	if (crm_recover_due() <= now)
 		crm_recover(deliveries, now);
 	if (written != NIL)
-		crm_outcome_record(written, now);
+	{
+		written = crm_outcome_record(written, now);
+		if (list_length(written) < nanswered)
+			look_at = now + CRM_BUSY(0);
+	}
 	crm_token_record(now);
 	if (may_speak())
-		*found = claim(now, list_length(deliveries) - list_length(written));
+		*found = claim(now, list_length(deliveries) - list_length(written), turn);
 	if (crm_housekeeping_due() <= now)
 		crm_housekeeping(now);
 	foreach(cell, written)
@@ -384,9 +401,7 @@ crm_turn(bool woken)
 		{
 			/* lists are to outlive SPI's memory, which any query makes the current one */
 			MemoryContextSwitchTo(turn);
-			written = work(now, &found);
-			MemoryContextSwitchTo(turn);
-			found = list_copy(found);
+			written = work(now, &found, turn);
 			commit(&acting);
 		}
 		PG_CATCH();

@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "utils/timestamp.h"
 
@@ -84,6 +85,7 @@ crm_outbox_unmerge(int64 contact_id, Datum keys)
 void
 crm_outbox_rekeyed(const int64 *contacts, int ncontacts)
 {
-	if (crm_queue_release(crm_int64_array(contacts, ncontacts)) > 0)
+	if (crm_queue_release(crm_int64_array(contacts, ncontacts),
+						  GetCurrentStatementStartTimestamp()))
 		crm_wake_at_commit();
 }

@@ -5,6 +5,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -19,18 +20,20 @@
 
 /* of each lane the first; who is not due yet keeps its own time, only parked ones have infinity */
 static CrmPlan release = {
-	"UPDATE crm.outbox o SET due_at = statement_timestamp()"
+	"UPDATE crm.outbox o SET due_at = $2"
 	" FROM (SELECT DISTINCT ON (p.contact_id, p.account_id, p.lane) p.contact_id, p.message_id"
 	"  FROM unnest($1) AS u(contact_id) JOIN crm.outbox p ON p.contact_id = u.contact_id"
 	"  WHERE p.due_at = 'infinity' ORDER BY p.contact_id, p.account_id, p.lane, p.message_id) n"
 	" WHERE o.contact_id = n.contact_id AND o.message_id = n.message_id",
-	1,
-	{ INT8ARRAYOID },
+	2,
+	{ INT8ARRAYOID, TIMESTAMPTZOID },
 	.always_generic = true
 };
+/* what may have arrived can no longer be said not to go */
 static CrmPlan take_back = {
-	"WITH d AS (DELETE FROM crm.outbox o WHERE o.contact_id = $1 AND o.message_id = $2"
-	"  AND o.lease IS NULL RETURNING o.message_id)"
+	"WITH d AS (DELETE FROM crm.outbox o USING crm.message m"
+	"  WHERE o.contact_id = $1 AND o.message_id = $2 AND o.lease IS NULL"
+	"  AND m.contact_id = $1 AND m.message_id = $2 AND m.tried_at IS NULL RETURNING o.message_id)"
 	" UPDATE crm.message m SET state = 'cancelled', reason = NULL, ended_at = $3"
 	" FROM d WHERE m.contact_id = $1 AND m.message_id = d.message_id",
 	3,
@@ -60,10 +63,12 @@ static CrmPlan note = {
 	{ INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TEXTOID }
 };
 
-uint64
-crm_queue_release(Datum contacts)
+bool
+crm_queue_release(Datum contacts, TimestampTz now)
 {
-	return crm_run(&release, &contacts, NULL);
+	Datum values[2] = { contacts, TimestampTzGetDatum(now) };
+
+	return crm_run(&release, values, NULL) > 0;
 }
 
 static char *
@@ -88,7 +93,7 @@ crm_outbox_cancel(int64 contact_id, int64 message_id)
 
 	if (crm_run(&take_back, values, NULL) == 0)
 		return strcmp(state_of(contact_id, message_id), "cancelled") == 0;
-	crm_queue_release(crm_int64_array(&contact_id, 1));
+	crm_queue_release(crm_int64_array(&contact_id, 1), GetCurrentStatementStartTimestamp());
 	crm_wake_at_commit();
 	return true;
 }

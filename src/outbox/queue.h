@@ -7,12 +7,14 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
+
 #include "base/db.h"
 
 /*
- * Messages of these contacts left the queue: what waited behind them is looked
- * at again. Returns how many that are.
+ * Messages of these contacts are no longer on their way: what waited behind
+ * them is due again. Whether there was any.
  */
-extern uint64 crm_queue_release(Datum contacts);
+extern bool crm_queue_release(Datum contacts, TimestampTz now);
 
 #endif /* CRM_QUEUE_H */

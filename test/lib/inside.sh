@@ -34,9 +34,10 @@ files_of() {
         data)      dirs=(test/data/$name.sql test/data/$name.pl test/data/$name.sh)
                    [[ mobile_vectors != $name ]] || dirs+=(test/lib/mobile_vectors.pl) ;;
         long)      dirs=(test/long/$name.sql test/long/$name.pl test/long/$name.sh) ;;
+        faults)    dirs=(test/faults/$name.pl) ;;
         peers)     dirs=(test/peers/$name.pl) ;;
         checks)    dirs=(test/lib/checks.sh) ;;
-        *) echo "no tests are called $1: regress, isolation, pgtap, tap, data, long, peers or checks" >&2
+        *) echo "no tests are called $1: regress, isolation, pgtap, tap, data, long, faults, peers or checks" >&2
            return 1 ;;
     esac
     local f
@@ -80,6 +81,10 @@ case $command in
     test-long)
         files=($(files_of long))
         run_files "${files[@]}" ;;
+    test-faults)
+        files=($(files_of faults))
+        export TEST_TIMEOUT=${TEST_TIMEOUT:-3600}
+        VERBOSE=1 run_files "${files[@]}" ;;
     test-peers)
         files=($(files_of peers))
         VERBOSE=1 run_files "${files[@]}" ;;

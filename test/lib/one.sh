@@ -52,7 +52,7 @@ case $file in
         fi ;;
     *)
         case $file in
-            test/t/*) command=(perl -I "$PGXS_SRC/test/perl" -I test/lib "$file") ;;
+            test/t/* | test/faults/*) command=(perl -I "$PGXS_SRC/test/perl" -I test/lib "$file") ;;
             test/lib/checks.sh) command=(bash "$file") ;;
             *.sql)
                 cluster_start "$out"

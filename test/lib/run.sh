@@ -11,7 +11,7 @@ set -euo pipefail
 export LC_ALL=C.UTF-8
 lib=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$lib/../.." && pwd)
-command=${1:?test|test-one|accept|test-data|test-long|test-peers|test-clean|bench|psql|demo|demo-stop}
+command=${1:?test|test-one|accept|test-data|test-long|test-faults|test-peers|test-clean|bench|psql|demo|demo-stop}
 shift
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 unset MAKEFLAGS MAKELEVEL MFLAGS    # the calling make's are not for those called here
