@@ -23,7 +23,7 @@ static CrmPlan find_leases = {
 };
 /* who waited behind a message that is no longer on its way */
 static CrmPlan release_all = {
-	"UPDATE crm.outbox o SET due_at = statement_timestamp() WHERE o.due_at = 'infinity'", 0
+	"UPDATE crm.outbox o SET due_at = $1 WHERE o.due_at = 'infinity'", 1, { TIMESTAMPTZOID }
 };
 static CrmPlan queue_again = {
 	"WITH n AS (SELECT * FROM unnest($1, $2, $3) AS n(contact_id, message_id, attempt_id)),"
@@ -137,6 +137,10 @@ crm_recover(List *deliveries, TimestampTz now)
 				 errhint("See crm.message_unknown.")));
 	}
 	if (first || lost[0][0].n > 0)
-		crm_run(&release_all, NULL, NULL);
+	{
+		/* not later than the look that follows, or those that came since go before them */
+		values[0] = TimestampTzGetDatum(now);
+		crm_run(&release_all, values, NULL);
+	}
 	look_at = next;
 }

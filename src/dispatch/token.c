@@ -307,7 +307,7 @@ is_dead(AccountToken *token, TimestampTz now)
 {
 	if (token->dead == NULL || strcmp(token->dead, token->token) != 0)
 		return false;
-	if (now - token->forced_at < FORCE_SECONDS * USECS_PER_SEC)
+	if (token->forced_at != DT_NOBEGIN && now - token->forced_at < FORCE_SECONDS * USECS_PER_SEC)
 		stop_account(token, "token", "the platform refuses the token that it gave");
 	token->force = true;
 	token->outcome.reaction = CRM_RETRY;
