@@ -16,6 +16,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "base/db.h"
 #include "base/install.h"
 #include "base/table.h"
 
@@ -115,6 +116,18 @@ append_columns(ViewColumns *columns, Oid relid, const char *alias, Oid other)
 	table_close(rel, AccessShareLock);
 }
 
+/* The view was gone, with a column that was dropped. */
+static void
+say_what_stood_still(void)
+{
+	static CrmPlan find = { "SELECT FROM crm.segment LIMIT 1", 0 };
+
+	if (OidIsValid(crm_table_oid_if_any("segment")) && crm_run(&find, NULL, NULL) > 0)
+		ereport(NOTICE,
+				(errmsg("segments stood still while crm.profile was missing"),
+				 errhint("Run SELECT crm.recompute().")));
+}
+
 void
 crm_make_profile_view(void)
 {
@@ -136,8 +149,11 @@ crm_make_profile_view(void)
 				columns.list.data);
 
 	if (!OidIsValid(view_id))
+	{
 		crm_ddl("COMMENT ON VIEW crm.profile IS 'A contact and its counters, one row a contact."
 				" Columns added to crm.contact are in it after the next install().'");
+		say_what_stood_still();
+	}
 	crm_ddl_each("SELECT format('COMMENT ON COLUMN crm.profile.%I IS %L', v.attname, w.wanted)"
 				 " FROM pg_attribute v CROSS JOIN LATERAL (SELECT coalesce("
 				 "(SELECT col_description(a.attrelid, a.attnum) FROM pg_attribute a"

@@ -62,7 +62,7 @@ typedef struct CrmSlot
 	TimestampTz changed_at; /* of state */
 	TimestampTz started_at;
 	TimestampTz last_turn_at;
-	TimestampTz down_since; /* 0 while a worker runs */
+	TimestampTz down_since; /* 0 while a worker runs, or none should */
 	TimestampTz next_start_at;
 } CrmSlot;
 

@@ -22,6 +22,7 @@
 #include "rewrite/prs2lock.h"
 #include "storage/bufmgr.h"
 #include "storage/bufpage.h"
+#include "utils/acl.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -29,6 +30,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "base/rights.h"
 #include "base/table.h"
 #include "pg_crm.h"
 
@@ -293,7 +295,11 @@ know_indexes(Relation rel, KnownShape *shape, int ncolumns)
 		if (plain)
 			shape->indexes[shape->nindexes++] = lfirst_oid(cell);
 		if (lfirst_oid(cell) == shape->primary_key)
+		{
 			know_keys(index, shape, ncolumns);
+			/* an index made lately may not know what an old snapshot sees */
+			shape->readable = index->rd_index->indisvalid && !index->rd_index->indcheckxmin;
+		}
 		index_close(index, AccessShareLock);
 	}
 	list_free(indexes);
@@ -343,9 +349,10 @@ know_shape(Relation rel, const char *const *columns, int ncolumns, bool for_upda
 	crm_attributes(rel, columns, ncolumns, shape.attno);
 	shape.direct = know_indexes(rel, &shape, ncolumns) && is_plain(rel, for_update) &&
 		(for_update || !has_unknown_columns(rel, &shape, ncolumns));
-	shape.readable = rel->rd_rel->relkind == RELKIND_RELATION && !rel->rd_rel->relrowsecurity &&
-		!rel->rd_rel->relhassubclass && rel->rd_rules == NULL && shape.nkeys == 1 &&
-		shape.keys[0] == 0;
+	shape.readable = shape.readable && rel->rd_rel->relkind == RELKIND_RELATION &&
+		!rel->rd_rel->relrowsecurity && !rel->rd_rel->relhassubclass && rel->rd_rules == NULL &&
+		shape.nkeys == 1 && shape.keys[0] == 0 &&
+		pg_class_aclcheck(shape.relid, crm_owner(), ACL_SELECT) == ACLCHECK_OK;
 	for (int i = 0; i < ncolumns; i++)
 	{
 		shape.direct = shape.direct && shape.attno[i] > 0;

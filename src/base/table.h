@@ -85,7 +85,7 @@ extern CrmTarget *crm_target_open(const char *table, const char *const *columns,
 								  bool for_update);
 /*
  * The same for finding rows only, by a key of one column. NULL where row
- * security or another key asks for the executor.
+ * security, missing rights or another key ask for the executor.
  */
 extern CrmTarget *crm_target_open_to_read(const char *table, const char *const *columns,
 										  int ncolumns);

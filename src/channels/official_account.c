@@ -76,8 +76,8 @@ static const struct
 	{ 40003, 40003, SEND,  CRM_USER,            "bad_recipient" },
 	{ 43004, 43004, SEND,  CRM_USER_UNFOLLOWED, "unfollowed" },
 	{ 50005, 50005, SEND,  CRM_USER_UNFOLLOWED, "unfollowed" },
-	{ 43019, 43019, SEND,  CRM_USER,            "blacklisted" },
-	{ 62751, 62751, SEND,  CRM_USER,            "blacklisted" },
+	{ 43019, 43019, SEND,  CRM_USER_OPTED_OUT,  "blacklisted" },
+	{ 62751, 62751, SEND,  CRM_USER_OPTED_OUT,  "blacklisted" },
 	{ 46004, 46004, SEND,  CRM_USER,            "no_user" },
 	{ 48002, 48002, SEND,  CRM_USER_OPTED_OUT,  "opted_out" },
 	{ 45015, 45015, SEND,  CRM_WINDOW_CLOSED,   "window_closed" }, /* or unfollowed */

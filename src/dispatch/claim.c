@@ -18,16 +18,12 @@
 #include "outbox/queue.h"
 #include "outbox/template.h"
 
-/* a contact that is just being changed is looked at again after that, in the urgent lane and others */
-#define URGENT_BUSY_MILLISECONDS 50
-#define BUSY_MILLISECONDS        1000
-
 static CrmPlan find_due = {
-	"SELECT o.contact_id, o.message_id FROM crm.outbox o WHERE o.account_id = $1 AND o.lane = $2"
-	" AND o.due_at <= $3 AND o.lease IS NULL ORDER BY o.due_at, o.message_id LIMIT $4"
-	" FOR UPDATE SKIP LOCKED",
-	4,
-	{ INT8OID, TEXTOID, TIMESTAMPTZOID, INT4OID },
+	"SELECT o.contact_id, o.message_id, o.due_at FROM crm.outbox o WHERE o.account_id = $1"
+	" AND o.lane = $2 AND o.due_at <= $3 AND (o.due_at, o.message_id) >= ($5, $6)"
+	" AND o.lease IS NULL ORDER BY o.due_at, o.message_id LIMIT $4 FOR UPDATE SKIP LOCKED",
+	6,
+	{ INT8OID, TEXTOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT8OID },
 	.always_generic = true
 };
 static CrmPlan lock_contacts = {
@@ -139,7 +135,8 @@ render(List **contents, const CrmCandidate *candidate, char **missing)
 		return NULL;
 	if (!content->has_places)
 		return content->text;
-	if (crm_run(&find_contact, &value, NULL) > 0)
+	if (crm_template_asks_contact(content->body, candidate->params) &&
+		crm_run(&find_contact, &value, NULL) > 0)
 		contact = DatumGetJsonbP(crm_result(0, 1, &isnull));
 	return crm_template_render(content->body, candidate->params, contact, missing);
 }
@@ -254,17 +251,25 @@ static int
 take_candidates(const CrmSender *sender, int lane, int room, TimestampTz now, int64 **contacts,
 				int64 **messages, List **busy)
 {
-	Datum values[4] = { Int64GetDatum(sender->account_id), CStringGetTextDatum(crm_lanes[lane]),
-						TimestampTzGetDatum(now), Int32GetDatum(room) };
+	Datum values[6] = { Int64GetDatum(sender->account_id),
+						CStringGetTextDatum(crm_lanes[lane]),
+						TimestampTzGetDatum(now),
+						Int32GetDatum(room),
+						TimestampTzGetDatum(sender->due[lane]),
+						Int64GetDatum(sender->head[lane]) };
 	int found = crm_run(&find_due, values, NULL);
 	int64 *locked;
 	int nlocked;
 	int n = 0;
+	bool isnull;
 
 	*contacts = palloc_array(int64, Max(found, 1));
 	*messages = palloc_array(int64, Max(found, 1));
 	if (found == 0)
 		return 0;
+	/* whatever becomes of them, they will not be at the head; but see what is left */
+	crm_head_set(sender->account_id, lane, DatumGetTimestampTz(crm_result(found - 1, 3, &isnull)),
+				 crm_result_int64(found - 1, 2) + 1);
 	for (int i = 0; i < found; i++)
 	{
 		(*contacts)[i] = crm_result_int64(i, 1);
@@ -290,16 +295,19 @@ take_candidates(const CrmSender *sender, int lane, int room, TimestampTz now, in
 			candidate->contact_id = (*contacts)[i];
 			candidate->message_id = (*messages)[i];
 			candidate->verdict = CRM_PUT_OFF;
-			candidate->until = now +
-				INT64CONST(1000) * (lane == 0 ? URGENT_BUSY_MILLISECONDS : BUSY_MILLISECONDS);
+			candidate->until = now + CRM_BUSY(lane);
 			*busy = lappend(*busy, candidate);
 		}
 	}
 	return n;
 }
 
-static void
-put_off_candidates(List *candidates)
+/*
+ * Returns whether others of these contacts are due now: who is put off for a
+ * reason of its own does not hold them.
+ */
+static bool
+put_off_candidates(List *candidates, TimestampTz now)
 {
 	CrmColumn columns[3];
 	CrmColumn why[3];
@@ -336,30 +344,12 @@ put_off_candidates(List *candidates)
 			values[i] = crm_column_array(&columns[i]);
 		crm_run(&put_off, values, NULL);
 	}
-	if (why[0].n > 0)
-	{
-		for (int i = 0; i < 3; i++)
-			values[i] = crm_column_array(&why[i]);
-		crm_run(&say_why, values, NULL);
-	}
-}
-
-/* Who is put off holds up nobody of the contact. */
-static bool
-release_behind(List *candidates, TimestampTz now)
-{
-	CrmColumn contacts;
-	ListCell *cell;
-
-	crm_column_init(&contacts, INT8OID);
-	foreach(cell, candidates)
-	{
-		CrmCandidate *candidate = lfirst(cell);
-
-		if (candidate->verdict == CRM_PUT_OFF)
-			crm_column_add(&contacts, Int64GetDatum(candidate->contact_id), false);
-	}
-	return contacts.n > 0 && crm_queue_release(crm_column_array(&contacts), now) > 0;
+	if (why[0].n == 0)
+		return false;
+	for (int i = 0; i < 3; i++)
+		values[i] = crm_column_array(&why[i]);
+	crm_run(&say_why, values, NULL);
+	return crm_queue_release(values[0], now);
 }
 
 static int
@@ -477,6 +467,7 @@ crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *n
 	int64 *contacts;
 	int64 *messages;
 	ListCell *cell;
+	bool released;
 	int n = take_candidates(sender, lane, room, now, &contacts, &messages, &busy);
 
 	*found = n + list_length(busy);
@@ -505,13 +496,15 @@ crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *n
 		if (take_call(candidate, now, next))
 			deliveries = lappend(deliveries, make_delivery(sender, candidate, body, now));
 		else if (candidate->verdict == CRM_LEFT)
+		{
+			crm_head_set(sender->account_id, lane, sender->due[lane], sender->head[lane]);
 			*more = false;
+		}
 	}
 	if (deliveries != NIL)
 		lease_deliveries(sender, deliveries, candidates, now);
-	put_off_candidates(list_concat(busy, candidates));
-	if (release_behind(candidates, now))
-		*more = true;
-	crm_end_unsent(candidates, now);
+	released = put_off_candidates(list_concat(busy, candidates), now);
+	if (crm_end_unsent(candidates, now) || released)
+		*next = now;
 	return deliveries;
 }

@@ -30,11 +30,16 @@ extern List *crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, T
 /* turn.c: parent of deliveries whose claim is not yet committed */
 extern MemoryContext crm_claimed_context;
 
+/* a contact that is just being changed is looked at again after that, sooner in the urgent lane */
+#define CRM_BUSY(lane) (INT64CONST(1000) * ((lane) == 0 ? 50 : 1000))
+/* a call that was stopped may be let go on by hand */
+#define CRM_MAX_PUT_OFF (10 * USECS_PER_MINUTE)
+
 /* How long a claim holds, longer than every timeout. */
 extern int64 crm_lease_length(void);
 
-/* outcome.c: ends the candidates that are not to go */
-extern void crm_end_unsent(List *candidates, TimestampTz now);
+/* outcome.c: ends the candidates that are not to go; whether others are due now by that */
+extern bool crm_end_unsent(List *candidates, TimestampTz now);
 
 /* A number that tells this server and database from others. */
 extern uint32 crm_installation_hash(void);

@@ -13,8 +13,10 @@
  *
  * Sending again: libcurl repeats a request on a new connection when a reused one
  * died without a byte of a reply, which for us would be a second delivery. It
- * cannot do that with a body that it reads from a callback and cannot seek in;
- * and a request without a body gets a new connection.
+ * asks before it sends, and the second time is told no. Versions that do not ask
+ * cannot repeat a body that they read from a callback and cannot seek in, but
+ * send it apart from the headers; and a request without a body gets a new
+ * connection.
  */
 #include "postgres.h"
 
@@ -23,8 +25,10 @@
 #endif
 
 #include <curl/curl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -43,6 +47,7 @@
 #define MAX_CONNECTION_AGE 600L
 #define FIRST_REPLY_BUFFER 1024
 #define EVENTS_A_TURN      64
+#define IDLE               (UINT64CONST(1) << 32) /* of an epoll event, beside the socket */
 #define SPARE_FDS          16
 #define TURNS_A_STEP       8
 
@@ -55,7 +60,8 @@ typedef struct Job
 
 	char *body;
 	size_t body_length;
-	size_t body_read;
+	size_t body_read; /* by libcurl, where it is not given the body as a whole */
+	int begun;        /* how often it was about to be sent */
 
 	char *reply; /* one byte more than its size */
 	size_t reply_length;
@@ -109,18 +115,33 @@ restore_signals(const sigset_t *before)
 
 /* ----- libcurl's callbacks: no palloc, no ereport, nothing that may jump ----- */
 
+static bool
+is_tcp(int fd)
+{
+	int protocol = 0;
+	socklen_t length = sizeof(protocol);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length) == 0 &&
+		protocol == IPPROTO_TCP;
+}
+
+/*
+ * A socket that libcurl no longer watches is closed, or is that of a connection
+ * which waits to be used again. We go on watching it: see hang_up().
+ */
 static int
 on_socket(CURL *easy, curl_socket_t fd, int what, void *context, void *of_socket)
 {
-	struct epoll_event event = { 0 };
+	struct epoll_event event = { .data.u64 = fd };
 
 	if (what == CURL_POLL_REMOVE)
 	{
-		/* it may be closed already, and then has left by itself */
-		epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, &event);
+		event.data.u64 |= IDLE;
+		event.events = EPOLLIN | EPOLLRDHUP;
+		if (!is_tcp(fd) || epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &event) != 0)
+			epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, &event);
 		return 0;
 	}
-	event.data.fd = fd;
 	if (what & CURL_POLL_IN)
 		event.events |= EPOLLIN;
 	if (what & CURL_POLL_OUT)
@@ -152,17 +173,36 @@ on_timer(CURLM *of, long timeout_ms, void *context)
 	return -1;
 }
 
-/* The body. Without a seek callback beside it libcurl can not send it again. */
+#if LIBCURL_VERSION_NUM >= 0x075000
+#define ASKS_BEFORE_SENDING
+
+/* Called before a request is sent, on whatever connection: once is enough. */
+static int
+before_sending(void *arg, char *remote, char *local, int remote_port, int local_port)
+{
+	Job *job = arg;
+
+	return job->begun++ == 0 ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
+}
+#else
+/*
+ * The body. Without a seek callback beside it libcurl can not send it again. It
+ * does not rewind what it had read and not yet sent when the connection died:
+ * then it asks for more than there is, and shall not send the headers alone.
+ */
 static size_t
 on_read(char *to, size_t size, size_t n, void *arg)
 {
 	Job *job = arg;
 	size_t length = Min(size * n, job->body_length - job->body_read);
 
+	if (length == 0)
+		return CURL_READFUNC_ABORT;
 	memcpy(to, job->body + job->body_read, length);
 	job->body_read += length;
 	return length;
 }
+#endif
 
 static size_t
 on_header(char *line, size_t size, size_t n, void *arg)
@@ -272,8 +312,12 @@ judge(Job *job, CURLcode code)
 		return CRM_HTTP_REPLY;
 	if (curl_easy_getinfo(job->easy, CURLINFO_REQUEST_SIZE, &sent) != CURLE_OK)
 		sent = 1;
-	return sent == 0 && job->body_read == 0 && may_be_unsent(code) ? CRM_HTTP_NOT_SENT
-																   : CRM_HTTP_UNKNOWN;
+	/* the body had been read, for a connection that was dead already */
+	if (sent == 0 && code == CURLE_SEND_FAIL_REWIND)
+		return CRM_HTTP_NOT_SENT;
+	if (sent == 0 && job->body_read == 0 && may_be_unsent(code))
+		return CRM_HTTP_NOT_SENT;
+	return CRM_HTTP_UNKNOWN;
 }
 
 /*
@@ -346,6 +390,7 @@ clear_job(Job *job)
 	free(job->body);
 	job->body = NULL;
 	job->body_length = job->body_read = 0;
+	job->begun = 0;
 	job->reply_length = job->header_length = 0;
 	job->truncated = job->failed = false;
 	job->status = 0;
@@ -362,8 +407,13 @@ set_common_options(Job *job)
 #define SET(option, value) (done = done && curl_easy_setopt(easy, option, value) == CURLE_OK)
 	SET(CURLOPT_PRIVATE, job);
 	SET(CURLOPT_ERRORBUFFER, job->error);
+#ifdef ASKS_BEFORE_SENDING
+	SET(CURLOPT_PREREQFUNCTION, before_sending);
+	SET(CURLOPT_PREREQDATA, job);
+#else
 	SET(CURLOPT_READFUNCTION, on_read);
 	SET(CURLOPT_READDATA, job);
+#endif
 	SET(CURLOPT_WRITEFUNCTION, on_write);
 	SET(CURLOPT_WRITEDATA, job);
 	SET(CURLOPT_HEADERFUNCTION, on_header);
@@ -456,6 +506,9 @@ prepare(Job *job, const CrmHttpRequest *request)
 	{
 		SET(CURLOPT_POST, 1L);
 		SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) request->body_length);
+#ifdef ASKS_BEFORE_SENDING
+		SET(CURLOPT_POSTFIELDS, job->body == NULL ? "" : job->body);
+#endif
 	}
 	else
 		SET(CURLOPT_HTTPGET, 1L);
@@ -489,7 +542,7 @@ start_multi(void)
 #undef SET
 	if (!done)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not start libcurl")));
-	event.data.fd = timer_fd;
+	event.data.u64 = timer_fd;
 	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, timer_fd, &event) != 0 && errno != EEXIST)
 		ereport(ERROR, (errcode_for_file_access(), errmsg("could not watch a timer by epoll: %m")));
 }
@@ -576,6 +629,46 @@ start_anew(void)
 	start_multi();
 }
 
+/*
+ * Something came on a connection that nobody uses: the peer has left it, or sends
+ * an answer that nobody asked for, which must not be taken for that of the next
+ * request. Emptied and shut down, libcurl finds it dead.
+ */
+static void
+hang_up(int fd)
+{
+	struct epoll_event unused = { 0 };
+	char scrap[4096];
+
+	for (int i = 0; i < 16 && recv(fd, scrap, sizeof(scrap), MSG_DONTWAIT) > 0; i++)
+		;
+	shutdown(fd, SHUT_RDWR);
+	epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, &unused);
+}
+
+static CURLMcode
+act_on(const struct epoll_event *event)
+{
+	int fd = (int) event->data.u64;
+	int what = 0;
+	int unused;
+	uint64 times;
+
+	if (fd == timer_fd)
+	{
+		if (read(timer_fd, &times, sizeof(times)) <= 0)
+			return CURLM_OK;
+		return curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &unused);
+	}
+	if (event->events & EPOLLIN)
+		what |= CURL_CSELECT_IN;
+	if (event->events & EPOLLOUT)
+		what |= CURL_CSELECT_OUT;
+	if (event->events & (EPOLLERR | EPOLLHUP))
+		what |= CURL_CSELECT_ERR;
+	return curl_multi_socket_action(multi, fd, what, &unused);
+}
+
 void
 crm_http_step(void)
 {
@@ -592,27 +685,13 @@ crm_http_step(void)
 	for (int turn = 0; turn < TURNS_A_STEP && n == EVENTS_A_TURN && !failed; turn++)
 	{
 		n = epoll_wait(epoll_fd, events, EVENTS_A_TURN, 0);
+		/* first, while nothing has taken such a connection or its number */
+		for (int i = 0; i < n; i++)
+			if (events[i].data.u64 & IDLE)
+				hang_up((int) (events[i].data.u64 & ~IDLE));
 		for (int i = 0; i < n && !failed; i++)
-		{
-			int fd = events[i].data.fd;
-			int what = 0;
-
-			if (fd == timer_fd)
-			{
-				uint64 times;
-
-				if (read(timer_fd, &times, sizeof(times)) > 0)
-					failed = curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &unused);
-				continue;
-			}
-			if (events[i].events & EPOLLIN)
-				what |= CURL_CSELECT_IN;
-			if (events[i].events & EPOLLOUT)
-				what |= CURL_CSELECT_OUT;
-			if (events[i].events & (EPOLLERR | EPOLLHUP))
-				what |= CURL_CSELECT_ERR;
-			failed = curl_multi_socket_action(multi, fd, what, &unused);
-		}
+			if (!(events[i].data.u64 & IDLE))
+				failed = act_on(&events[i]);
 	}
 	while ((message = curl_multi_info_read(multi, &unused)) != NULL)
 	{
@@ -661,6 +740,12 @@ crm_http_next(CrmHttpReply *reply)
 	reply->error = shown->failed ? shown->error : NULL;
 	reply->started_at = shown->started_at;
 	return true;
+}
+
+bool
+crm_http_finished(void)
+{
+	return !dlist_is_empty(&finished);
 }
 
 int

@@ -240,8 +240,8 @@ tell(Known *known, const CrmSlot *slot, bool told_failure)
 		ereport(WARNING,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("pg_crm worker of database \"%s\" ended by an error", known->name),
-				 errdetail("Failures in a row: %d. It is started again in %d seconds.",
-						   slot->failures, Min(60, 1 << Min(slot->failures - 1, 10)))));
+				 errdetail("Failures in a row: %d. It is started again in %d s.", slot->failures,
+						   Min(60, 1 << Min(slot->failures - 1, 10)))));
 	if (slot->state == CRM_WORKER_RUNNING)
 	{
 		if (known->alarmed)
@@ -283,7 +283,8 @@ consider(Known *known)
 	slot = crm_slot_find(known->oid);
 	if (slot == NULL)
 	{
-		if (stop != CRM_STOP_NOT ||
+		/* while others are on their way their slots, too, may become free */
+		if (stop != CRM_STOP_NOT || starting >= MAX_STARTING ||
 			(known->looked_at != 0 && now < after(known->looked_at, LOOK_AGAIN)))
 		{
 			LWLockRelease(crm_lock);
@@ -292,8 +293,10 @@ consider(Known *known)
 		slot = crm_slot_take(known->oid);
 		if (slot == NULL)
 		{
-			crm_shared->full = true;
+			crm_shared->full = starting == 0;
 			LWLockRelease(crm_lock);
+			if (starting > 0)
+				return next;
 			if (!full_told)
 				ereport(WARNING,
 						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -327,6 +330,7 @@ consider(Known *known)
 		{
 			if (slot->state != CRM_WORKER_OFF)
 				crm_slot_state(slot, CRM_WORKER_OFF);
+			slot->down_since = 0;
 		}
 		else if (stop == CRM_STOP_REFUSED)
 			crm_slot_state(slot, CRM_WORKER_REFUSED);
@@ -374,6 +378,8 @@ consider(Known *known)
 				start = true;
 				known->generation = slot->generation = ++crm_shared->generation;
 				slot->next_start_at = now;
+				if (slot->down_since == 0)
+					slot->down_since = now;
 				crm_slot_state(slot, CRM_WORKER_STARTING);
 			}
 		}

@@ -17,6 +17,8 @@
 /* refused for the moment: so often, then it has failed */
 #define MAX_ATTEMPTS        5
 #define MAX_BACKOFF_SECONDS 60
+/* so many in a row are followed while one outcome is written */
+#define MAX_MERGES 10
 
 static CrmPlan insert_attempts = {
 	"INSERT INTO crm.delivery_attempt (contact_id, attempt_id, message_id, occurred_at, outcome,"
@@ -38,7 +40,8 @@ static CrmPlan set_states = {
 	"  AS n(contact_id, message_id, attempt_id, state, reason, tried, at)"
 	" WHERE m.contact_id = n.contact_id AND m.message_id = n.message_id"
 	" AND (m.state = 'sending' AND m.attempt_id = n.attempt_id"
-	"  OR n.state = 'sent' AND m.state IN ('queued', 'sending', 'unknown'))",
+	"  OR n.state = 'sent' AND m.state IN ('queued', 'sending', 'unknown'))"
+	" RETURNING m.message_id",
 	8,
 	{ INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID,
 	  BOOLARRAYOID, TIMESTAMPTZARRAYOID },
@@ -100,12 +103,34 @@ static CrmPlan close_windows = {
 	3,
 	{ INT8OID, INT8OID, TIMESTAMPTZOID }
 };
-/* who was merged while the message was on its way */
-static CrmPlan find_merged = {
+/* a merge that is not yet committed holds the messages that it moves */
+static CrmPlan lock_messages = {
+	"SELECT n.place FROM unnest($1, $2) WITH ORDINALITY AS n(contact_id, message_id, place)"
+	" JOIN crm.message m ON m.contact_id = n.contact_id AND m.message_id = n.message_id"
+	" FOR NO KEY UPDATE OF m SKIP LOCKED",
+	2,
+	{ INT8ARRAYOID, INT8ARRAYOID },
+	.always_generic = true
+};
+static CrmPlan find_existing = {
+	"SELECT n.place FROM unnest($1, $2) WITH ORDINALITY AS n(contact_id, message_id, place)"
+	" JOIN crm.message m ON m.contact_id = n.contact_id AND m.message_id = n.message_id",
+	2,
+	{ INT8ARRAYOID, INT8ARRAYOID },
+	.always_generic = true
+};
+/* whose message it became while it was on its way, by a merge or by one that was undone */
+static CrmPlan find_moved = {
 	"SELECT n.place, l.contact_id FROM unnest($1) WITH ORDINALITY AS n(contact_id, place)"
-	" JOIN crm.merge_ledger l ON l.other = n.contact_id AND l.unmerged_at IS NULL",
-	1,
-	{ INT8ARRAYOID },
+	" JOIN crm.merge_ledger l ON l.other = n.contact_id AND l.unmerged_at IS NULL"
+	" UNION ALL SELECT n.place, l.other"
+	" FROM unnest($1, $2) WITH ORDINALITY AS n(contact_id, message_id, place)"
+	" JOIN crm.merge_ledger l ON l.contact_id = n.contact_id AND l.unmerged_at IS NOT NULL"
+	" WHERE l.moved -> 'message' @> to_jsonb(n.message_id)"
+	" AND NOT EXISTS (SELECT FROM crm.message m WHERE m.contact_id = n.contact_id"
+	"  AND m.message_id = n.message_id)",
+	2,
+	{ INT8ARRAYOID, INT8ARRAYOID },
 	.always_generic = true
 };
 /* for candidates that were never tried in this claim */
@@ -127,6 +152,7 @@ static CrmPlan end_messages = {
 /* What one delivery comes to. */
 typedef struct Ending
 {
+	CrmDelivery *delivery;
 	const char *state; /* queued: it goes again */
 	const char *reason;
 	TimestampTz due_at;   /* if it goes again */
@@ -198,7 +224,6 @@ decide(const CrmDelivery *delivery, Ending *ending, TimestampTz now)
 {
 	const CrmChannelOutcome *outcome = &delivery->outcome;
 
-	memset(ending, 0, sizeof(*ending));
 	ending->reason = outcome->reason;
 	switch (outcome->reaction)
 	{
@@ -242,7 +267,9 @@ decide(const CrmDelivery *delivery, Ending *ending, TimestampTz now)
 				crm_run(&close_windows, values, NULL);
 			else
 			{
-				/* another window may still be open */
+				/* another window may still be open, where the message needs one */
+				if (delivery->grant_id == 0)
+					break;
 				values[2] = Int64GetDatum(delivery->grant_id);
 				crm_run(&spend_window, values, NULL);
 				again(ending, now, false);
@@ -374,8 +401,9 @@ add_ids(CrmColumn *columns, const CrmDelivery *delivery, int n)
 }
 
 static void
-add_ending(Writing *writing, const CrmDelivery *delivery, const Ending *ending, TimestampTz now)
+add_ending(Writing *writing, const Ending *ending, TimestampTz now)
 {
+	const CrmDelivery *delivery = ending->delivery;
 	bool goes_again = strcmp(ending->state, "queued") == 0;
 	bool sent = strcmp(ending->state, "sent") == 0;
 
@@ -421,67 +449,181 @@ run_with(CrmPlan *plan, CrmColumn *columns, int n, const Datum *more, int nmore)
 	crm_run(plan, values, NULL);
 }
 
-/* A contact that was merged took its messages along, perhaps more than once. */
-static void
-follow_merges(List *deliveries)
+/* A contact that was merged took its messages along. Returns the endings of which that is so. */
+static List *
+follow_merges(List *endings)
 {
+	CrmColumn ids[2];
+	Datum values[2];
+	List *moved = NIL;
+	ListCell *cell;
 	uint64 n;
 
-	do
+	init_columns(ids, (const Oid[]){ INT8OID, INT8OID }, 2);
+	foreach(cell, endings)
+		add_ids(ids, ((Ending *) lfirst(cell))->delivery, 2);
+	values[0] = crm_column_array(&ids[0]);
+	values[1] = crm_column_array(&ids[1]);
+	n = crm_run(&find_moved, values, NULL);
+	for (uint64 i = 0; i < n; i++)
 	{
-		CrmColumn contacts;
-		Datum value;
-		ListCell *cell;
+		Ending *ending = list_nth(endings, crm_result_int64(i, 1) - 1);
 
-		crm_column_init(&contacts, INT8OID);
-		foreach(cell, deliveries)
-			crm_column_add(&contacts, Int64GetDatum(((CrmDelivery *) lfirst(cell))->contact_id),
-						   false);
-		value = crm_column_array(&contacts);
-		n = crm_run(&find_merged, &value, NULL);
-		for (uint64 i = 0; i < n; i++)
-		{
-			CrmDelivery *delivery = list_nth(deliveries, crm_result_int64(i, 1) - 1);
-
-			delivery->contact_id = crm_result_int64(i, 2);
-		}
-	} while (n > 0);
+		ending->delivery->contact_id = crm_result_int64(i, 2);
+		moved = list_append_unique_ptr(moved, ending);
+	}
+	return moved;
 }
 
-void
+/* The endings of messages that are not among those just updated. */
+static List *
+not_updated(List *endings, uint64 nupdated)
+{
+	int64 *updated = palloc_array(int64, Max(nupdated, 1));
+	List *left = NIL;
+	ListCell *cell;
+
+	for (uint64 i = 0; i < nupdated; i++)
+		updated[i] = crm_result_int64(i, 1);
+	qsort(updated, nupdated, sizeof(int64), crm_compare_int64);
+	foreach(cell, endings)
+	{
+		Ending *ending = lfirst(cell);
+
+		if (bsearch(&ending->delivery->message_id, updated, nupdated, sizeof(int64),
+					crm_compare_int64) == NULL)
+			left = lappend(left, ending);
+	}
+	return left;
+}
+
+/*
+ * The states of messages come first, as that locks them: one that is being
+ * given to another contact is waited for, and found with that contact.
+ */
+static void
+write_states(List *endings, TimestampTz now)
+{
+	for (int tries = 0; endings != NIL && tries < MAX_MERGES; tries++)
+	{
+		Writing writing;
+		Datum values[8];
+		ListCell *cell;
+		uint64 n;
+
+		init_writing(&writing);
+		foreach(cell, endings)
+			add_ending(&writing, lfirst(cell), now);
+		for (int i = 0; i < 5; i++)
+			values[i] = crm_column_array(&writing.all[i]);
+		values[5] = TimestampTzGetDatum(now);
+		values[6] = crm_column_array(&writing.all[5]);
+		values[7] = crm_column_array(&writing.all[6]);
+		n = crm_run(&set_states, values, NULL);
+		if (n == list_length(endings))
+			break;
+		endings = follow_merges(not_updated(endings, n));
+	}
+}
+
+/* Moves the endings at the places in the current result out of the list. */
+static List *
+take_found(List **endings, uint64 nfound)
+{
+	bool *found = palloc0_array(bool, list_length(*endings) + 1);
+	List *taken = NIL;
+	List *left = NIL;
+	ListCell *cell;
+
+	for (uint64 i = 0; i < nfound; i++)
+		found[crm_result_int64(i, 1)] = true;
+	foreach(cell, *endings)
+	{
+		if (found[foreach_current_index(cell) + 1])
+			taken = lappend(taken, lfirst(cell));
+		else
+			left = lappend(left, lfirst(cell));
+	}
+	*endings = left;
+	return taken;
+}
+
+static List *
+take(CrmPlan *plan, List **endings)
+{
+	CrmColumn ids[2];
+	Datum values[2];
+	ListCell *cell;
+
+	if (*endings == NIL)
+		return NIL;
+	init_columns(ids, (const Oid[]){ INT8OID, INT8OID }, 2);
+	foreach(cell, *endings)
+		add_ids(ids, ((Ending *) lfirst(cell))->delivery, 2);
+	values[0] = crm_column_array(&ids[0]);
+	values[1] = crm_column_array(&ids[1]);
+	return take_found(endings, crm_run(plan, values, NULL));
+}
+
+/*
+ * Locks the messages, those of merged contacts where they are now. Returns the
+ * endings that can be written; those of messages that somebody holds can later.
+ */
+static List *
+lock_messages_of(List *endings)
+{
+	List *locked = take(&lock_messages, &endings);
+
+	if (endings == NIL)
+		return locked;
+	(void) follow_merges(endings);
+	locked = list_concat(locked, take(&lock_messages, &endings));
+	(void) take(&find_existing, &endings);
+	/* those left are not there */
+	return list_concat(locked, endings);
+}
+
+List *
 crm_outcome_record(List *deliveries, TimestampTz now)
 {
 	Datum at = TimestampTzGetDatum(now);
+	List *endings = NIL;
 	Writing writing;
-	Datum values[8];
 	ListCell *cell;
 
-	follow_merges(deliveries);
-	init_writing(&writing);
 	foreach(cell, deliveries)
 	{
-		Ending ending;
+		Ending *ending = palloc0_object(Ending);
 
-		decide(lfirst(cell), &ending, now);
-		add_ending(&writing, lfirst(cell), &ending, now);
+		ending->delivery = lfirst(cell);
+		endings = lappend(endings, ending);
 	}
+	endings = lock_messages_of(endings);
+	if (endings == NIL)
+		return NIL;
+	deliveries = NIL;
+	foreach(cell, endings)
+	{
+		Ending *ending = lfirst(cell);
+
+		decide(ending->delivery, ending, now);
+		deliveries = lappend(deliveries, ending->delivery);
+	}
+	write_states(endings, now);
+	init_writing(&writing);
+	foreach(cell, endings)
+		add_ending(&writing, lfirst(cell), now);
 	write_attempts(deliveries);
-	for (int i = 0; i < 5; i++)
-		values[i] = crm_column_array(&writing.all[i]);
-	values[5] = at;
-	values[6] = crm_column_array(&writing.all[5]);
-	values[7] = crm_column_array(&writing.all[6]);
-	crm_run(&set_states, values, NULL);
 	run_with(&leave_queue, writing.ended, 4, NULL, 0);
 	run_with(&queue_again, writing.again, 5, NULL, 0);
 	run_with(&list_unknown, writing.unknown, 3, &at, 1);
 	run_with(&forget_unknown, writing.late, 2, NULL, 0);
 	run_with(&give_back_windows, writing.windows, 3, NULL, 0);
-	/* also behind those that go again, which in other lanes hold nobody up */
 	crm_queue_release(crm_column_array(&writing.all[0]), now);
+	return deliveries;
 }
 
-void
+bool
 crm_end_unsent(List *candidates, TimestampTz now)
 {
 	Datum at = TimestampTzGetDatum(now);
@@ -519,10 +661,10 @@ crm_end_unsent(List *candidates, TimestampTz now)
 		add_text(&columns[3], candidate->verdict == CRM_LOST_KEY ? "no_reply" : candidate->reason);
 	}
 	if (columns[0].n == 0)
-		return;
+		return false;
 	for (int i = 0; i < 4; i++)
 		values[i] = crm_column_array(&columns[i]);
 	values[4] = at;
 	crm_run(&end_messages, values, NULL);
-	crm_queue_release(values[0], now);
+	return crm_queue_release(values[0], now);
 }

@@ -22,9 +22,9 @@ static CrmPlan find_leases = {
 	{ INT8ARRAYOID }
 };
 /* who waited behind a message that is no longer on its way */
-static CrmPlan release_all = {
-	"UPDATE crm.outbox o SET due_at = $1 WHERE o.due_at = 'infinity'", 1, { TIMESTAMPTZOID }
-};
+static CrmPlan release_all = { "UPDATE crm.outbox o SET due_at = $1 WHERE o.due_at = 'infinity'",
+							   1,
+							   { TIMESTAMPTZOID } };
 static CrmPlan queue_again = {
 	"WITH n AS (SELECT * FROM unnest($1, $2, $3) AS n(contact_id, message_id, attempt_id)),"
 	" a AS (INSERT INTO crm.delivery_attempt (contact_id, attempt_id, message_id, occurred_at,"
@@ -130,7 +130,9 @@ crm_recover(List *deliveries, TimestampTz now)
 		for (int k = 0; k < 3; k++)
 			values[k] = crm_column_array(&lost[keyed][k]);
 		values[3] = TimestampTzGetDatum(now);
-		crm_run(keyed ? &queue_again : &make_unknown, values, NULL);
+		/* one that was given to another contact just now is found with that one */
+		if (crm_run(keyed ? &queue_again : &make_unknown, values, NULL) < lost[keyed][0].n)
+			next = Min(next, now + crm_lease_length());
 		ereport(LOG,
 				(errmsg("%d messages of which no outcome was written %s", lost[keyed][0].n,
 						keyed ? "are sent again under their keys" : "are unknown"),

@@ -29,6 +29,11 @@ static CrmPlan take_right = {
 	3,
 	{ INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID }
 };
+static CrmPlan give_right_back = {
+	"UPDATE crm.account_token t SET refreshing_until = NULL WHERE t.account_id = $1",
+	1,
+	{ INT8OID }
+};
 static CrmPlan save_token = {
 	"UPDATE crm.account_token t SET token = $2, fetched_at = $3, refresh_at = $4, expires_at = $5,"
 	" refreshing_until = NULL, failed_at = NULL, failure = NULL WHERE t.account_id = $1",
@@ -153,6 +158,7 @@ crm_token_want(const CrmSender *sender, TimestampTz now)
 												  : "crm.account_secret has no app_secret of it");
 		if (error != NULL)
 			FreeErrorData(error);
+		crm_run(&give_right_back, values, NULL);
 		return;
 	}
 	MemoryContextReset(token->context);

@@ -199,7 +199,7 @@ static List *
 claim(TimestampTz now, int busy, MemoryContext turn)
 {
 	int total = crm_guc_connections;
-	int reserve = Max(1, total / 10);
+	int reserve = total == 1 ? 0 : Max(1, total / 10); /* of urgent messages */
 	int left = CLAIM_BATCH;
 	List *senders = crm_senders(now);
 	List *ready = NIL;
@@ -267,6 +267,7 @@ claim(TimestampTz now, int busy, MemoryContext turn)
 			if (more)
 				look_at = Min(look_at, now);
 		}
+	look_at = Min(look_at, crm_heads_due());
 	return found;
 }
 
@@ -334,6 +335,8 @@ hand_over(List *found)
 	PG_END_TRY();
 	MemoryContextSwitchTo(old);
 	crm_token_start();
+	if (found != NIL)
+		crm_http_step(); /* the first bytes leave now */
 }
 
 static void
@@ -376,13 +379,22 @@ static List *
 work(TimestampTz now, List **found, MemoryContext turn)
 {
 	List *written = answered();
+	int nanswered = list_length(written);
 	ListCell *cell;
 
 	look_at = DT_NOEND;
 	if (crm_recover_due() <= now)
 		crm_recover(deliveries, now);
 	if (written != NIL)
-		crm_outcome_record(written, now);
+	{
+		List *recorded = crm_outcome_record(written, now);
+		MemoryContext old = MemoryContextSwitchTo(turn);
+
+		written = list_copy(recorded);
+		MemoryContextSwitchTo(old);
+		if (list_length(written) < nanswered)
+			look_at = now + CRM_BUSY(0);
+	}
 	crm_token_record(now);
 	if (may_speak())
 		*found = claim(now, list_length(deliveries) - list_length(written), turn);
@@ -434,6 +446,8 @@ crm_turn(bool woken)
 	MemoryContext turn = CurrentMemoryContext;
 	TimestampTz next;
 
+	if (woken)
+		crm_heads_woken();
 	if (woken || nreplies > 0 || crm_token_pending() || crm_unreachable_noted() || look_at <= now ||
 		crm_recover_due() <= now || crm_housekeeping_due() <= now)
 	{
@@ -449,7 +463,7 @@ crm_turn(bool woken)
 		}
 		PG_TRY();
 		{
-			/* lists are to outlive SPI's memory */
+			/* lists are to outlive SPI's memory, which any query makes the current one */
 			MemoryContextSwitchTo(turn);
 			written = work(now, &found, turn);
 			commit(&acting);
@@ -462,6 +476,7 @@ crm_turn(bool woken)
 				((CrmDelivery *) lfirst(cell))->written = false;
 			MemoryContextDeleteChildren(crm_claimed_context);
 			crm_token_forget();
+			crm_heads_forget();
 			crm_unreachable_forget();
 			crm_recover_soon(now);
 			look_at = DT_NOBEGIN;
@@ -473,6 +488,8 @@ crm_turn(bool woken)
 		hand_over(found);
 		note_unreachable();
 	}
+	if (crm_http_finished())
+		return 0;
 	next = Min(look_at, Min(crm_recover_due(), crm_housekeeping_due()));
 	return next == DT_NOEND ? INT_MAX
 							: TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next);

@@ -65,6 +65,12 @@ handle_sigterm(SIGNAL_ARGS)
 	die(postgres_signal_arg);
 }
 
+static bool
+runs_soundly(TimestampTz now)
+{
+	return TimestampDifferenceExceeds(slot->started_at, now, SOUND_AFTER * 1000);
+}
+
 /*
  * Leaves the slot. Registered before the process connects, so it runs when the
  * process is no longer counted among those that use the database: whoever
@@ -83,15 +89,18 @@ detach(int code, Datum arg)
 	pg_atomic_write_u32(&slot->procno, CRM_NO_PROCESS);
 	slot->stop = CRM_STOP_NOT;
 	slot->failed_turns = failed_turns;
-	slot->down_since = now;
+	if (slot->down_since == 0)
+		slot->down_since = now;
 	slot->next_start_at = now;
 	switch (reason)
 	{
 		case CRM_STOP_OFF:
 			crm_slot_state(slot, CRM_WORKER_OFF);
+			slot->down_since = 0;
 			break;
 		case CRM_STOP_REFUSED:
 			crm_slot_state(slot, CRM_WORKER_REFUSED);
+			slot->down_since = 0;
 			break;
 		case CRM_STOP_ABSENT:
 			crm_slot_state(slot, CRM_WORKER_ABSENT);
@@ -106,10 +115,7 @@ detach(int code, Datum arg)
 			slot->next_start_at = TimestampTzPlusMilliseconds(now, 1000);
 			break;
 		case CRM_STOP_NOT:
-			if (slot->started_at != 0 &&
-				TimestampDifferenceExceeds(slot->started_at, now, SOUND_AFTER * 1000))
-				slot->failures = 0;
-			slot->failures++;
+			slot->failures = runs_soundly(now) ? 1 : slot->failures + 1;
 			slot->last_error = last_error;
 			slot->told_failure = false;
 			slot->next_start_at =
@@ -173,6 +179,7 @@ stop(CrmStop reason)
 	};
 
 	stopping = reason;
+	HOLD_INTERRUPTS(); /* reporting would heed the signal that was heeded here */
 	if (slot->state == CRM_WORKER_RUNNING)
 		ereport(LOG,
 				(errmsg("pg_crm worker of database \"%s\" stopped: %s", database_name,
@@ -233,6 +240,7 @@ start(void)
 	slot->down_since = 0;
 	crm_slot_state(slot, CRM_WORKER_RUNNING);
 	LWLockRelease(crm_lock);
+	crm_wake_launcher(); /* others wait until this one is no longer on its way */
 	ereport(LOG, (errmsg("pg_crm worker of database \"%s\" started", database_name)));
 }
 
@@ -364,6 +372,8 @@ run_turn(void)
 	slot->failed_turns = failed_turns;
 	if (failed)
 		slot->last_error = last_error;
+	else if (runs_soundly(slot->last_turn_at))
+		slot->failures = 0;
 	LWLockRelease(crm_lock);
 	not_before = failed ? TimestampTzPlusMilliseconds(slot->last_turn_at, pause) : 0;
 	pgstat_report_stat(true);

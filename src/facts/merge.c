@@ -251,6 +251,10 @@ give_rows(int64 loser, int64 survivor, Moved *moved)
 	note_result(moved, "*identity");
 	rows = crm_acquisition_merge(loser, survivor, &isnull);
 	note(moved, "*acquisition", rows, isnull);
+	rows = crm_consent_merge(loser, survivor, &isnull);
+	note(moved, "*consent", rows, isnull);
+	rows = crm_outbox_merge(loser, survivor, &isnull);
+	note(moved, "*send_key", rows, isnull);
 
 	referrers = crm_referrers(&n);
 	for (int i = 0; i < n; i++)
@@ -346,6 +350,7 @@ join(const int64 *contacts, const char *reason, const char *shared_mobile)
 
 	crm_scan_count(&survivor, 1);
 	crm_followers_again(contacts, 2);
+	crm_outbox_rekeyed(contacts, 2);
 	crm_profile_recompute(&survivor, 1, crm_now());
 	crm_loyalty_recompute(&survivor, 1, crm_now(), "merge");
 	crm_segments_refresh(&survivor, 1, "merge", crm_now());

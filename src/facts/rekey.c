@@ -23,7 +23,8 @@
  */
 static CrmPlan find_referrers = {
 	"SELECT c.oid, a.attnum, c.relowner,"
-	" n.nspname = 'crm' AND c.relname IN ('transaction', 'event', 'scan'),"
+	" n.nspname = 'crm' AND c.relname IN ('transaction', 'event', 'scan', 'message', 'outbox',"
+	"  'delivery_attempt', 'message_unknown', 'window_grant'),"
 	" n.nspname = 'crm' AND c.relname IN ('transaction', 'event', 'scan', 'identity', 'contact',"
 	"  'point_entry', 'acquisition', 'segment_change'),"
 	" format('%I.%I', n.nspname, c.relname), quote_ident(a.attname),"
@@ -205,7 +206,7 @@ crm_referrers(int *n)
 		referrer->relid = DatumGetObjectId(crm_result(i, 1, &isnull));
 		referrer->attnum = DatumGetInt16(crm_result(i, 2, &isnull));
 		referrer->owner = DatumGetObjectId(crm_result(i, 3, &isnull));
-		referrer->is_fact = DatumGetBool(crm_result(i, 4, &isnull));
+		referrer->stays_whole = DatumGetBool(crm_result(i, 4, &isnull));
 		referrer->protected = DatumGetBool(crm_result(i, 5, &isnull));
 		referrer->table = crm_result_text(i, 6);
 		referrer->column = crm_result_text(i, 7);
@@ -215,7 +216,7 @@ crm_referrers(int *n)
 	return referrers;
 }
 
-/* Facts given ids of their own by who inserted them may have the same for both. */
+/* Rows given ids of their own by who inserted them may have the same for both. */
 static void
 check_ids(const CrmReferrer *referrer, int64 from, int64 to)
 {
@@ -232,7 +233,7 @@ check_ids(const CrmReferrer *referrer, int64 from, int64 to)
 			 errmsg("contacts %lld and %lld both have a row with id %s in %s", (long long) to,
 					(long long) from, crm_result_text(0, 1), referrer->table),
 			 errhint(
-				 "Let the ids of facts come from their sequence; contacts with the same ones cannot be merged.")));
+				 "Let such ids come from their sequence; contacts with the same ones cannot be merged.")));
 }
 
 /* Deletes the rows that would meet an equal one, and collects them whole. */
@@ -310,7 +311,7 @@ crm_rekey(const CrmReferrer *referrer, int64 from, int64 to, bool *isnull)
 	uint64 n;
 
 	crm_column_init(&rows, JSONBOID);
-	if (referrer->is_fact)
+	if (referrer->stays_whole)
 		check_ids(referrer, from, to);
 	else
 		remove_equal(referrer, from, to, &rows);

@@ -18,7 +18,7 @@ typedef struct CrmReferrer
 	Oid relid;
 	int16 attnum;
 	Oid owner;
-	bool is_fact;       /* rows never give way to others */
+	bool stays_whole;   /* rows never give way to others */
 	bool protected;     /* triggers refuse changes from outside */
 	const char *table;  /* qualified and quoted */
 	const char *column; /* quoted */
@@ -47,6 +47,11 @@ extern char *crm_stored_columns(Oid relid, Datum rows);
 
 /* merge.c: raises an error for a contact that has no profile */
 extern void crm_check_profiles(const int64 *contacts, int ncontacts);
+
+/* consent.c: the stricter of two, before the rows are given; returns what the ledger keeps */
+extern Datum crm_consent_merge(int64 loser, int64 survivor, bool *isnull);
+/* consent.c: undoes that with what it returned, after the rows were given back */
+extern void crm_consent_unmerge(int64 survivor, int64 other, Datum said);
 
 /* What becomes jsonb does not depend on the session; ended by AtEOXact_GUC(true, …). */
 extern int crm_plain_output(void);

@@ -329,21 +329,26 @@ restore_contact(Merge *merge)
 				  1, &type, &merge->other_before);
 }
 
-/* Runs a plan over what the ledger lists under a name, if it lists anything. */
+/* What the ledger lists under a name; false if it lists nothing. */
+static bool
+find_listed(const Merge *merge, const char *label, Datum *rows)
+{
+	Datum values[2] = { merge->moved, CStringGetTextDatum(label) };
+	bool isnull;
+
+	crm_run(&find_rows, values, NULL);
+	*rows = crm_result(0, 1, &isnull);
+	return !isnull;
+}
+
+/* Runs a plan over that. */
 static void
 run_listed(const Merge *merge, const char *label, CrmPlan *plan, const CrmReferrer *referrer)
 {
-	Datum values[3];
-	bool isnull;
+	Datum values[3] = { Int64GetDatum(merge->survivor), Int64GetDatum(merge->other) };
 
-	values[0] = merge->moved;
-	values[1] = CStringGetTextDatum(label);
-	crm_run(&find_rows, values, NULL);
-	values[2] = crm_result(0, 1, &isnull);
-	if (isnull)
+	if (!find_listed(merge, label, &values[2]))
 		return;
-	values[0] = Int64GetDatum(merge->survivor);
-	values[1] = Int64GetDatum(merge->other);
 	if (referrer != NULL)
 		crm_rekey_back(referrer, merge->survivor, merge->other, values[2]);
 	else
@@ -357,7 +362,7 @@ unmerge(Merge *merge)
 	Datum values[3];
 	CrmReferrer *referrers;
 	int64 contacts[2];
-	bool isnull;
+	Datum rows;
 	int n;
 
 	crm_scan_flag_lock(&merge->survivor, 1);
@@ -369,12 +374,12 @@ unmerge(Merge *merge)
 	run_listed(merge, "*external_ref", &give_references, NULL);
 	run_listed(merge, "*identity", &give_identities, NULL);
 	run_listed(merge, "*membership", &part_memberships, NULL);
-	values[0] = merge->moved;
-	values[1] = CStringGetTextDatum("*acquisition");
-	crm_run(&find_rows, values, NULL);
-	(void) crm_result(0, 1, &isnull);
-	if (!isnull)
+	if (find_listed(merge, "*acquisition", &rows))
 		crm_acquisition_swap(merge->survivor, merge->other);
+	if (find_listed(merge, "*consent", &rows))
+		crm_consent_unmerge(merge->survivor, merge->other, rows);
+	if (find_listed(merge, "*send_key", &rows))
+		crm_outbox_unmerge(merge->other, rows);
 
 	values[0] = Int64GetDatum(merge->survivor);
 	values[1] = Int64GetDatum(merge->other);
@@ -395,6 +400,7 @@ unmerge(Merge *merge)
 
 	crm_scan_count(contacts, 2);
 	crm_followers_again(contacts, 2);
+	crm_outbox_rekeyed(contacts, 2);
 	crm_profile_recompute(contacts, 2, crm_now());
 	crm_loyalty_recompute(contacts, 2, crm_now(), "unmerge");
 	crm_segments_refresh(contacts, 2, "unmerge", crm_now());

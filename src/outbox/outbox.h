@@ -73,6 +73,16 @@ extern void crm_touches_settle(CrmTouches *touches);
 /* Who follows, found anew from the events of contacts that are locked. */
 extern void crm_followers_again(const int64 *contacts, int ncontacts);
 
+/*
+ * Before the rows of one contact are given to another: of messages under one
+ * key only one is still to go. Returns the keys that were changed, for the ledger.
+ */
+extern Datum crm_outbox_merge(int64 loser, int64 survivor, bool *isnull);
+/* Gives a contact that has its messages again those keys back. */
+extern void crm_outbox_unmerge(int64 contact_id, Datum keys);
+/* Their messages are with other contacts than before: what waits is looked at again. */
+extern void crm_outbox_rekeyed(const int64 *contacts, int ncontacts);
+
 /* Raises 22023 unless it is service or marketing. */
 extern void crm_check_class(const char *class);
 

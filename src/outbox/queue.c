@@ -29,9 +29,11 @@ static CrmPlan release = {
 	{ INT8ARRAYOID, TIMESTAMPTZOID },
 	.always_generic = true
 };
+/* what may have arrived can no longer be said not to go */
 static CrmPlan take_back = {
-	"WITH d AS (DELETE FROM crm.outbox o WHERE o.contact_id = $1 AND o.message_id = $2"
-	"  AND o.lease IS NULL RETURNING o.message_id)"
+	"WITH d AS (DELETE FROM crm.outbox o USING crm.message m"
+	"  WHERE o.contact_id = $1 AND o.message_id = $2 AND o.lease IS NULL"
+	"  AND m.contact_id = $1 AND m.message_id = $2 AND m.tried_at IS NULL RETURNING o.message_id)"
 	" UPDATE crm.message m SET state = 'cancelled', reason = NULL, ended_at = $3"
 	" FROM d WHERE m.contact_id = $1 AND m.message_id = d.message_id",
 	3,
@@ -61,12 +63,12 @@ static CrmPlan note = {
 	{ INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TEXTOID }
 };
 
-uint64
-crm_queue_release(Datum contacts, TimestampTz at)
+bool
+crm_queue_release(Datum contacts, TimestampTz now)
 {
-	Datum values[2] = { contacts, TimestampTzGetDatum(at) };
+	Datum values[2] = { contacts, TimestampTzGetDatum(now) };
 
-	return crm_run(&release, values, NULL);
+	return crm_run(&release, values, NULL) > 0;
 }
 
 static char *

@@ -12,10 +12,9 @@
 #include "base/db.h"
 
 /*
- * Messages of these contacts left the queue, or were put off: of each lane, the
- * first that waited behind them is due at this time, which is not to be later
- * than that of those that look. Returns how many.
+ * Messages of these contacts are no longer on their way: what waited behind
+ * them is due again. Whether there was any.
  */
-extern uint64 crm_queue_release(Datum contacts, TimestampTz at);
+extern bool crm_queue_release(Datum contacts, TimestampTz now);
 
 #endif /* CRM_QUEUE_H */

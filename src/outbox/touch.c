@@ -13,7 +13,11 @@
 #include "base/guc.h"
 #include "outbox/outbox.h"
 
-/* One grant an instant: a follow that came by a scan is one act of the person, though two facts. */
+/*
+ * One grant an instant: a follow that came by a scan is one act of the person,
+ * though two facts. What opens a wider window opens it all the same: platforms
+ * give whole seconds, in which people may do two things.
+ */
 static CrmPlan open_windows = {
 	"INSERT INTO crm.window_grant (contact_id, account_id, kind, opened_at, expires_at, quota)"
 	" SELECT DISTINCT ON (n.contact_id, n.account_id, n.at) n.contact_id, n.account_id, n.kind,"
@@ -22,7 +26,11 @@ static CrmPlan open_windows = {
 	" JOIN crm.account a ON a.account_id = n.account_id"
 	" JOIN crm.window_rule r ON r.account_kind = a.kind AND r.kind = n.kind"
 	" WHERE n.at + r.valid_for > $5 AND n.at >= $6 AND NOT EXISTS (SELECT FROM crm.window_grant g"
-	"  WHERE g.contact_id = n.contact_id AND g.account_id = n.account_id AND g.opened_at = n.at)"
+	"  WHERE g.contact_id = n.contact_id AND g.account_id = n.account_id AND g.opened_at = n.at"
+	"  AND g.expires_at >= n.at + r.valid_for AND (g.quota IS NULL OR g.quota >= r.quota))"
+	/* one that came late may be told of after the leave that closed it */
+	" AND NOT EXISTS (SELECT FROM crm.follower f WHERE f.contact_id = n.contact_id"
+	"  AND f.account_id = n.account_id AND f.unfollowed_at > n.at)"
 	" ORDER BY n.contact_id, n.account_id, n.at, r.quota DESC NULLS FIRST, n.kind",
 	6,
 	{ INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZOID,

@@ -117,8 +117,7 @@ find_affected(const CrmSegments *segments, const CrmSegmentNews *news, bool *aff
 	{
 		const CrmRuleReads *reads = &segments->list[i].reads;
 
-		affected[i] = news->topics == CRM_READS_ANYTHING ||
-			(segments->list[i].broken != NULL && (news->topics & CRM_READS_DEFINITIONS) != 0) ||
+		affected[i] = news->topics == CRM_READS_ANYTHING || segments->list[i].broken != NULL ||
 			(reads->topics & news->topics) != 0 || have_common(reads->kinds, news->kinds) ||
 			have_common(reads->columns, news->columns);
 		any |= affected[i];

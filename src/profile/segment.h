@@ -17,7 +17,7 @@
 #include "profile/loyalty.h"
 #include "profile/profile.h"
 
-/* Is any segment defined? Costs a test of what is cached. */
+/* Is any segment defined, and the profile there to be asked? Costs a test of what is cached. */
 extern bool crm_segments_defined(void);
 
 /* What changed for some contacts. Segments that read nothing of it are left alone. */

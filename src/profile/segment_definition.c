@@ -38,8 +38,9 @@ static CrmPlan select_digest = {
 static void
 forget_segments(Datum arg, Oid relid)
 {
+	/* whatever is made where one was missing may be that one */
 	for (int i = 0; i < lengthof(cache_tables); i++)
-		if (relid == InvalidOid || relid == cache_tables[i])
+		if (relid == InvalidOid || relid == cache_tables[i] || !OidIsValid(cache_tables[i]))
 			cache_valid = false;
 }
 
@@ -280,13 +281,15 @@ read_segments(bool strict)
 	CrmActing acting;
 
 	cache_tables[0] = crm_table_oid("segment");
-	cache_tables[1] = crm_table_oid("profile");
+	/* a column of it that is dropped takes the view with it, until the next install() */
+	cache_tables[1] = crm_table_oid_if_any("profile");
 	/* what rules name */
 	cache_tables[2] = crm_table_oid("achievement");
 	cache_tables[3] = crm_table_oid("stage");
 	crm_connect(&acting);
 	context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm segments", ALLOCSET_SMALL_SIZES);
 	build = MemoryContextAllocZero(context, sizeof(CrmSegments));
+	build->profile_missing = !OidIsValid(cache_tables[1]);
 	/* as committed now, however old the snapshot of the transaction is: the cache outlives it */
 	PushActiveSnapshot(GetLatestSnapshot());
 	/* an invalidation while reading must not be lost */
@@ -331,7 +334,7 @@ crm_segments_defined(void)
 	/* tables of an older version have none */
 	if (!cache_valid && !OidIsValid(crm_table_oid_if_any("segment")))
 		return false;
-	return crm_segments()->n > 0;
+	return crm_segments()->n > 0 && !crm_segments()->profile_missing;
 }
 
 void

@@ -28,8 +28,9 @@ typedef struct CrmSegment
 typedef struct CrmSegments
 {
 	int n;
-	CrmSegment *list; /* each after those it needs */
-	char *digest;     /* of the definitions, to be compared with what a snapshot shows */
+	CrmSegment *list;     /* each after those it needs */
+	bool profile_missing; /* nothing can be asked, and everybody stays where he is */
+	char *digest;         /* of the definitions, to be compared with what a snapshot shows */
 } CrmSegments;
 
 /* As committed now, with what this transaction changed. Broken rules count as false. */

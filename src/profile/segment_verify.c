@@ -111,7 +111,7 @@ crm_segments_verify(const int64 *contacts, int ncontacts, CrmDifference differs,
 	TimestampTz *due;
 	States states;
 
-	if (segments->n == 0)
+	if (!crm_segments_defined())
 		return;
 	wanted = palloc_array(bool, segments->n);
 	expected = palloc_array(bool *, segments->n);

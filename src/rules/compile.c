@@ -266,22 +266,36 @@ crm_rule_analyze(CrmRuleTree *rule, SelectStmt *select, const Oid *types, int nt
 	return query;
 }
 
-/*
- * What is written out is read again whatever the settings then are: names are
- * qualified, dates are ISO.
- */
-char *
-crm_rule_compile(CrmRuleTree *rule, CrmRuleScope scope, List *columns)
+Query *
+crm_rule_query(CrmRuleTree *rule, CrmRuleScope scope, List *columns)
 {
 	int nest_level = crm_rule_enter();
 	Query *query = crm_rule_analyze(rule, make_statement(rule, scope, columns),
 									scope == CRM_RULE_ONE ? crm_rule_one_types : crm_rule_types,
 									CRM_RULE_PARAMETERS);
-	char *sql;
 
 	if (scope == CRM_RULE_ONE)
 		make_conditions_the_result(query);
-	sql = pg_get_querydef(query, false);
+	crm_rule_leave(nest_level);
+	return query;
+}
+
+/*
+ * What is written out is read again whatever the settings then are: names are
+ * qualified, dates are ISO.
+ */
+char *
+crm_rule_write(Query *query)
+{
+	int nest_level = crm_rule_enter();
+	char *sql = pg_get_querydef(query, false);
+
 	crm_rule_leave(nest_level);
 	return sql;
+}
+
+char *
+crm_rule_compile(CrmRuleTree *rule, CrmRuleScope scope, List *columns)
+{
+	return crm_rule_write(crm_rule_query(rule, scope, columns));
 }

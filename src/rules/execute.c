@@ -1,8 +1,9 @@
 /*
  * execute.c
- *		Rules answered for a batch of contacts by a kept plan. A contact for
- *		whom the rule fails is found by halving the batch; for it the rule is
- *		false, and the failure is counted.
+ *		Rules answered for a batch of contacts by a kept plan, or for one
+ *		contact off its rows where that can be done. A contact for whom the
+ *		rule fails is found by halving the batch; for it the rule is false, and
+ *		the failure is counted.
  */
 #include "postgres.h"
 
@@ -24,6 +25,7 @@
 #include "base/guc.h"
 #include "base/table.h"
 #include "pg_crm.h"
+#include "rules/direct.h"
 #include "rules/kept.h"
 #include "rules/language.h"
 #include "rules/rules.h"
@@ -34,7 +36,14 @@ const Oid crm_rule_one_types[CRM_RULE_PARAMETERS] = { INT8OID, TIMESTAMPTZOID, D
 /* rows from which on a batch is worth a plan of its own */
 #define LARGE_BATCH 64
 
-static CrmKeptRules kept = { .tables = { "profile" } };
+static CrmKeptRules kept = { .tables = { "profile", "stage" } };
+
+typedef struct Compiled
+{
+	CrmKeptRule kept;
+	bool tried;            /* to do without a plan for one contact */
+	CrmDirectRule *direct; /* NULL where that cannot be done */
+} Compiled;
 
 /*
  * Dates and intervals are read and written in one way, whatever the session
@@ -107,26 +116,32 @@ crm_rule_values(TimestampTz as_of, Datum *values)
 	values[CRM_RULE_ZONE - 1] = CStringGetTextDatum(crm_guc_time_zone);
 }
 
-static SPIPlanPtr
-make_plan(const char *text, CrmRuleScope scope)
+static Query *
+analyze(const char *text, CrmRuleScope scope)
 {
-	const Oid *types = scope == CRM_RULE_ONE ? crm_rule_one_types : crm_rule_types;
 	ErrorContextCallback callback;
 	CrmActing acting;
-	SPIPlanPtr plan;
-	char *sql;
-	int path;
+	Query *query;
 
 	crm_act_as_owner(&acting); /* for the path */
 	crm_rule_point(&callback, text);
-	sql = crm_rule_compile(crm_rule_read(text), scope, NIL);
+	query = crm_rule_query(crm_rule_read(text), scope, NIL);
 	crm_rule_point_end(&callback);
 	crm_act_end(&acting);
+	return query;
+}
+
+static SPIPlanPtr
+make_plan(Query *query, CrmRuleScope scope)
+{
+	const Oid *types = scope == CRM_RULE_ONE ? crm_rule_one_types : crm_rule_types;
+	char *sql = crm_rule_write(query);
 	/* under the path under which it runs, or it would be made anew then */
-	path = crm_catalog_path_begin();
-	plan = SPI_prepare_cursor(sql, CRM_RULE_PARAMETERS, unconstify(Oid *, types),
-							  scope == CRM_RULE_MANY ? CURSOR_OPT_CUSTOM_PLAN
-													 : CURSOR_OPT_GENERIC_PLAN);
+	int path = crm_catalog_path_begin();
+	SPIPlanPtr plan = SPI_prepare_cursor(sql, CRM_RULE_PARAMETERS, unconstify(Oid *, types),
+										 scope == CRM_RULE_MANY ? CURSOR_OPT_CUSTOM_PLAN
+																: CURSOR_OPT_GENERIC_PLAN);
+
 	crm_catalog_path_end(path);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
@@ -134,37 +149,43 @@ make_plan(const char *text, CrmRuleScope scope)
 }
 
 static SPIPlanPtr
-find_plan(CrmKeptRule *rule, CrmRuleScope scope)
+find_plan(Compiled *rule, CrmRuleScope scope)
 {
-	SPIPlanPtr plan = rule->plans[scope];
+	SPIPlanPtr plan = rule->kept.plans[scope];
 
 	if (plan == NULL)
 	{
-		plan = make_plan(rule->text, scope);
+		plan = make_plan(analyze(rule->kept.text, scope), scope);
 		SPI_keepplan(plan);
-		rule->plans[scope] = plan;
+		rule->kept.plans[scope] = plan;
 	}
 	return plan;
 }
 
-/* The rule; a new one has the plan for this scope. */
-static CrmKeptRule *
-find_rule(const char *text, CrmRuleScope scope)
+/* For one contact, without a plan where that can be done. */
+static void
+compile_for_one(Compiled *rule)
 {
-	CrmKeptRule *rule = crm_kept_find(&kept, text);
+	rule->direct = crm_direct_compile(analyze(rule->kept.text, CRM_RULE_ONE), rule->kept.context);
+	rule->tried = true;
+}
 
-	if (rule == NULL)
-	{
-		rule = crm_kept_create(sizeof(CrmKeptRule), text);
-		rule->plans[scope] = make_plan(text, scope);
-		crm_kept_add(&kept, rule);
-	}
+static Compiled *
+compile(const char *text, CrmRuleScope scope)
+{
+	Compiled *rule = (Compiled *) crm_kept_create(sizeof(Compiled), text);
+
+	if (scope == CRM_RULE_ONE)
+		compile_for_one(rule);
+	else
+		rule->kept.plans[scope] = make_plan(analyze(text, scope), scope);
+	crm_kept_add(&kept, &rule->kept);
 	return rule;
 }
 
 typedef struct Run
 {
-	CrmKeptRule *rule;
+	Compiled *rule;
 	CrmRuleScope scope;
 	SPIPlanPtr plan;
 	const CrmRuleUser *user;
@@ -362,6 +383,60 @@ run_contained(Run *run)
 	run_contained(&part);
 }
 
+static void
+run_plans(Run *run, TimestampTz as_of)
+{
+	SPI_connect();
+	crm_rule_values(as_of, run->values);
+	/* counting a failure may run triggers, which may ask for other rules */
+	crm_kept_begin(&run->rule->kept);
+	PG_TRY();
+	{
+		run_contained(run);
+	}
+	PG_FINALLY();
+	{
+		crm_kept_end(&run->rule->kept);
+	}
+	PG_END_TRY();
+	SPI_finish();
+}
+
+/* Of one contact off its rows; false where that cannot be done. */
+static bool
+ask_directly(Run *run, TimestampTz as_of)
+{
+	ErrorData *error;
+
+	if (!crm_direct_ask(run->rule->direct, &kept.stale, run->contacts[0], as_of, run->holds,
+						&error))
+		return false;
+	if (error != NULL)
+	{
+		SPI_connect();
+		crm_rule_count_error(run->user, run->contacts[0], error->sqlerrcode, error->message);
+		SPI_finish();
+		FreeErrorData(error);
+	}
+	return true;
+}
+
+static Compiled *
+find_rule(const char *text, CrmRuleScope scope)
+{
+	Compiled *rule = (Compiled *) crm_kept_find(&kept, text);
+
+	if (rule != NULL && (scope != CRM_RULE_ONE || rule->tried))
+		return rule;
+	SPI_connect();
+	if (rule == NULL)
+		rule = compile(text, scope);
+	else
+		compile_for_one(rule);
+	SPI_finish();
+	return rule;
+}
+
 void
 crm_rule_evaluate(const char *text, const CrmRuleUser *user, const int64 *contacts, int ncontacts,
 				  TimestampTz as_of, bool *holds)
@@ -370,20 +445,8 @@ crm_rule_evaluate(const char *text, const CrmRuleUser *user, const int64 *contac
 	Run run = { .user = user, .contacts = contacts, .ncontacts = ncontacts, .holds = holds };
 
 	crm_act_as_owner_unnamed(&acting);
-	SPI_connect();
-	crm_rule_values(as_of, run.values);
 	run.rule = find_rule(text, scope_for(ncontacts));
-	/* counting a failure may run triggers, which may ask for other rules */
-	crm_kept_begin(run.rule);
-	PG_TRY();
-	{
-		run_contained(&run);
-	}
-	PG_FINALLY();
-	{
-		crm_kept_end(run.rule);
-	}
-	PG_END_TRY();
-	SPI_finish();
+	if (ncontacts != 1 || run.rule->direct == NULL || !ask_directly(&run, as_of))
+		run_plans(&run, as_of);
 	crm_act_end(&acting);
 }

@@ -182,6 +182,12 @@ may_fail_walker(Node *node, void *context)
 		expression_tree_walker(node, may_fail_walker, context);
 }
 
+bool
+crm_expression_may_fail(Node *tree)
+{
+	return may_fail_walker(tree, NULL);
+}
+
 typedef struct PresenceCheck
 {
 	CrmRuleTree *rule;
@@ -226,7 +232,7 @@ analyze(CrmRuleTree *rule, CrmExpression *expression)
 	query = crm_rule_analyze(rule, make_select(rule->tree), types, inputs->n);
 	expression->tree = query->jointree->quals;
 	(void) check_presence(expression->tree, &presence);
-	expression->may_fail = may_fail_walker(expression->tree, NULL);
+	expression->may_fail = crm_expression_may_fail(expression->tree);
 	expression->reads_settings = rule->reads_zone;
 }
 

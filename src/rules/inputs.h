@@ -69,6 +69,9 @@ extern void crm_expression_fill(CrmExpression *expression, const Datum *values, 
 extern bool crm_expression_evaluate(CrmExpression *expression, ExprState *state, TimestampTz as_of,
 									bool *isnull);
 
+/* May it raise an error, whatever it is given? */
+extern bool crm_expression_may_fail(Node *tree);
+
 /* moment.c: at what moments does time change the conditions of the tree? */
 extern void crm_expression_find_moments(CrmExpression *expression, Node *tree);
 

@@ -155,6 +155,7 @@ crm_kept_create(Size size, const char *text)
 
 	rule->context = context;
 	rule->text = MemoryContextStrdup(context, text);
+	MemoryContextSetIdentifier(context, rule->text);
 	rule->zone = crm_guc_zone;
 	return rule;
 }

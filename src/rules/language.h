@@ -91,6 +91,9 @@ typedef enum CrmRuleScope
 	CRM_RULE_ALL   /* everybody */
 } CrmRuleScope;
 extern char *crm_rule_compile(CrmRuleTree *rule, CrmRuleScope scope, List *columns);
+/* the same in two steps: analysed and checked, and written out */
+extern Query *crm_rule_query(CrmRuleTree *rule, CrmRuleScope scope, List *columns);
+extern char *crm_rule_write(Query *query);
 
 /* Analyses a statement that holds the rule, under the settings and names of rules. */
 extern Query *crm_rule_analyze(CrmRuleTree *rule, SelectStmt *select, const Oid *types, int ntypes);

@@ -11,7 +11,7 @@
 # /reply answers with the request's body; /silent reads and never answers; /close reads and
 # closes; /reset reads and resets; /half promises more than it sends; /headers never ends its
 # headers; /garbage is no HTTP; /slow sends a byte a second; /once answers the first request of a
-# connection and closes after reading the second; /redirect leads to /ok.
+# connection and closes after reading the second; /double answers twice; /redirect leads to /ok.
 package CrmPeer;
 
 use strict;
@@ -194,6 +194,11 @@ sub answer
     elsif ($what eq 'garbage') { send_raw($c, "SSH-2.0-OpenSSH_9.2\r\n", 1) }
     elsif ($what eq 'slow')    { send_raw($c, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"); drip($c) }
     elsif ($what eq 'once')    { $c->{nth} == 1 ? reply($c, 200, $ok) : gone($c) }
+    elsif ($what eq 'double')
+    {
+        reply($c, 200, $ok);
+        push @timers, [ time + 0.02, sub { reply($c, 200, '{"errcode":45015,"errmsg":"nobody asked"}') } ];
+    }
     elsif ($what eq 'redirect') { reply($c, 302, '', Location => '/ok') }
     else { reply($c, 404, '') }
 }

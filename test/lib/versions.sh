@@ -23,21 +23,24 @@ make_tree() {   # make_tree MAJOR
     local tree=$TREES/pg$1 v=$1 suite=suite_$1
     suite=${!suite:-}
     [ -n "$suite" ] || { echo "PostgreSQL $v is in no Debian suite known here" >&2; return 1; }
-    [ ! -e "$tree/.ready" ] || return 0
+    # a tree that was made with other packages is made anew
+    local packages="postgresql-$v postgresql-$v-pgtap make gcc libc6-dev perl git util-linux binutils
+        libcurl4-openssl-dev librsvg2-bin libxml2-utils libipc-run-perl"
+    packages=$(echo $packages)
+    [ "$(cat "$tree/.ready" 2>/dev/null)" != "$packages" ] || return 0
     echo "making a tree with PostgreSQL $v in $tree"
     bare_tree "$suite" "$tree"
     # clang comes with the -dev package only for bitcode, which the tests do without
     in_tree "$tree" "
         apt-get -q update
-        apt-get -y -q --no-install-recommends install postgresql-$v postgresql-$v-pgtap make gcc \
-            libc6-dev perl git util-linux binutils libcurl4-openssl-dev librsvg2-bin libxml2-utils libipc-run-perl
+        apt-get -y -q --no-install-recommends install $packages
         cd /tmp
         apt-get -q -o APT::Sandbox::User=root download postgresql-server-dev-$v
         dpkg --force-depends -i postgresql-server-dev-$v*.deb
         rm postgresql-server-dev-$v*.deb
         apt-get clean; rm -rf /var/lib/apt/lists/*" >>"$tree.log" 2>&1 ||
         { tail -n 20 "$tree.log" >&2; return 1; }
-    touch "$tree/.ready"
+    echo "$packages" >"$tree/.ready"
 }
 
 check() {       # check MAJOR

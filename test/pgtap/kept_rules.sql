@@ -22,7 +22,7 @@ SELECT is(pg_temp.right(1, 1500), 1500::bigint, 'and right once more');
 SELECT cmp_ok((SELECT k.plans - o.plans FROM kept k, once o), '<', 100::bigint, 'nothing stays of those that went');
 SELECT crm.rule_holds(2, 'orders * 501 = 1002') \g /dev/null
 SELECT is(pg_temp.right(1501, 2499), 999::bigint, 'almost a thousand others');
-SELECT is((SELECT array_agg(m[1]::int ORDER BY m[1]::int) FROM pg_backend_memory_contexts, regexp_match(ident, 'orders \* \(?(50[0-2])\M') AS m WHERE name = 'CachedPlanSource' AND m IS NOT NULL), '{501}', 'of older ones the last used stays');
+SELECT is((SELECT array_agg(m[1]::int ORDER BY m[1]::int) FROM pg_backend_memory_contexts, regexp_match(ident, '^orders \* (50[0-2]) ') AS m WHERE name = 'pg_crm rule' AND m IS NOT NULL), '{501}', 'of older ones the last used stays');
 ALTER VIEW crm.profile SET (security_barrier = false);
 SELECT crm.rule_holds(2, 'orders = 2') \g /dev/null
 SELECT is((SELECT rules FROM kept), 1::bigint, 'a changed profile drops all');

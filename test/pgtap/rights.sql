@@ -82,7 +82,7 @@ RESET ROLE;
 SELECT lives_ok('SELECT crm.install()', 'a superuser may install again');
 SELECT is((SELECT relowner::regrole::text FROM pg_class WHERE oid = 'crm.contact'::regclass), 'brand', 'in the owner''s name');
 SET pg_crm.clock = '2039-12-05 00:00Z';
-SELECT is(crm.maintain_partitions(), 7, 'a planted partition is passed over');
+SELECT is(crm.maintain_partitions(), 11, 'a planted partition is passed over');
 RESET pg_crm.clock;
 DROP TABLE crm.event_2040_01;
 
@@ -124,6 +124,10 @@ SELECT lives_ok($$SELECT crm.redeem_coupon(1, crm.issue_coupon(1, 'tea'))$$, 'is
 SELECT lives_ok($$SELECT crm.define_segment('{"name": "buyers", "rule": "orders > 0 OR city = ''X''", "partition": "p"}')$$, 'define_segment');
 SELECT lives_ok($$SELECT crm.suppress(1, 'sms', 'asked'), crm.unsuppress(1, 'sms')$$, 'suppress and unsuppress');
 SELECT lives_ok($$SELECT * FROM crm.segment_overlap('p')$$, 'segment_overlap');
+SELECT lives_ok($$SELECT crm.define_template('{"name": "hello", "channel": "official_account", "message_type": "text", "body": {"content": "Hello"}}')$$, 'define_template');
+SELECT lives_ok($$SELECT crm.send(1, 'hello', send_key => 'bare'), crm.send_many('{1}', 'hello')$$, 'send and send_many');
+SELECT lives_ok('SELECT * FROM crm.reachable(1)', 'reachable');
+SELECT lives_ok($$SELECT crm.grant_consent(1, 'sms', 'marketing'), crm.withdraw_consent(1, 'sms', 'marketing')$$, 'consent');
 SELECT is_empty('SELECT * FROM crm.verify()', 'verify');
 SELECT lives_ok($$SELECT crm.define_achievement('{"name": "bare", "on_kind": "cart"}')$$, 'define');
 SELECT throws_ok('SELECT 1 FROM crm.contact', '42501', NULL, 'but sees no table');
@@ -153,19 +157,28 @@ SELECT throws_ok($$UPDATE crm.point_balance SET points = 1000$$, '42501', NULL, 
 SELECT throws_ok($$UPDATE crm.coupon_grant SET redeemed_at = NULL$$, '42501', NULL, 'takes no redemption back');
 SELECT lives_ok($$SELECT crm.issue_coupon(1, 'tea'), crm.earn_points(1, 'club', 1), count(*) FROM crm.coupon_grant$$, 'it issues coupons and gives points');
 SELECT lives_ok($$SELECT * FROM crm.profile, crm.stage_rule, crm.store$$, 'it reads profiles and definitions');
+SELECT ok(crm.cancel_message(1, crm.send(1, 'hello', '{"code": "7"}')), 'it sends and takes back');
+SELECT lives_ok($$SELECT crm.send_many('{1}', 'hello'), crm.grant_consent(1, 'sms', 'service', proof => '{"form": 1}'), crm.withdraw_consent(1, 'email', 'service')$$, 'to many, and records consent');
+SELECT lives_ok('SELECT params FROM crm.message', 'and reads messages');
+SELECT throws_ok('SELECT ' || c, '42501', NULL, 'but not ' || c)
+  FROM unnest(ARRAY['* FROM crm.account_secret', '* FROM crm.account_token', 'crm.resolve_message(1, 1, ''sent'')', 'crm.define_template(''{}'')']) AS c;
+SELECT throws_ok($$UPDATE crm.message SET state = 'sent'$$, '42501', NULL, 'and writes no state');
 
 -- analyst, and who is an analyst and more
 SET ROLE bi;
 SELECT lives_ok('SELECT * FROM crm.' || v, 'an analyst reads ' || v)
-  FROM unnest(ARRAY['lifecycle_funnel', 'stage_daily', 'achievement_timeline', 'scan_count', 'award', 'profile_counter', 'stage', 'segment', 'segment_member', 'segment_size', 'segment_change', 'segment_overlap(''p'')']) AS v;
+  FROM unnest(ARRAY['lifecycle_funnel', 'stage_daily', 'achievement_timeline', 'scan_count', 'award', 'profile_counter', 'stage', 'segment', 'segment_member', 'segment_size', 'segment_change', 'segment_overlap(''p'')', 'template', 'template_version', 'outbox', 'message_unknown', 'window_grant', 'follower', 'frequency_cap', 'quiet_hours', 'api_usage', 'alarm', 'worker_status']) AS v;
 SELECT lives_ok('SELECT contact_id, stage, orders, spend, city FROM crm.profile', 'and profiles');
 SELECT lives_ok('SELECT contact_id, amount FROM crm.transaction', 'and orders');
+SELECT lives_ok('SELECT template, state, reason, sent_at FROM crm.message', 'and what became of messages');
 SELECT throws_ok('SELECT ' || c, '42501', NULL, 'but no ' || c)
   FROM unnest(ARRAY['mobile FROM crm.profile', 'name FROM crm.profile', 'birthday FROM crm.profile', 'attributes FROM crm.profile',
       'mobile FROM crm.contact', 'name FROM crm.contact', 'attributes FROM crm.contact', '* FROM crm.contact_timeline',
       'external_id FROM crm.identity', 'properties FROM crm.event', 'items FROM crm.transaction', 'external_ref FROM crm.transaction',
       'reason FROM crm.stage_move', 'reason FROM crm.stage_history', 'key FROM crm.fact_key', '* FROM crm.merge_ledger',
-      'reason FROM crm.suppression', '* FROM crm.segment_state', 'code FROM crm.coupon_grant', 'code FROM crm.coupon_code', 'reason FROM crm.point_entry', 'settings FROM crm.account', '* FROM crm.definition_log']) AS c;
+      'reason FROM crm.suppression', '* FROM crm.segment_state', 'code FROM crm.coupon_grant', 'code FROM crm.coupon_code', 'reason FROM crm.point_entry', 'settings FROM crm.account', '* FROM crm.definition_log',
+      'params FROM crm.message', 'send_key FROM crm.message', 'reply FROM crm.delivery_attempt', 'proof FROM crm.consent',
+      '* FROM crm.account_secret', '* FROM crm.account_token', 'crm.send(1, ''hello'')', 'crm.send_many(''{1}'', ''hello'')']) AS c;
 SELECT throws_ok('SELECT crm.purchase(1, 5)', '42501', NULL, 'and buys nothing');
 SET ROLE marketing;
 SELECT lives_ok($$SELECT crm.define_achievement('{"name": "m", "on_kind": "cart", "thresholds": [7]}')$$, 'a marketer defines');
@@ -179,6 +192,11 @@ SELECT lives_ok($$INSERT INTO crm.coupon_code (coupon, code) VALUES ('pool', 'P1
 SELECT throws_ok($$INSERT INTO crm.coupon_code (coupon, code, contact_id) VALUES ('pool', 'P2', 1)$$, '42501', NULL, 'but gives them to nobody');
 SELECT throws_ok($$SELECT crm.issue_coupon(1, 'pool')$$, '42501', NULL, 'nor by function');
 SELECT throws_ok('UPDATE crm.stage SET rank = NULL', '42501', NULL, 'and changes no table');
+SELECT lives_ok($$SELECT crm.define_template('{"name": "sale", "channel": "official_account", "message_type": "text", "class": "marketing", "body": {"content": "Sale"}}')$$, 'defines templates');
+SELECT is(crm.send_many('{1}', 'sale', send_key => 'sale'), 1::bigint, 'and sends to an audience');
+SELECT ok((SELECT crm.cancel_message(contact_id, message_id) FROM crm.message WHERE template = 'sale'), 'which it takes back');
+SELECT throws_ok('SELECT ' || c, '42501', NULL, 'but not ' || c)
+  FROM unnest(ARRAY['params FROM crm.message', '* FROM crm.account_secret', '* FROM crm.account_token', 'crm.send(1, ''sale'')', 'crm.grant_consent(1, ''sms'', ''marketing'')']) AS c;
 SET ROLE shop_staff;
 SELECT lives_ok('SELECT name, mobile FROM crm.profile', 'an associate knows the customer');
 SELECT lives_ok('SELECT crm.timeline_svg(1), count(*) FROM crm.contact_timeline', 'and the history');
@@ -187,7 +205,14 @@ SELECT throws_ok('SELECT crm.purchase(1, 5)', '42501', NULL, 'and records nothin
 SELECT throws_ok($$SELECT crm.redeem_coupon(1, 'X')$$, '23503', NULL, 'but the use of a coupon');
 SET ROLE sender;
 SELECT ok(crm.dispatch_allowed(), 'the dispatcher asks whether it may');
-SELECT throws_ok('SELECT 1 FROM crm.contact', '42501', NULL, 'and as yet no more');
+SELECT throws_ok('SELECT ' || c, '42501', NULL, 'but not ' || c)
+  FROM unnest(ARRAY['1 FROM crm.contact', 'params FROM crm.message', 'crm.send(1, ''hello'')', 'external_id FROM crm.identity']) AS c;
+SELECT lives_ok($$INSERT INTO crm.account_secret SELECT account_id, 'app_secret', 'env:APP_SECRET' FROM crm.account$$, 'it writes secrets');
+SELECT lives_ok($$UPDATE crm.account_secret SET value = 'file:/run/secret' WHERE name = 'app_secret'$$, 'changes them');
+SELECT lives_ok('SELECT value FROM crm.account_secret, crm.account_token', 'and reads them');
+SELECT lives_ok($$INSERT INTO crm.api_limit (channel, api, per_second) VALUES ('webhook', 'post', 50)$$, 'it says what a platform allows');
+SELECT lives_ok('SELECT reply FROM crm.delivery_attempt, crm.alarm, crm.outbox, crm.message_unknown', 'and watches the queue');
+SELECT throws_ok($$SELECT crm.resolve_message(1, 0, 'sent')$$, '23503', NULL, 'resolves messages');
 RESET ROLE;
 SELECT is_empty($$SELECT c.oid::regclass, r FROM pg_class c, unnest(ARRAY['backend', 'bi', 'marketing', 'shop_staff', 'sender', 'bare']) AS r
     WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind IN ('r', 'p') AND has_table_privilege(r, c.oid, 'TRIGGER, TRUNCATE, DELETE, REFERENCES')$$,

@@ -36,7 +36,7 @@ my @errors = (
     [ 45009, 'day', 'quota_day' ], [ 45011, 'minute', 'quota_minute' ],
     [ 48001, 'pause api' ], [ 48004, 'pause api' ], [ 50002, 'pause' ], [ 45103, 'pause api' ], [ 45109, 'pause api' ],
     [ 40003, 'user' ], [ 43004, 'unfollowed', 'unfollowed' ], [ 50005, 'unfollowed', 'unfollowed' ],
-    [ 43019, 'user' ], [ 62751, 'user' ], [ 46004, 'user' ], [ 48002, 'opted out', 'opted_out' ],
+    [ 43019, 'opted out', 'blacklisted' ], [ 62751, 'opted out', 'blacklisted' ], [ 46004, 'user' ], [ 48002, 'opted out', 'opted_out' ],
     [ 45015, 'window closed', 'window_closed' ], [ 45047, 'window spent', 'window_spent' ], [ 43101, 'window spent' ],
     [ 40037, 'drop template' ], [ 41030, 'drop template' ], [ 43107, 'drop template' ], [ 43116, 'drop template' ],
     [ 47003, 'drop', 'bad_data' ], [ 40013, 'drop' ], [ 40165, 'drop' ], [ 40241, 'done before' ],

@@ -105,8 +105,12 @@ sub client
             sprintf "SELECT 'n' || %d || ' ' || crm.send(%d, '%s', '{\"n\": \"n%d\"}'%s);\n", $_->{n}, $_->{contact}, $_->{kind}, $_->{n},
               $_->{keyed} ? ", 'k$_->{n}'" : ''
         } @now;
+        # out of a file, as a psql that ends early would break a pipe
+        open my $commands, '>', "$dir/commands$number" or die "commands$number: $!\n";
+        print $commands $script;
+        close $commands;
         my ($out, $err) = ('', '');
-        IPC::Run::run([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($db), '-f', '-' ], '<', \$script, '>', \$out, '2>', \$err);
+        IPC::Run::run([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($db), '-f', "$dir/commands$number" ], '>', \$out, '2>', \$err);
         my %answered = $out =~ /^n(\d+) (\d+)$/mg;
         while (@left && $answered{ $left[0]{n} }) { printf $file "%d %d\n", $left[0]{n}, $answered{ (shift @left)->{n} } }
         # nobody was told what became of the next one

@@ -86,6 +86,7 @@ my %not_sent = (
     'a bad port'            => 'http://127.0.0.1:99999999/x?access_token=SECRET',
     'a peer without TLS'    => 'https://127.0.0.1:' . $peer->port . '/x?access_token=SECRET',
     'no address'            => '',
+    'an address with a header in it' => $peer->url("/ok HTTP/1.1\r\nX-SECRET: 1"),
     'a peer that is silent in TLS' => 'https://127.0.0.1:' . $silent->sockport . '/x?access_token=SECRET');
 for my $what (sort keys %not_sent)
 {
@@ -127,6 +128,12 @@ for my $case ([ 3, '', 'without content' ], [ 4, undef, 'by GET' ])
     is($node->safe_psql('postgres', $sql), "reply\nunknown", "a request $what that is not answered");
     is(scalar($peer->seen("/close/$n")), 1, 'is received once');
 }
+# an answer that nobody asked for is not taken for that of the next request
+my $sql = join "SELECT pg_sleep(0.1);\n", map { sprintf "SELECT result || ' ' || body FROM http(ARRAY['%s'], ARRAY['{}'], ARRAY[]::text[], 2000, 9);\n", $_ }
+  $peer->url('/double/1'), $peer->url('/reply/1');
+# (libcurl 8.22 meets the dead connection only by sending)
+like($node->safe_psql('postgres', $sql), qr/^reply \{"errcode":0,"errmsg":"ok"\}\n\n(reply \{\}|not sent )$/,
+    'an answer too many is nobody\'s');
 # a connection that the peer has closed while it was idle is noticed before anything is sent
 @r = call([ [ $peer->url('/half/8'), '{}' ], ], times => 2);
 is("$r[0]{result}, $r[1]{result}", 'unknown, unknown', 'closed ones');
@@ -190,7 +197,7 @@ SKIP:
     }
     $r = one("https://127.0.0.1:$tls_port/?access_token=SECRET", '{}');
     is($r->{result}, 'not sent', 'a certificate that nobody signed');
-    like($r->{error}, qr/certificate/i, "is named ($r->{error})");
+    like($r->{error}, qr/cert/i, "is named ($r->{error})");
     kill 'KILL', $pid;
     waitpid $pid, 0;
 }

@@ -60,4 +60,16 @@ subtest 'a custom message inside its window' => sub {
     is(sql("SELECT outcome, http_status FROM crm.delivery_attempt"), 'sent|200', 'the attempt is kept');
 };
 
+subtest 'more at once than one turn claims' => sub {
+    my $n = 600;
+    sql("SELECT crm.send_many((SELECT array_agg(contact_id) FROM crm.identify_many('maison',
+        (SELECT array_agg('o_many_' || n) FROM generate_series(1, $n) AS n))), 'order')");
+    wait_for(sub { sql("SELECT count(*) FROM crm.outbox") == 0 }, 60);
+    is(sql("SELECT count(*) FROM crm.message WHERE template = 'order' AND state = 'sent'"), $n, 'all are sent');
+    my %times;
+    $times{ $_->{body}{touser} }++ for grep { $_->{body}{touser} =~ /^o_many_/ } $sandbox->ledger();
+    is(scalar keys %times, $n, 'each contact was written to');
+    is_deeply([ grep { $times{$_} > 1 } keys %times ], [], 'and nobody twice');
+};
+
 done_testing();

@@ -7,7 +7,7 @@ use CrmTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = crm_node('worker', worker => 1, conf => "max_prepared_transactions = 5\n");
+my $node = crm_node('worker', worker => 1, conf => "max_prepared_transactions = 5\nrestart_after_crash = on\n");
 
 sub workers
 {
@@ -33,6 +33,7 @@ sub logged
     my ($pattern, $name) = @_;
     $node->wait_for_log($pattern, $offset);
     pass("$name: logged");
+    return;
 }
 sub times_logged
 {
@@ -89,6 +90,7 @@ my $pid = pid_of();
 mark();
 $node->safe_psql('shop', "SELECT pg_terminate_backend($pid)");
 logged(qr/pg_crm worker of database "shop" stopped: it was told to by a signal/, 'a worker that was terminated');
+is(times_logged('FATAL'), 0, 'ends in order');
 status_becomes("state = 'running' AND pid <> $pid", 'is started again');
 mark();
 my $launcher = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_crm launcher'});
@@ -155,6 +157,21 @@ status_becomes("state = 'running' AND pid <> $pid", 'the server begins anew, wit
 $node->safe_psql('shop', 'SELECT crm.identify(\'customer\', \'c1\')');
 is($node->safe_psql('shop', 'SELECT count(*) FROM crm.verify()'), '0', 'all is sound');
 
+# a worker that cannot connect, as nobody can
+$session = $node->background_psql('shop');
+$session->query_safe('SELECT 1');
+$pid = pid_of();
+mark();
+$node->safe_psql('postgres', q{UPDATE pg_database SET datctype = 'no such' WHERE datname = 'shop'});
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+logged(qr/WARNING:  pg_crm worker of database "shop" ended by an error.*DETAIL:  Failures in a row: 2\. It is started again in 2 s\./s, 'a worker that fails twice');
+like($session->query_safe('SELECT state, pid, failures > 1, problem FROM crm.worker_status'),
+    qr/^(failed\|\|t\|it ended by an error, failures in a row: \d|starting\|)/, 'the status says so');
+cmp_ok(times_logged('ended by an error'), '<=', 3, 'more and more slowly');
+$node->safe_psql('postgres', q{UPDATE pg_database SET datctype = datcollate WHERE datname = 'shop'});
+status_becomes(q{state = 'running' AND pid IS NOT NULL AND problem IS NULL}, 'it comes back by itself');
+$session->quit;
+
 # the extension goes, in every way
 mark();
 $node->safe_psql('shop', 'BEGIN; SELECT crm.uninstall(); DROP EXTENSION pg_crm; ROLLBACK');
@@ -162,12 +179,10 @@ status_becomes(q{state = 'running'}, 'a rolled-back DROP EXTENSION');
 $node->safe_psql('shop', 'BEGIN; SAVEPOINT a; SELECT crm.uninstall(); DROP EXTENSION pg_crm; ROLLBACK TO a; COMMIT');
 status_becomes(q{state = 'running'}, 'one in a subtransaction');
 is(times_logged('stopped'), 0, 'does not stop the worker');
-$node->safe_psql('shop', q{PREPARE TRANSACTION 'none'}) if 0;
 $node->safe_psql('shop', 'SELECT crm.uninstall(); DROP EXTENSION pg_crm');
 logged(qr/pg_crm worker of database "shop" stopped: extension pg_crm is gone/, 'DROP EXTENSION');
 ok($node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'pg_crm worker'}), 'the worker is gone');
-for (['DROP SCHEMA crm CASCADE', 'DROP EXTENSION pg_crm CASCADE; DROP SCHEMA crm CASCADE'],
-    ['DROP EXTENSION … CASCADE', 'DROP EXTENSION pg_crm CASCADE; DROP SCHEMA crm CASCADE'],
+for (['DROP EXTENSION … CASCADE', 'DROP EXTENSION pg_crm CASCADE; DROP SCHEMA crm CASCADE'],
     ['DROP OWNED', 'DROP OWNED BY maker CASCADE'])
 {
     my ($name, $sql) = @$_;
