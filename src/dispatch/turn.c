@@ -271,11 +271,23 @@ claim(TimestampTz now, int busy, MemoryContext turn)
 	return found;
 }
 
-/* The claims are committed: what was claimed goes out. */
+/* Never left: its next attempt is one like any other. */
 static void
-hand_over(List *found)
+not_sent(CrmDelivery *delivery, const char *error)
 {
-	MemoryContext old = MemoryContextSwitchTo(lasting);
+	CrmHttpReply reply = { 0 };
+
+	reply.owner = (intptr_t) delivery;
+	reply.result = CRM_HTTP_NOT_SENT;
+	reply.body = "";
+	reply.error = error;
+	take_reply(&reply);
+	look_at = DT_NOBEGIN;
+}
+
+static void
+start(List *found)
+{
 	ListCell *cell;
 
 	foreach(cell, found)
@@ -284,8 +296,14 @@ hand_over(List *found)
 		CrmHttpRequest request = { 0 };
 
 		MemoryContextSetParent(delivery->context, lasting);
-		deliveries = lappend(deliveries, delivery);
 		delivery->started_at = GetCurrentTimestamp();
+		/* the process may have stood still; a reply must come before its lease ends */
+		if (delivery->started_at + (int64) crm_guc_send_timeout * 1000 >= delivery->lease)
+		{
+			deliveries = lappend(deliveries, delivery);
+			not_sent(delivery, "the claim was too old");
+			continue;
+		}
 		request.url = delivery->request.url;
 		request.body = delivery->request.body;
 		request.body_length = strlen(delivery->request.body);
@@ -294,7 +312,27 @@ hand_over(List *found)
 		request.timeout_ms = crm_guc_send_timeout;
 		request.owner = (int64) (intptr_t) delivery;
 		crm_http_start(&request);
+		deliveries = lappend(deliveries, delivery);
 	}
+}
+
+/* The claims are committed: what was claimed goes out. */
+static void
+hand_over(List *found)
+{
+	MemoryContext old = MemoryContextSwitchTo(lasting);
+
+	PG_TRY();
+	{
+		start(found);
+	}
+	PG_CATCH();
+	{
+		/* by its lease it finds what is not among the deliveries */
+		crm_recover_soon(GetCurrentTimestamp());
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	MemoryContextSwitchTo(old);
 	crm_token_start();
 	if (found != NIL)
@@ -370,15 +408,33 @@ work(TimestampTz now, List **found, MemoryContext turn)
 static void
 note_unreachable(void)
 {
+	MemoryContext turn = CurrentMemoryContext;
 	CrmActing acting;
 
 	if (!crm_unreachable_noted())
 		return;
-	if (begin(&acting))
+	PG_TRY();
 	{
-		crm_unreachable_record();
-		commit(&acting);
+		if (begin(&acting))
+		{
+			crm_unreachable_record();
+			commit(&acting);
+		}
 	}
+	PG_CATCH();
+	{
+		/* somebody holds the contact: the next turn tries again */
+		if (crm_error_passes(geterrcode()))
+			PG_RE_THROW();
+		/* a trigger of the brand's own may refuse the fact; messages go on */
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(turn);
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
 	crm_unreachable_forget();
 }
 
@@ -392,15 +448,19 @@ crm_turn(bool woken)
 
 	if (woken)
 		crm_heads_woken();
-	if (woken || nreplies > 0 || crm_token_pending() || look_at <= now ||
+	if (woken || nreplies > 0 || crm_token_pending() || crm_unreachable_noted() || look_at <= now ||
 		crm_recover_due() <= now || crm_housekeeping_due() <= now)
 	{
 		List *volatile written = NIL;
 		List *found = NIL;
 		CrmActing acting;
 
+		look_at = DT_NOBEGIN; /* should it fail before it has looked */
 		if (!begin(&acting))
+		{
+			look_at = DT_NOEND;
 			return INT_MAX; /* install() wakes */
+		}
 		PG_TRY();
 		{
 			/* lists are to outlive SPI's memory, which any query makes the current one */
