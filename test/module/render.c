@@ -27,5 +27,6 @@ rooms_template_render(PG_FUNCTION_ARGS)
 	char *text = crm_template_render(PG_GETARG_JSONB_P(0), PG_GETARG_JSONB_P(1),
 									 PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2), &missing);
 
-	PG_RETURN_TEXT_P(cstring_to_text(text == NULL ? psprintf("?%s", missing) : psprintf("=%s", text)));
+	PG_RETURN_TEXT_P(
+		cstring_to_text(text == NULL ? psprintf("?%s", missing) : psprintf("=%s", text)));
 }
