@@ -19,11 +19,11 @@
 #include "outbox/template.h"
 
 static CrmPlan find_due = {
-	"SELECT o.contact_id, o.message_id FROM crm.outbox o WHERE o.account_id = $1 AND o.lane = $2"
-	" AND o.due_at <= $3 AND o.lease IS NULL ORDER BY o.due_at, o.message_id LIMIT $4"
-	" FOR UPDATE SKIP LOCKED",
-	4,
-	{ INT8OID, TEXTOID, TIMESTAMPTZOID, INT4OID },
+	"SELECT o.contact_id, o.message_id, o.due_at FROM crm.outbox o WHERE o.account_id = $1"
+	" AND o.lane = $2 AND o.due_at <= $3 AND (o.due_at, o.message_id) >= ($5, $6)"
+	" AND o.lease IS NULL ORDER BY o.due_at, o.message_id LIMIT $4 FOR UPDATE SKIP LOCKED",
+	6,
+	{ INT8OID, TEXTOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT8OID },
 	.always_generic = true
 };
 static CrmPlan lock_contacts = {
@@ -135,7 +135,8 @@ render(List **contents, const CrmCandidate *candidate, char **missing)
 		return NULL;
 	if (!content->has_places)
 		return content->text;
-	if (crm_run(&find_contact, &value, NULL) > 0)
+	if (crm_template_asks_contact(content->body, candidate->params) &&
+		crm_run(&find_contact, &value, NULL) > 0)
 		contact = DatumGetJsonbP(crm_result(0, 1, &isnull));
 	return crm_template_render(content->body, candidate->params, contact, missing);
 }
@@ -250,17 +251,25 @@ static int
 take_candidates(const CrmSender *sender, int lane, int room, TimestampTz now, int64 **contacts,
 				int64 **messages, List **busy)
 {
-	Datum values[4] = { Int64GetDatum(sender->account_id), CStringGetTextDatum(crm_lanes[lane]),
-						TimestampTzGetDatum(now), Int32GetDatum(room) };
+	Datum values[6] = { Int64GetDatum(sender->account_id),
+						CStringGetTextDatum(crm_lanes[lane]),
+						TimestampTzGetDatum(now),
+						Int32GetDatum(room),
+						TimestampTzGetDatum(sender->due[lane]),
+						Int64GetDatum(sender->head[lane]) };
 	int found = crm_run(&find_due, values, NULL);
 	int64 *locked;
 	int nlocked;
 	int n = 0;
+	bool isnull;
 
 	*contacts = palloc_array(int64, Max(found, 1));
 	*messages = palloc_array(int64, Max(found, 1));
 	if (found == 0)
 		return 0;
+	/* whatever becomes of them, they will not be at the head; but see what is left */
+	crm_head_set(sender->account_id, lane, DatumGetTimestampTz(crm_result(found - 1, 3, &isnull)),
+				 crm_result_int64(found - 1, 2) + 1);
 	for (int i = 0; i < found; i++)
 	{
 		(*contacts)[i] = crm_result_int64(i, 1);
@@ -487,7 +496,10 @@ crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *n
 		if (take_call(candidate, now, next))
 			deliveries = lappend(deliveries, make_delivery(sender, candidate, body, now));
 		else if (candidate->verdict == CRM_LEFT)
+		{
+			crm_head_set(sender->account_id, lane, sender->due[lane], sender->head[lane]);
 			*more = false;
+		}
 	}
 	if (deliveries != NIL)
 		lease_deliveries(sender, deliveries, candidates, now);

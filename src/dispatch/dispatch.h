@@ -33,6 +33,7 @@ typedef struct CrmSender
 	bool token_wanted; /* there is none, or it ends soon, and nobody fetches one */
 	TimestampTz blocked_until;
 	TimestampTz due[CRM_NLANES]; /* the earliest in the lane that is not on its way; DT_NOEND */
+	int64 head[CRM_NLANES];      /* that message */
 	const char *secret;          /* of a channel that signs, once it was needed */
 } CrmSender;
 
@@ -78,6 +79,11 @@ extern void crm_dispatch_guc_init(void);
 
 /* senders.c: accounts that have messages in the queue */
 extern List *crm_senders(TimestampTz now);
+/* Nothing in the lane before this is to be claimed. */
+extern void crm_head_set(int64 account_id, int lane, TimestampTz due_at, int64 message_id);
+extern void crm_heads_forget(void); /* a transaction was not committed */
+extern void crm_heads_woken(void);  /* there may be something */
+extern TimestampTz crm_heads_due(void);
 /* The secret of an account; NULL where there is none. Raises an error that does not show it. */
 extern char *crm_account_secret(int64 account_id, const char *name);
 

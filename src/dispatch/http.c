@@ -13,8 +13,10 @@
  *
  * Sending again: libcurl repeats a request on a new connection when a reused one
  * died without a byte of a reply, which for us would be a second delivery. It
- * cannot do that with a body that it reads from a callback and cannot seek in;
- * and a request without a body gets a new connection.
+ * asks before it sends, and the second time is told no. Versions that do not ask
+ * cannot repeat a body that they read from a callback and cannot seek in, but
+ * send it apart from the headers; and a request without a body gets a new
+ * connection.
  */
 #include "postgres.h"
 
@@ -58,7 +60,8 @@ typedef struct Job
 
 	char *body;
 	size_t body_length;
-	size_t body_read;
+	size_t body_read; /* by libcurl, where it is not given the body as a whole */
+	int begun;        /* how often it was about to be sent */
 
 	char *reply; /* one byte more than its size */
 	size_t reply_length;
@@ -170,6 +173,18 @@ on_timer(CURLM *of, long timeout_ms, void *context)
 	return -1;
 }
 
+#if LIBCURL_VERSION_NUM >= 0x075000
+#define ASKS_BEFORE_SENDING
+
+/* Called before a request is sent, on whatever connection: once is enough. */
+static int
+before_sending(void *arg, char *remote, char *local, int remote_port, int local_port)
+{
+	Job *job = arg;
+
+	return job->begun++ == 0 ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
+}
+#else
 /*
  * The body. Without a seek callback beside it libcurl can not send it again. It
  * does not rewind what it had read and not yet sent when the connection died:
@@ -187,6 +202,7 @@ on_read(char *to, size_t size, size_t n, void *arg)
 	job->body_read += length;
 	return length;
 }
+#endif
 
 static size_t
 on_header(char *line, size_t size, size_t n, void *arg)
@@ -374,6 +390,7 @@ clear_job(Job *job)
 	free(job->body);
 	job->body = NULL;
 	job->body_length = job->body_read = 0;
+	job->begun = 0;
 	job->reply_length = job->header_length = 0;
 	job->truncated = job->failed = false;
 	job->status = 0;
@@ -390,8 +407,13 @@ set_common_options(Job *job)
 #define SET(option, value) (done = done && curl_easy_setopt(easy, option, value) == CURLE_OK)
 	SET(CURLOPT_PRIVATE, job);
 	SET(CURLOPT_ERRORBUFFER, job->error);
+#ifdef ASKS_BEFORE_SENDING
+	SET(CURLOPT_PREREQFUNCTION, before_sending);
+	SET(CURLOPT_PREREQDATA, job);
+#else
 	SET(CURLOPT_READFUNCTION, on_read);
 	SET(CURLOPT_READDATA, job);
+#endif
 	SET(CURLOPT_WRITEFUNCTION, on_write);
 	SET(CURLOPT_WRITEDATA, job);
 	SET(CURLOPT_HEADERFUNCTION, on_header);
@@ -484,6 +506,9 @@ prepare(Job *job, const CrmHttpRequest *request)
 	{
 		SET(CURLOPT_POST, 1L);
 		SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) request->body_length);
+#ifdef ASKS_BEFORE_SENDING
+		SET(CURLOPT_POSTFIELDS, job->body == NULL ? "" : job->body);
+#endif
 	}
 	else
 		SET(CURLOPT_HTTPGET, 1L);
@@ -715,6 +740,12 @@ crm_http_next(CrmHttpReply *reply)
 	reply->error = shown->failed ? shown->error : NULL;
 	reply->started_at = shown->started_at;
 	return true;
+}
+
+bool
+crm_http_finished(void)
+{
+	return !dlist_is_empty(&finished);
 }
 
 int

@@ -62,6 +62,9 @@ extern void crm_http_step(void);
 /* The next one that is finished; its pointers are good until the next call. */
 extern bool crm_http_next(CrmHttpReply *reply);
 
+/* Whether crm_http_next() has one, of which the descriptor need not tell again. */
+extern bool crm_http_finished(void);
+
 /* Started and not finished. */
 extern int crm_http_running(void);
 

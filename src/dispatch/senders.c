@@ -10,6 +10,7 @@
 #include "catalog/pg_type.h"
 #include "storage/fd.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "dispatch/dispatch.h"
@@ -18,22 +19,53 @@
 
 const char *const crm_lanes[CRM_NLANES] = { "urgent", "normal", "bulk" };
 
+/*
+ * Where each lane begins. What lies before the head is on its way or gone, and
+ * in a queue that is worked off gone rows are many; so the next look goes on
+ * from there. A transaction that began earlier may commit a row in front of it,
+ * therefore a look from the start follows each wake, and once in a while
+ * without one; but not so often that these looks become the work.
+ */
+typedef struct Heads
+{
+	int64 account_id;
+	TimestampTz due_at[CRM_NLANES];
+	int64 message_id[CRM_NLANES];
+} Heads;
+
+#define LOOK_EVERY_MILLISECONDS 1000
+#define LOOK_SHARE              20 /* such looks take at most this part of the time */
+
+static Heads *heads = NULL; /* in TopMemoryContext */
+static int nheads = 0;
+static TimestampTz start_over_at = DT_NOBEGIN; /* not before */
+static TimestampTz started_over_at = DT_NOBEGIN;
+static bool start_over_wanted = true;
+
 /* the head of a lane is found past messages that are on their way, of which there are few */
-#define HEAD(lane)                                                           \
-	"(SELECT o.due_at FROM crm.outbox o WHERE o.account_id = a.account_id"   \
-	" AND o.lane = '" lane "' AND o.due_at < 'infinity' AND o.lease IS NULL" \
-	" ORDER BY o.due_at LIMIT 1)"
+#define HEAD(lane, number)                                                               \
+	" LEFT JOIN LATERAL (SELECT o.due_at, o.message_id FROM crm.outbox o"                \
+	"  WHERE o.account_id = a.account_id AND o.lane = '" lane "'"                        \
+	"  AND o.due_at < 'infinity' AND (o.due_at, o.message_id) >= (coalesce(h.due" number \
+	", '-infinity'), coalesce(h.id" number ", 0)) AND o.lease IS NULL"                   \
+	"  ORDER BY o.due_at, o.message_id LIMIT 1) o" number " ON true"
 
 static CrmPlan find_senders = {
-	"SELECT s.* FROM (SELECT a.account_id, a.name, a.kind, a.base_url, a.app_id,"
-	" coalesce(a.time_zone, crm.default_time_zone()), t.token, t.expires_at, t.refreshing_until, t.refresh_at,"
-	" u.blocked_until, " HEAD("urgent") " AS urgent, " HEAD("normal") " AS normal, " HEAD(
-		"bulk") " AS bulk FROM crm.account a"
-				" LEFT JOIN crm.account_token t ON t.account_id = a.account_id"
-				" LEFT JOIN crm.api_usage u ON u.account_id = a.account_id AND u.api = '') s"
-				" WHERE s.urgent IS NOT NULL OR s.normal IS NOT NULL OR s.bulk IS NOT NULL"
-				" ORDER BY least(s.urgent, s.normal, s.bulk)",
-	0
+	"SELECT a.account_id, a.name, a.kind, a.base_url, a.app_id,"
+	" coalesce(a.time_zone, crm.default_time_zone()), t.token, t.expires_at, t.refreshing_until,"
+	" t.refresh_at, u.blocked_until, o0.due_at, o1.due_at, o2.due_at, o0.message_id,"
+	" o1.message_id, o2.message_id FROM crm.account a"
+	" LEFT JOIN unnest($1, $2, $3, $4, $5, $6, $7) AS h(account_id, due0, due1, due2, id0, id1, id2)"
+	" ON h.account_id = a.account_id" HEAD("urgent", "0") HEAD("normal", "1")
+		HEAD("bulk",
+			 "2") " LEFT JOIN crm.account_token t ON t.account_id = a.account_id"
+				  " LEFT JOIN crm.api_usage u ON u.account_id = a.account_id AND u.api = ''"
+				  " WHERE o0.due_at IS NOT NULL OR o1.due_at IS NOT NULL OR o2.due_at IS NOT NULL"
+				  " ORDER BY least(o0.due_at, o1.due_at, o2.due_at)",
+	7,
+	{ INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID,
+	  INT8ARRAYOID, INT8ARRAYOID },
+	.always_generic = true
 };
 static CrmPlan find_secret = {
 	"SELECT s.value FROM crm.account_secret s WHERE s.account_id = $1 AND s.name = $2",
@@ -50,12 +82,98 @@ time_at(uint64 row, int column, TimestampTz otherwise)
 	return isnull ? otherwise : DatumGetTimestampTz(value);
 }
 
+static Heads *
+heads_of(int64 account_id)
+{
+	for (int i = 0; i < nheads; i++)
+		if (heads[i].account_id == account_id)
+			return &heads[i];
+	if (heads == NULL)
+		heads = MemoryContextAlloc(TopMemoryContext, sizeof(Heads));
+	else
+		heads = repalloc(heads, sizeof(Heads) * (nheads + 1));
+	heads[nheads].account_id = account_id;
+	for (int lane = 0; lane < CRM_NLANES; lane++)
+	{
+		heads[nheads].due_at[lane] = DT_NOBEGIN;
+		heads[nheads].message_id[lane] = 0;
+	}
+	return &heads[nheads++];
+}
+
+void
+crm_head_set(int64 account_id, int lane, TimestampTz due_at, int64 message_id)
+{
+	Heads *known = heads_of(account_id);
+
+	known->due_at[lane] = due_at;
+	known->message_id[lane] = message_id;
+}
+
+void
+crm_heads_forget(void)
+{
+	nheads = 0;
+	start_over_wanted = true;
+}
+
+void
+crm_heads_woken(void)
+{
+	start_over_wanted = true;
+}
+
+TimestampTz
+crm_heads_due(void)
+{
+	return start_over_wanted ? start_over_at : DT_NOEND;
+}
+
+/* Returns how many accounts have messages. */
+static uint64
+find(void)
+{
+	CrmColumn columns[1 + 2 * CRM_NLANES];
+	Datum values[lengthof(columns)];
+
+	for (int i = 0; i < lengthof(columns); i++)
+		crm_column_init(&columns[i], i == 0 || i > CRM_NLANES ? INT8OID : TIMESTAMPTZOID);
+	for (int i = 0; i < nheads; i++)
+	{
+		crm_column_add(&columns[0], Int64GetDatum(heads[i].account_id), false);
+		for (int lane = 0; lane < CRM_NLANES; lane++)
+		{
+			crm_column_add(&columns[1 + lane], TimestampTzGetDatum(heads[i].due_at[lane]), false);
+			crm_column_add(&columns[1 + CRM_NLANES + lane],
+						   Int64GetDatum(heads[i].message_id[lane]), false);
+		}
+	}
+	for (int i = 0; i < lengthof(columns); i++)
+		values[i] = crm_column_array(&columns[i]);
+	return crm_run(&find_senders, values, NULL);
+}
+
 List *
 crm_senders(TimestampTz now)
 {
 	List *senders = NIL;
-	uint64 n = crm_run(&find_senders, NULL, NULL);
+	bool over = now >= start_over_at &&
+		(start_over_wanted ||
+		 TimestampDifferenceExceeds(started_over_at, now, LOOK_EVERY_MILLISECONDS));
+	TimestampTz begun = GetCurrentTimestamp();
+	uint64 n;
 
+	if (over)
+		nheads = 0;
+	n = find();
+	if (over)
+	{
+		TimestampTz done = GetCurrentTimestamp();
+
+		start_over_wanted = false;
+		started_over_at = now;
+		start_over_at = done + (done - begun) * LOOK_SHARE;
+	}
 	for (uint64 i = 0; i < n; i++)
 	{
 		const CrmChannel *channel = crm_channel_find(crm_result_text(i, 3));
@@ -76,7 +194,12 @@ crm_senders(TimestampTz now)
 		fetching = time_at(i, 9, DT_NOBEGIN) > now;
 		sender->blocked_until = time_at(i, 11, DT_NOBEGIN);
 		for (int lane = 0; lane < CRM_NLANES; lane++)
+		{
 			sender->due[lane] = time_at(i, 12 + lane, DT_NOEND);
+			sender->head[lane] = crm_result_int64(i, 12 + CRM_NLANES + lane);
+			if (sender->due[lane] != DT_NOEND)
+				crm_head_set(sender->account_id, lane, sender->due[lane], sender->head[lane]);
+		}
 		if (sender->token_expires_at <= now)
 			sender->token = NULL;
 		sender->token_wanted = channel->needs_token && !fetching &&

@@ -267,6 +267,7 @@ claim(TimestampTz now, int busy, MemoryContext turn)
 			if (more)
 				look_at = Min(look_at, now);
 		}
+	look_at = Min(look_at, crm_heads_due());
 	return found;
 }
 
@@ -296,6 +297,8 @@ hand_over(List *found)
 	}
 	MemoryContextSwitchTo(old);
 	crm_token_start();
+	if (found != NIL)
+		crm_http_step(); /* the first bytes leave now */
 }
 
 static void
@@ -346,7 +349,11 @@ work(TimestampTz now, List **found, MemoryContext turn)
 		crm_recover(deliveries, now);
 	if (written != NIL)
 	{
-		written = crm_outcome_record(written, now);
+		List *recorded = crm_outcome_record(written, now);
+		MemoryContext old = MemoryContextSwitchTo(turn);
+
+		written = list_copy(recorded);
+		MemoryContextSwitchTo(old);
 		if (list_length(written) < nanswered)
 			look_at = now + CRM_BUSY(0);
 	}
@@ -383,6 +390,8 @@ crm_turn(bool woken)
 	MemoryContext turn = CurrentMemoryContext;
 	TimestampTz next;
 
+	if (woken)
+		crm_heads_woken();
 	if (woken || nreplies > 0 || crm_token_pending() || look_at <= now ||
 		crm_recover_due() <= now || crm_housekeeping_due() <= now)
 	{
@@ -407,6 +416,7 @@ crm_turn(bool woken)
 				((CrmDelivery *) lfirst(cell))->written = false;
 			MemoryContextDeleteChildren(crm_claimed_context);
 			crm_token_forget();
+			crm_heads_forget();
 			crm_unreachable_forget();
 			crm_recover_soon(now);
 			look_at = DT_NOBEGIN;
@@ -418,6 +428,8 @@ crm_turn(bool woken)
 		hand_over(found);
 		note_unreachable();
 	}
+	if (crm_http_finished())
+		return 0;
 	next = Min(look_at, Min(crm_recover_due(), crm_housekeeping_due()));
 	return next == DT_NOEND ? INT_MAX
 							: TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next);

@@ -161,6 +161,34 @@ value_at(JsonbContainer *container, const char *name, int length)
 	}
 }
 
+bool
+crm_template_asks_contact(const Jsonb *body, Jsonb *params)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(unconstify(JsonbContainer *, &body->root));
+	JsonbIteratorToken token;
+	JsonbValue value;
+
+	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_DONE)
+	{
+		const char *text;
+		const char *end;
+		Place place;
+
+		if ((token != WJB_VALUE && token != WJB_ELEM) || value.type != jbvString)
+			continue;
+		text = value.val.string.val;
+		end = text + value.val.string.len;
+		while ((text = find_bytes(text, end, "{{")) != NULL &&
+			   read_place(text, end, &place) == NULL)
+		{
+			if (params == NULL || value_at(&params->root, place.name, place.name_length) == NULL)
+				return true;
+			text = place.end;
+		}
+	}
+	return false;
+}
+
 /* Fills the places of one string; false where a value is missing. */
 static bool
 fill(JsonbValue *string, Jsonb *params, Jsonb *contact, char **missing)

@@ -15,6 +15,9 @@ extern bool crm_template_has_places(const Jsonb *body);
 /* Raises 22023 for a place that is not {{name}} or {{name|fallback}}, and says where. */
 extern void crm_template_check_places(Jsonb *body);
 
+/* Whether a place asks for what params do not have, so that the contact is to be read. */
+extern bool crm_template_asks_contact(const Jsonb *body, Jsonb *params);
+
 /*
  * The body as JSON text, each place filled from params, else from contact (its
  * row as an object, or NULL), else by its fallback. NULL where a value is

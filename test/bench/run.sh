@@ -4,7 +4,7 @@
 # Called by test/lib/inside.sh with $RUN, $PG_CONFIG and $TEMP_CONFIG; runs a cluster of its own,
 # since what it measures depends on the settings. See README.md.
 #
-# QUICK=1 fewer runs; LONG=1 also up to 5 million orders; ONLY='bulk copy small one seven tps memory rules segments scans' a part.
+# QUICK=1 fewer runs; LONG=1 also up to 5 million orders; ONLY='bulk copy small one seven tps memory rules segments scans send enqueue idle latency' a part.
 # SERVER=1 takes the running server of PGHOST, PGPORT and PGUSER, on this machine, with pg_crm installed and no databases
 # but the bench's, and leaves them there, so that the next run need not make them again; FRESH=1 makes them anew.
 set -euo pipefail
@@ -15,8 +15,10 @@ if [ -n "$SERVER" ]; then
     chmod 755 "$RUN"
 fi
 . "$here/../lib/cluster.sh"
+. "$here/send.sh"
 QUICK=${QUICK:-} LONG=${LONG:-}
-ONLY=${ONLY:-bulk copy small one seven tps memory rules segments scans${LONG:+ growth}}
+FACT_PARTS="bulk copy small one seven tps memory rules segments scans${LONG:+ growth}"
+ONLY=${ONLY:-$FACT_PARTS $SEND_PARTS}
 [ -n "$QUICK" ] && RUNS=${RUNS:-1} || RUNS=${RUNS:-3}
 CONTACTS=100000 ORDERS=500000
 dir=$RUN/benchmark
@@ -681,38 +683,68 @@ report() {
     [ ! -s "$dir/written" ] || { echo; cat "$dir/written"; }
 }
 
+fact_parts() {
+    start
+    make_templates
+    columns='crm.transaction (contact_id, amount, occurred_at, external_ref)'
+    rivals='row statement'
+    # what made the WAL files that the others use again
+    sql postgres -c 'CREATE DATABASE now TEMPLATE bare_0'
+    sql now -c "INSERT INTO $columns SELECT contact_id, amount, occurred_at, external_ref FROM bench.orders"
+    sql postgres -c 'DROP DATABASE now' -c CHECKPOINT
+    ! has bulk || on_empty bulk 0.001 "INSERT INTO $columns SELECT contact_id, amount, occurred_at, external_ref FROM bench.orders" bare pg_crm $rivals
+    [ -z "$QUICK" ] || rivals=''
+    ! has copy || on_empty copy 0.001 "COPY $columns FROM '$dir/orders.copy'" bare pg_crm ${rivals:+row}
+    ! has small || on_empty small_1000 0.002 "CALL bench.in_statements(0, $ORDERS, 1000)" bare pg_crm $rivals
+    small=$([ -n "$QUICK" ] && echo 200000 || echo $ORDERS)
+    ! has small || on_empty small_10 "$(awk -v n=$small 'BEGIN { print 1000 / n }')" "CALL bench.in_statements(0, $small, 10)" bare pg_crm $rivals
+    if has small || has one || has seven || has tps || has memory; then make_history; fi
+    ! has small || small_steady
+    ! has one || one_row
+    ! has seven || seven
+    ! has tps || tps
+    ! has memory || memory
+    ! has growth || growth
+    ! has rules || rules
+    ! has scans || scans
+    ! has segments || segments
+}
+
+ends() {
+    sender_stop
+    [ -z "$facts" ] || stop
+}
+
+settings() {        # settings TITLE
+    echo "$1: PostgreSQL $("$PG_CONFIG" --version | sed 's/^PostgreSQL //'), $(nproc) cores, $RUNS run(s),$(for s in shared_buffers max_wal_size fsync synchronous_commit; do
+        printf ' %s %s' $s "$(sql postgres -c "SHOW $s")"; done)"
+    echo
+}
+
 begun=$SECONDS
-start
-trap stop EXIT
+mkdir -p "$dir"
 : >"$results"
-make_templates
-columns='crm.transaction (contact_id, amount, occurred_at, external_ref)'
-rivals='row statement'
-# what made the WAL files that the others use again
-sql postgres -c 'CREATE DATABASE now TEMPLATE bare_0'
-sql now -c "INSERT INTO $columns SELECT contact_id, amount, occurred_at, external_ref FROM bench.orders"
-sql postgres -c 'DROP DATABASE now' -c CHECKPOINT
-! has bulk || on_empty bulk 0.001 "INSERT INTO $columns SELECT contact_id, amount, occurred_at, external_ref FROM bench.orders" bare pg_crm $rivals
-[ -z "$QUICK" ] || rivals=''
-! has copy || on_empty copy 0.001 "COPY $columns FROM '$dir/orders.copy'" bare pg_crm ${rivals:+row}
-! has small || on_empty small_1000 0.002 "CALL bench.in_statements(0, $ORDERS, 1000)" bare pg_crm $rivals
-small=$([ -n "$QUICK" ] && echo 200000 || echo $ORDERS)
-! has small || on_empty small_10 "$(awk -v n=$small 'BEGIN { print 1000 / n }')" "CALL bench.in_statements(0, $small, 10)" bare pg_crm $rivals
-if has small || has one || has seven || has tps || has memory; then make_history; fi
-! has small || small_steady
-! has one || one_row
-! has seven || seven
-! has tps || tps
-! has memory || memory
-! has growth || growth
-! has rules || rules
-! has scans || scans
-! has segments || segments
-say
-echo "PostgreSQL $("$PG_CONFIG" --version | sed 's/^PostgreSQL //'), $(nproc) cores, $RUNS run(s),$(for s in shared_buffers max_wal_size fsync synchronous_commit; do
-    printf ' %s %s' $s "$(sql postgres -c "SHOW $s")"; done)"
-echo
-report
+facts='' socket=''
+trap ends EXIT
+for part in $FACT_PARTS growth; do ! has $part || facts=1; done
+if [ -n "$facts" ]; then
+    fact_parts
+    say
+    settings 'facts'
+    report
+    stop
+    facts=''
+    mkdir -p "$dir"
+    rm -f "$dir/written"
+    echo
+fi
+sender_parts
+if [ -n "$sender" ]; then
+    say
+    settings 'sender'
+    sender_report
+    [ ! -s "$dir/written" ] || { echo; cat "$dir/written"; }
+fi
 cat <<TEXT
 
 $((SECONDS - begun)) s. Another process on the machine shifts single figures by 15 % and more; runs alternate so that

@@ -24,6 +24,8 @@ packages_of() {
         /usr/lib/postgresql/* | pg_config | /usr/bin/pg_config)
             echo "postgresql-$1" "postgresql-server-dev-$1" "postgresql-$1-pgtap" ;;
     esac
+    # a platform that takes whatever is sent
+    [ "${command:-}" != bench ] || echo nginx-light
     # the formatter is pinned to the one of Debian 12
     [ "$1" != 15 ] || echo clang-format-14
 }
