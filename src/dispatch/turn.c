@@ -82,6 +82,7 @@ crm_turn_init(void)
 												ALLOCSET_SMALL_SIZES);
 
 	/* every plan here finds few rows by their keys; statistics of a queue are always of another time */
+	crm_estimate_large();
 	SetConfigOption("enable_seqscan", "off", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("enable_hashjoin", "off", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("enable_mergejoin", "off", PGC_USERSET, PGC_S_OVERRIDE);
