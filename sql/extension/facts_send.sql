@@ -32,3 +32,10 @@ CREATE FUNCTION crm.resolve_message(contact_id bigint, message_id bigint, state 
 LANGUAGE c AS 'MODULE_PATHNAME', 'crm_sql_resolve_message';
 COMMENT ON FUNCTION crm.resolve_message(bigint, bigint, text, text) IS 'What a person found out about an unknown or waiting message: sent or failed.';
 REVOKE ALL ON FUNCTION crm.resolve_message(bigint, bigint, text, text) FROM PUBLIC;
+
+CREATE FUNCTION crm.reachable(contact_id bigint, as_of timestamptz DEFAULT NULL, class text DEFAULT 'service',
+	OUT channel text, OUT valid_until timestamptz, OUT remaining integer, OUT reason text, OUT account text, OUT api text)
+RETURNS SETOF record
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'crm_sql_reachable';
+COMMENT ON FUNCTION crm.reachable(bigint, timestamptz, text) IS 'By which accounts the contact can be written to, until when and how often; reason says why not.';
+REVOKE ALL ON FUNCTION crm.reachable(bigint, timestamptz, text) FROM PUBLIC;

@@ -21,6 +21,5 @@ crm_check_channel(const char *channel)
 			(errcode(ERRCODE_CHECK_VIOLATION),
 			 errmsg("channel \"%s\" is not known",
 					pnstrdup(channel, pg_mbcliplen(channel, strlen(channel), 40))),
-			 errhint("Channels are official_account, mini_program, wecom, sms, email, webhook;"
-					 " leave it out for all of them.")));
+			 errhint("Channels are official_account, mini_program, wecom, sms, email, webhook.")));
 }

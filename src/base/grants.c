@@ -79,6 +79,7 @@ static const struct
 	{ "cancel_message", APP | MARKETER },
 	{ "grant_consent", APP },
 	{ "withdraw_consent", APP },
+	{ "reachable", APP | MARKETER },
 	{ "define_template", MARKETER },
 	{ "resolve_message", DISPATCHER },
 	{ "worker_state", APP | MARKETER | ANALYST | DISPATCHER },

@@ -32,9 +32,12 @@ begin_restoring(void)
 		" AND t.tgenabled <> 'D' ORDER BY t.oid");
 	if (crm_ddl_text("SELECT contact_id FROM crm.contact LIMIT 1") == NULL)
 	{
+		/* what install() put there comes with the copy */
 		crm_ddl("DELETE FROM crm.stage_rule");
 		crm_ddl("DELETE FROM crm.stage");
 		crm_ddl("DELETE FROM crm.achievement");
+		crm_ddl("DELETE FROM crm.window_rule");
+		crm_ddl("DELETE FROM crm.api_limit");
 		crm_ddl("DELETE FROM crm.installation");
 	}
 }

@@ -350,7 +350,11 @@ work(TimestampTz now, List **found, MemoryContext turn)
 		crm_recover(deliveries, now);
 	if (written != NIL)
 	{
-		written = crm_outcome_record(written, now);
+		List *recorded = crm_outcome_record(written, now);
+		MemoryContext old = MemoryContextSwitchTo(turn);
+
+		written = list_copy(recorded);
+		MemoryContextSwitchTo(old);
 		if (list_length(written) < nanswered)
 			look_at = now + CRM_BUSY(0);
 	}

@@ -129,6 +129,25 @@ check_body(const CrmChannel *channel, const char *message_type, Datum value)
 	channel->check(message_type, body);
 }
 
+/* A message that has expired when it becomes due is none. */
+static void
+check_valid_for(const CrmRow *row)
+{
+	Interval zero = { 0 };
+	bool isnull;
+	Datum value = crm_row_value(row, "valid_for", &isnull);
+
+	if (isnull || DatumGetBool(DirectFunctionCall2(interval_gt, value, IntervalPGetDatum(&zero))))
+		return;
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_CHECK_VIOLATION),
+		 errmsg("valid_for of a template is %s, not longer than nothing",
+				DatumGetCString(DirectFunctionCall1(interval_out, value))),
+		 errhint(
+			 "Say how long after it was due a message may still be sent; leave it out for ever.")));
+}
+
 static void
 check_template(const CrmRow *row)
 {
@@ -161,6 +180,7 @@ check_template(const CrmRow *row)
 				 errmsg("lane \"%s\" is not known",
 						pnstrdup(lane, pg_mbcliplen(lane, strlen(lane), 40))),
 				 errhint("A lane is urgent, normal or bulk.")));
+	check_valid_for(row);
 	if (account != NULL)
 		check_account(account, channel_name);
 	check_body(channel, message_type, body);

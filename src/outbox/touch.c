@@ -28,6 +28,9 @@ static CrmPlan open_windows = {
 	" WHERE n.at + r.valid_for > $5 AND n.at >= $6 AND NOT EXISTS (SELECT FROM crm.window_grant g"
 	"  WHERE g.contact_id = n.contact_id AND g.account_id = n.account_id AND g.opened_at = n.at"
 	"  AND g.expires_at >= n.at + r.valid_for AND (g.quota IS NULL OR g.quota >= r.quota))"
+	/* one that came late may be told of after the leave that closed it */
+	" AND NOT EXISTS (SELECT FROM crm.follower f WHERE f.contact_id = n.contact_id"
+	"  AND f.account_id = n.account_id AND f.unfollowed_at > n.at)"
 	" ORDER BY n.contact_id, n.account_id, n.at, r.quota DESC NULLS FIRST, n.kind",
 	6,
 	{ INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZOID,

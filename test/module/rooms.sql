@@ -18,3 +18,6 @@ CREATE FUNCTION token_request(channel text, base_url text, force bool) RETURNS t
 LANGUAGE c AS 'MODULE_PATH', 'rooms_token_request';
 CREATE FUNCTION token_outcome(channel text, status int, reply bytea) RETURNS text
 LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_token_outcome';
+CREATE FUNCTION template_check(body jsonb) RETURNS bool LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_template_check';
+CREATE FUNCTION template_render(body jsonb, params jsonb, contact jsonb) RETURNS text
+LANGUAGE c AS 'MODULE_PATH', 'rooms_template_render';

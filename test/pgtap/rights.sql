@@ -126,6 +126,7 @@ SELECT lives_ok($$SELECT crm.suppress(1, 'sms', 'asked'), crm.unsuppress(1, 'sms
 SELECT lives_ok($$SELECT * FROM crm.segment_overlap('p')$$, 'segment_overlap');
 SELECT lives_ok($$SELECT crm.define_template('{"name": "hello", "channel": "official_account", "message_type": "text", "body": {"content": "Hello"}}')$$, 'define_template');
 SELECT lives_ok($$SELECT crm.send(1, 'hello', send_key => 'bare'), crm.send_many('{1}', 'hello')$$, 'send and send_many');
+SELECT lives_ok('SELECT * FROM crm.reachable(1)', 'reachable');
 SELECT lives_ok($$SELECT crm.grant_consent(1, 'sms', 'marketing'), crm.withdraw_consent(1, 'sms', 'marketing')$$, 'consent');
 SELECT is_empty('SELECT * FROM crm.verify()', 'verify');
 SELECT lives_ok($$SELECT crm.define_achievement('{"name": "bare", "on_kind": "cart"}')$$, 'define');

@@ -16,7 +16,7 @@ sub limit
 {
     my ($columns, @values) = @_;
     $shop->sql("DELETE FROM crm.api_limit WHERE channel = 'official_account'; DELETE FROM crm.api_usage");
-    $shop->sql("INSERT INTO crm.api_limit (channel, api, $columns) VALUES ('official_account', " . join(', ', @values) . ')') if @values;
+    $shop->sql("INSERT INTO crm.api_limit (channel, $columns) VALUES ('official_account', " . join(', ', @values) . ')') if @values;
 }
 
 sub people
