@@ -77,6 +77,9 @@ extern int crm_guc_send_timeout; /* milliseconds */
 extern int crm_guc_alarm_after;  /* seconds */
 extern void crm_dispatch_guc_init(void);
 
+/* estimate.c: for the rest of the process plans are made for large tables */
+extern void crm_estimate_large(void);
+
 /* senders.c: accounts that have messages in the queue */
 extern List *crm_senders(TimestampTz now);
 /* Nothing in the lane before this is to be claimed. */
