@@ -133,7 +133,7 @@ crm_heads_moved(TimestampTz now)
 TimestampTz
 crm_heads_due(void)
 {
-	return Min(look_again_at, start_over_wanted ? start_over_at : DT_NOEND);
+	return start_over_wanted ? start_over_at : Max(look_again_at, start_over_at);
 }
 
 /* Returns how many accounts have messages. */
