@@ -86,6 +86,8 @@ extern List *crm_senders(TimestampTz now);
 extern void crm_head_set(int64 account_id, int lane, TimestampTz due_at, int64 message_id);
 extern void crm_heads_forget(void); /* a transaction was not committed */
 extern void crm_heads_woken(void);  /* there may be something */
+/* Messages were put back into the queue, perhaps in front: a look follows in a second. */
+extern void crm_heads_moved(TimestampTz now);
 extern TimestampTz crm_heads_due(void);
 /* The secret of an account; NULL where there is none. Raises an error that does not show it. */
 extern char *crm_account_secret(int64 account_id, const char *name);
