@@ -124,13 +124,14 @@ sub empty
     return eval { wait_for(sub { $self->sql('SELECT count(*) FROM crm.outbox') eq '0' }, $seconds // $patience) } || 0;
 }
 
-# Until a query returns what is wanted; returns the last
-sub sql_becomes
+# becomes(SQL, WANTED, NAME): like is(), as soon as the query returns that
+sub becomes
 {
-    my ($self, $sql, $wanted) = @_;
+    my ($self, $sql, $wanted, $name) = @_;
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
     my $found;
     eval { wait_for(sub { ($found = $self->sql($sql)) eq $wanted }, $patience) };
-    return $found;
+    is($found, $wanted, $name);
 }
 
 # Requests that carried a message to this openid, first to last
