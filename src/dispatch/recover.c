@@ -22,9 +22,9 @@ static CrmPlan find_leases = {
 	{ INT8ARRAYOID }
 };
 /* who waited behind a message that is no longer on its way */
-static CrmPlan release_all = {
-	"UPDATE crm.outbox o SET due_at = statement_timestamp() WHERE o.due_at = 'infinity'", 0
-};
+static CrmPlan release_all = { "UPDATE crm.outbox o SET due_at = $1 WHERE o.due_at = 'infinity'",
+							   1,
+							   { TIMESTAMPTZOID } };
 static CrmPlan queue_again = {
 	"WITH n AS (SELECT * FROM unnest($1, $2, $3) AS n(contact_id, message_id, attempt_id)),"
 	" a AS (INSERT INTO crm.delivery_attempt (contact_id, attempt_id, message_id, occurred_at,"
@@ -139,6 +139,11 @@ crm_recover(List *deliveries, TimestampTz now)
 				 errhint("See crm.message_unknown.")));
 	}
 	if (first || lost[0][0].n > 0)
-		crm_run(&release_all, NULL, NULL);
+	{
+		/* not later than the look that follows, or those that came since go before them */
+		values[0] = TimestampTzGetDatum(now);
+		crm_run(&release_all, values, NULL);
+	}
+	crm_heads_woken();
 	look_at = next;
 }

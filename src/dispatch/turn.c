@@ -28,6 +28,9 @@
 
 /* messages claimed at once: so long may an urgent one have to wait for others */
 #define CLAIM_BATCH 256
+/* and while urgent ones have been coming for so long, so many: others make way for them */
+#define URGENT_BATCH   48
+#define URGENT_SECONDS 10
 /* while a definition is being changed it looks again so often */
 #define LOCKED_MILLISECONDS 100
 /* beyond the timeout of a request, for what comes before and after */
@@ -41,6 +44,7 @@ static List *deliveries = NIL;            /* on their way, or answered and not y
 static MemoryContext lasting = NULL;      /* the list, for the process */
 MemoryContext crm_claimed_context = NULL; /* parent of deliveries whose claim is not committed */
 static TimestampTz look_at = DT_NOBEGIN;  /* when the queue is looked at without being woken */
+static TimestampTz urgent_at = 0;         /* when an urgent message was last claimed */
 static bool silent = false;               /* that dispatch is paused was logged */
 
 void
@@ -82,6 +86,7 @@ crm_turn_init(void)
 												ALLOCSET_SMALL_SIZES);
 
 	/* every plan here finds few rows by their keys; statistics of a queue are always of another time */
+	crm_estimate_large();
 	SetConfigOption("enable_seqscan", "off", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("enable_hashjoin", "off", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("enable_mergejoin", "off", PGC_USERSET, PGC_S_OVERRIDE);
@@ -201,6 +206,8 @@ claim(TimestampTz now, int busy, MemoryContext turn)
 	int total = crm_guc_connections;
 	int reserve = total == 1 ? 0 : Max(1, total / 10); /* of urgent messages */
 	int left = CLAIM_BATCH;
+	int others = TimestampDifferenceExceeds(urgent_at, now, URGENT_SECONDS * 1000) ? CLAIM_BATCH
+																				   : URGENT_BATCH;
 	List *senders = crm_senders(now);
 	List *ready = NIL;
 	List *found = NIL;
@@ -246,6 +253,8 @@ claim(TimestampTz now, int busy, MemoryContext turn)
 			int looked_at;
 			bool more;
 
+			if (lane > 0)
+				left = Min(left, others);
 			room = Min(room, left);
 			if (sender->due[lane] > now)
 			{
@@ -264,6 +273,8 @@ claim(TimestampTz now, int busy, MemoryContext turn)
 			MemoryContextSwitchTo(old);
 			crm_quota_save(now);
 			left -= looked_at;
+			if (lane == 0 && looked_at > 0)
+				urgent_at = now;
 			if (more)
 				look_at = Min(look_at, now);
 		}
@@ -271,11 +282,23 @@ claim(TimestampTz now, int busy, MemoryContext turn)
 	return found;
 }
 
-/* The claims are committed: what was claimed goes out. */
+/* Never left: its next attempt is one like any other. */
 static void
-hand_over(List *found)
+not_sent(CrmDelivery *delivery, const char *error)
 {
-	MemoryContext old = MemoryContextSwitchTo(lasting);
+	CrmHttpReply reply = { 0 };
+
+	reply.owner = (intptr_t) delivery;
+	reply.result = CRM_HTTP_NOT_SENT;
+	reply.body = "";
+	reply.error = error;
+	take_reply(&reply);
+	look_at = DT_NOBEGIN;
+}
+
+static void
+start(List *found)
+{
 	ListCell *cell;
 
 	foreach(cell, found)
@@ -284,8 +307,14 @@ hand_over(List *found)
 		CrmHttpRequest request = { 0 };
 
 		MemoryContextSetParent(delivery->context, lasting);
-		deliveries = lappend(deliveries, delivery);
 		delivery->started_at = GetCurrentTimestamp();
+		/* the process may have stood still; a reply must come before its lease ends */
+		if (delivery->started_at + (int64) crm_guc_send_timeout * 1000 >= delivery->lease)
+		{
+			deliveries = lappend(deliveries, delivery);
+			not_sent(delivery, "the claim was too old");
+			continue;
+		}
 		request.url = delivery->request.url;
 		request.body = delivery->request.body;
 		request.body_length = strlen(delivery->request.body);
@@ -294,7 +323,27 @@ hand_over(List *found)
 		request.timeout_ms = crm_guc_send_timeout;
 		request.owner = (int64) (intptr_t) delivery;
 		crm_http_start(&request);
+		deliveries = lappend(deliveries, delivery);
 	}
+}
+
+/* The claims are committed: what was claimed goes out. */
+static void
+hand_over(List *found)
+{
+	MemoryContext old = MemoryContextSwitchTo(lasting);
+
+	PG_TRY();
+	{
+		start(found);
+	}
+	PG_CATCH();
+	{
+		/* by its lease it finds what is not among the deliveries */
+		crm_recover_soon(GetCurrentTimestamp());
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	MemoryContextSwitchTo(old);
 	crm_token_start();
 	if (found != NIL)
@@ -370,15 +419,33 @@ work(TimestampTz now, List **found, MemoryContext turn)
 static void
 note_unreachable(void)
 {
+	MemoryContext turn = CurrentMemoryContext;
 	CrmActing acting;
 
 	if (!crm_unreachable_noted())
 		return;
-	if (begin(&acting))
+	PG_TRY();
 	{
-		crm_unreachable_record();
-		commit(&acting);
+		if (begin(&acting))
+		{
+			crm_unreachable_record();
+			commit(&acting);
+		}
 	}
+	PG_CATCH();
+	{
+		/* somebody holds the contact: the next turn tries again */
+		if (crm_error_passes(geterrcode()))
+			PG_RE_THROW();
+		/* a trigger of the brand's own may refuse the fact; messages go on */
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(turn);
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
 	crm_unreachable_forget();
 }
 
@@ -392,18 +459,22 @@ crm_turn(bool woken)
 
 	if (woken)
 		crm_heads_woken();
-	if (woken || nreplies > 0 || crm_token_pending() || look_at <= now ||
+	if (woken || nreplies > 0 || crm_token_pending() || crm_unreachable_noted() || look_at <= now ||
 		crm_recover_due() <= now || crm_housekeeping_due() <= now)
 	{
 		List *volatile written = NIL;
 		List *found = NIL;
 		CrmActing acting;
 
+		look_at = DT_NOBEGIN; /* should it fail before it has looked */
 		if (!begin(&acting))
+		{
+			look_at = DT_NOEND;
 			return INT_MAX; /* install() wakes */
+		}
 		PG_TRY();
 		{
-			/* lists are to outlive SPI's memory, which any query makes the current one */
+			/* lists are to outlive SPI's memory */
 			MemoryContextSwitchTo(turn);
 			written = work(now, &found, turn);
 			commit(&acting);

@@ -291,8 +291,8 @@ crm_worker_watch(pgsocket descriptor)
  * Somebody else holds what the turn needs. The process keeps what it knows of
  * messages under way: a fresh one would have to call them unknown.
  */
-static bool
-is_passing(int code)
+bool
+crm_error_passes(int code)
 {
 	return code == ERRCODE_LOCK_NOT_AVAILABLE || code == ERRCODE_T_R_DEADLOCK_DETECTED ||
 		code == ERRCODE_T_R_SERIALIZATION_FAILURE;
@@ -319,7 +319,7 @@ recover(void)
 	RESUME_INTERRUPTS();
 
 	last_error = code;
-	if (is_passing(code))
+	if (crm_error_passes(code))
 	{
 		failed_turns = Max(failed_turns, 1);
 		return PASSING_PAUSE;

@@ -23,6 +23,9 @@ typedef struct CrmWorkerOrder
  */
 extern void crm_worker_watch(pgsocket descriptor);
 
+/* An error after which the same may succeed: somebody else holds what the turn needs. */
+extern bool crm_error_passes(int code);
+
 extern PGDLLEXPORT void crm_worker_main(Datum arg);
 
 #endif /* CRM_WORKER_H */

@@ -105,8 +105,12 @@ sub client
             sprintf "SELECT 'n' || %d || ' ' || crm.send(%d, '%s', '{\"n\": \"n%d\"}'%s);\n", $_->{n}, $_->{contact}, $_->{kind}, $_->{n},
               $_->{keyed} ? ", 'k$_->{n}'" : ''
         } @now;
+        # out of a file, as a psql that ends early would break a pipe
+        open my $commands, '>', "$dir/commands$number" or die "commands$number: $!\n";
+        print $commands $script;
+        close $commands;
         my ($out, $err) = ('', '');
-        IPC::Run::run([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($db), '-f', '-' ], '<', \$script, '>', \$out, '2>', \$err);
+        IPC::Run::run([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($db), '-f', "$dir/commands$number" ], '>', \$out, '2>', \$err);
         my %answered = $out =~ /^n(\d+) (\d+)$/mg;
         while (@left && $answered{ $left[0]{n} }) { printf $file "%d %d\n", $left[0]{n}, $answered{ (shift @left)->{n} } }
         # nobody was told what became of the next one
@@ -118,14 +122,16 @@ sub client
 # --- what goes wrong ------------------------------------------------------------------------------
 
 my %random = (
-    reset_before_body => 0.004, reset_before_reply => 0.008, half_reply => 0.005, garbage => 0.005, http_500 => 0.005,
-    'errcode_-1' => 0.01, close_reused => 0.01, silent => 0.004,
+    reset_before_body => 0.004, reset_before_reply => 0.008, http_503 => 0.005, half_reply => 0.005, garbage => 0.005, http_500 => 0.005,
+    close_reused => 0.01, silent => 0.004,
 );
 for my $api (qw(custom/send template/send webhook/crm))
 {
     $sandbox->admin(faults => { api => $api, fault => $_, probability => $random{$_}, $_ eq 'silent' ? (seconds => 2 * $timeout) : () })
       for sort keys %random;
 }
+# a webhook has no such codes
+$sandbox->admin(faults => { api => "$_/send", fault => 'errcode_-1', probability => 0.01 }) for qw(custom template);
 $sandbox->admin(faults => { api => 'custom/send', fault => 'errcode_45015', probability => 0.003 });
 $sandbox->admin(faults => { api => "$_/send", fault => 'errcode_43004', probability => 0.002 }) for qw(custom template);
 $sandbox->admin(settings => { latency_ms => 20 });
