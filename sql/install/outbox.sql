@@ -62,8 +62,7 @@ CREATE TABLE IF NOT EXISTS crm.message (
 	template_version integer NOT NULL,
 	channel text NOT NULL,
 	class text NOT NULL,
-	state text NOT NULL DEFAULT 'queued' CHECK (state IN
-		('queued', 'sending', 'sent', 'waiting', 'failed', 'refused', 'expired', 'cancelled', 'unknown')),
+	state text NOT NULL DEFAULT 'queued',
 	reason text,
 	params jsonb NOT NULL DEFAULT '{}',
 	send_key text,
@@ -77,8 +76,9 @@ CREATE TABLE IF NOT EXISTS crm.message (
 	ended_at timestamptz,
 	PRIMARY KEY (contact_id, message_id)
 ) WITH (fillfactor = 80);
--- no index has a column that changes on the way to an end state, so that every step is a HOT update
-CREATE UNIQUE INDEX IF NOT EXISTS message_send_key_idx ON crm.message (contact_id, send_key) WHERE send_key IS NOT NULL;
+-- no index has a column that changes on the way to an end state, so that every step is a HOT update; no CHECK and no
+-- partial index, so that the worker may write the rows without the executor
+CREATE UNIQUE INDEX IF NOT EXISTS message_send_key_idx ON crm.message (contact_id, send_key);
 COMMENT ON TABLE crm.message IS 'Every message that was ever asked for, and what became of it.';
 COMMENT ON COLUMN crm.message.contact_id IS 'To whom.';
 COMMENT ON COLUMN crm.message.message_id IS 'Id of the message; those of a contact go out in this order, lane by lane.';
@@ -104,7 +104,7 @@ CREATE TABLE IF NOT EXISTS crm.outbox (
 	contact_id bigint NOT NULL,
 	message_id bigint NOT NULL,
 	account_id bigint NOT NULL,
-	lane text NOT NULL CHECK (lane IN ('urgent', 'normal', 'bulk')),
+	lane text NOT NULL,
 	due_at timestamptz NOT NULL,
 	lease timestamptz,
 	attempt_id bigint,

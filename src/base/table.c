@@ -594,8 +594,8 @@ crm_target_lock(CrmTarget *target)
 							flags, &failure);
 }
 
-bool
-crm_target_update(CrmTarget *target, const Datum *values, const bool *nulls)
+static bool
+update_found(CrmTarget *target, const Datum *values, const bool *nulls, bool wait)
 {
 	TupleTableSlot *slot = target->slot;
 	ItemPointerData tid = target->found->tts_tid;
@@ -617,11 +617,39 @@ crm_target_update(CrmTarget *target, const Datum *values, const bool *nulls)
 		}
 	ExecStoreVirtualTuple(slot);
 	if (table_tuple_update(target->rel, &tid, slot, GetCurrentCommandId(true), GetActiveSnapshot(),
-						   InvalidSnapshot, true, &failure, &lock_mode, &update_indexes) != TM_Ok)
+						   InvalidSnapshot, wait, &failure, &lock_mode, &update_indexes) != TM_Ok)
 		return false;
 	if (CRM_UPDATES_INDEXES(update_indexes))
 		(void) insert_index_entries(target, slot, CRM_ONLY_SUMMARIZING(update_indexes));
 	return true;
+}
+
+bool
+crm_target_update(CrmTarget *target, const Datum *values, const bool *nulls)
+{
+	return update_found(target, values, nulls, true);
+}
+
+bool
+crm_target_try_update(CrmTarget *target, const Datum *values, const bool *nulls)
+{
+	return update_found(target, values, nulls, false);
+}
+
+bool
+crm_target_try_delete(CrmTarget *target)
+{
+	ItemPointerData tid = target->found->tts_tid;
+	TM_FailureData failure;
+
+	return table_tuple_delete(target->rel, &tid, GetCurrentCommandId(true), GetActiveSnapshot(),
+							  InvalidSnapshot, false, &failure, false) == TM_Ok;
+}
+
+Datum
+crm_target_value(CrmTarget *target, int column, bool *isnull)
+{
+	return slot_getattr(target->found, target->attno[column], isnull);
 }
 
 static void

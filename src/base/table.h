@@ -110,6 +110,13 @@ extern TM_Result crm_target_lock(CrmTarget *target);
 /* Writes the columns named at opening; false if the row changed meanwhile. */
 extern bool crm_target_update(CrmTarget *target, const Datum *values, const bool *nulls);
 
+/* The same, and deleting the row found; false also where somebody holds it. */
+extern bool crm_target_try_update(CrmTarget *target, const Datum *values, const bool *nulls);
+extern bool crm_target_try_delete(CrmTarget *target);
+
+/* A value of the row found, by the place of its column among those named at opening. */
+extern Datum crm_target_value(CrmTarget *target, int column, bool *isnull);
+
 /* For insert: queues a row; by-reference values must live until it is written. */
 extern void crm_target_insert(CrmTarget *target, const Datum *values, const bool *nulls);
 extern void crm_target_flush(CrmTarget *target);

@@ -14,6 +14,7 @@
 
 #include "base/table.h"
 #include "dispatch/claim.h"
+#include "dispatch/direct.h"
 #include "dispatch/standing.h"
 #include "outbox/queue.h"
 #include "outbox/template.h"
@@ -359,28 +360,23 @@ compare_message(const ListCell *a, const ListCell *b)
 							 &((CrmDelivery *) lfirst(b))->message_id);
 }
 
+/* The same as crm_direct_claim(), for whatever tables there are. */
 static void
-lease_deliveries(const CrmSender *sender, List *deliveries, List *candidates, TimestampTz now)
+claim_by_statements(List *deliveries, TimestampTz lease, TimestampTz now)
 {
-	TimestampTz lease = now + crm_lease_length();
 	CrmColumn columns[4];
-	CrmColumn grants[2];
 	Datum values[5];
 	ListCell *cell;
 	uint64 n;
 
 	for (int i = 0; i < 4; i++)
 		crm_column_init(&columns[i], INT8OID);
-	for (int i = 0; i < 2; i++)
-		crm_column_init(&grants[i], INT8OID);
-	list_sort(deliveries, compare_message);
 	foreach(cell, deliveries)
 	{
 		CrmDelivery *delivery = lfirst(cell);
 
 		crm_column_add(&columns[0], Int64GetDatum(delivery->contact_id), false);
 		crm_column_add(&columns[1], Int64GetDatum(delivery->message_id), false);
-		delivery->lease = lease;
 	}
 	values[0] = crm_column_array(&columns[0]);
 	values[1] = crm_column_array(&columns[1]);
@@ -414,6 +410,23 @@ lease_deliveries(const CrmSender *sender, List *deliveries, List *candidates, Ti
 	values[3] = crm_column_array(&columns[3]);
 	values[4] = TimestampTzGetDatum(now);
 	crm_run(&mark_sending, values, NULL);
+}
+
+static void
+lease_deliveries(const CrmSender *sender, List *deliveries, List *candidates, TimestampTz now)
+{
+	TimestampTz lease = now + crm_lease_length();
+	CrmColumn grants[2];
+	Datum values[3];
+	ListCell *cell;
+
+	for (int i = 0; i < 2; i++)
+		crm_column_init(&grants[i], INT8OID);
+	list_sort(deliveries, compare_message);
+	foreach(cell, deliveries)
+		((CrmDelivery *) lfirst(cell))->lease = lease;
+	if (!crm_direct_claim(deliveries, now))
+		claim_by_statements(deliveries, lease, now);
 
 	foreach(cell, candidates)
 	{

@@ -11,6 +11,7 @@
 #include "utils/timestamp.h"
 
 #include "dispatch/claim.h"
+#include "dispatch/direct.h"
 #include "dispatch/standing.h"
 #include "outbox/queue.h"
 
@@ -583,8 +584,9 @@ lock_messages_of(List *endings)
 	return list_concat(locked, endings);
 }
 
-List *
-crm_outcome_record(List *deliveries, TimestampTz now)
+/* Outcomes of all kinds, whatever became of the messages meanwhile; those that could be written. */
+static List *
+record_by_statements(List *deliveries, TimestampTz now)
 {
 	Datum at = TimestampTzGetDatum(now);
 	List *endings = NIL;
@@ -613,16 +615,36 @@ crm_outcome_record(List *deliveries, TimestampTz now)
 	init_writing(&writing);
 	foreach(cell, endings)
 		add_ending(&writing, lfirst(cell), now);
-	write_attempts(deliveries);
 	run_with(&leave_queue, writing.ended, 4, NULL, 0);
 	run_with(&queue_again, writing.again, 5, NULL, 0);
 	run_with(&list_unknown, writing.unknown, 3, &at, 1);
 	run_with(&forget_unknown, writing.late, 2, NULL, 0);
 	run_with(&give_back_windows, writing.windows, 3, NULL, 0);
-	if (crm_queue_release(crm_column_array(&writing.all[0]), now))
+	return deliveries;
+}
+
+List *
+crm_outcome_record(List *deliveries, TimestampTz now)
+{
+	List *written = crm_direct_sent(deliveries, now);
+	List *left = list_length(written) == list_length(deliveries)
+		? NIL
+		: list_difference_ptr(deliveries, written);
+	CrmColumn contacts;
+	ListCell *cell;
+
+	if (left != NIL)
+		written = list_concat(written, record_by_statements(left, now));
+	if (written == NIL)
+		return NIL;
+	write_attempts(written);
+	crm_column_init(&contacts, INT8OID);
+	foreach(cell, written)
+		crm_column_add(&contacts, Int64GetDatum(((CrmDelivery *) lfirst(cell))->contact_id), false);
+	if (crm_queue_release(crm_column_array(&contacts), now))
 		crm_heads_woken();
 	crm_heads_moved(now);
-	return deliveries;
+	return written;
 }
 
 bool

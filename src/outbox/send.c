@@ -30,7 +30,7 @@ static CrmPlan find_template = {
 	"WITH m AS (INSERT INTO crm.message (contact_id, account_id, template, template_version,"    \
 	" channel, class, params, send_key, due_at, expires_at)"                                     \
 	" SELECT n.contact_id, $2, $3, $4, $5, $6, $7, $8, $9, $10 FROM unnest($1) AS n(contact_id)" \
-	" ON CONFLICT (contact_id, send_key) WHERE send_key IS NOT NULL DO NOTHING"                  \
+	" ON CONFLICT (contact_id, send_key) DO NOTHING"                                             \
 	" RETURNING contact_id, message_id)"                                                         \
 	" INSERT INTO crm.outbox (contact_id, message_id, account_id, lane, due_at)"                 \
 	" SELECT m.contact_id, m.message_id, $2, $11, $9 FROM m"
