@@ -2,7 +2,8 @@
 
 CREATE OR REPLACE VIEW crm.worker_status AS
 SELECT w.database, w.pid, w.state, w.started_at, w.last_turn_at,
-       pg_catalog.clock_timestamp() - w.last_turn_at AS age, w.turns, w.failures, w.problem
+       pg_catalog.clock_timestamp() - w.last_turn_at AS age, w.turns, w.failures, w.problem,
+       w.clock_pid, w.clock_done_at, w.clock_problem
   FROM crm.worker_state() AS w;
 COMMENT ON VIEW crm.worker_status IS 'The worker of this database, one row: whether it runs, and if not, why.';
 COMMENT ON COLUMN crm.worker_status.database IS 'This database.';
@@ -14,6 +15,9 @@ COMMENT ON COLUMN crm.worker_status.age IS 'How long ago that was.';
 COMMENT ON COLUMN crm.worker_status.turns IS 'Turns of this process: it looks for work at each commit that leaves some, and at least every pg_crm.poll_interval.';
 COMMENT ON COLUMN crm.worker_status.failures IS 'How often in a row the worker ended by an error.';
 COMMENT ON COLUMN crm.worker_status.problem IS 'What keeps the worker from its work, in words; NULL where nothing does.';
+COMMENT ON COLUMN crm.worker_status.clock_pid IS 'Process of the clock, which makes the moves that time brings; NULL while none runs, as nothing is due.';
+COMMENT ON COLUMN crm.worker_status.clock_done_at IS 'When last nothing was left that was due; since the start of the server.';
+COMMENT ON COLUMN crm.worker_status.clock_problem IS 'What keeps the clock from its work, in words; NULL where nothing but the worker does.';
 
 -- the queue goes by the clock of the server, not by pg_crm.clock
 CREATE OR REPLACE VIEW crm.queue_health AS
@@ -89,6 +93,10 @@ SELECT 'worker_down', w.database::text, w.problem, COALESCE(w.last_turn_at, pg_c
   FROM crm.worker_status AS w
  WHERE w.problem IS NOT NULL AND w.state <> 'standby'
 UNION ALL
+SELECT 'clock_down', w.database::text, w.clock_problem, COALESCE(w.clock_done_at, w.started_at), 1
+  FROM crm.worker_status AS w
+ WHERE w.clock_problem IS NOT NULL AND w.problem IS NULL
+UNION ALL
 SELECT 'message_unknown', a.name,
        'messages of which nobody knows whether they arrived: ' || pg_catalog.count(*), pg_catalog.min(n.since), pg_catalog.count(*)
   FROM crm.message_unknown AS n
@@ -101,8 +109,8 @@ SELECT 'dispatch_paused', pg_catalog.current_database()::text,
        (SELECT COALESCE(i.resumed_at, i.installed_at) FROM crm.installation AS i), 1
  WHERE NOT crm.dispatch_allowed();
 COMMENT ON VIEW crm.active_alarm IS 'What somebody has to look at now: standing rows of crm.alarm, and what is wrong at this moment.';
-COMMENT ON COLUMN crm.active_alarm.kind IS 'worker_down, queue_late, message_unknown, dispatch_paused, account_paused, api_paused, template_refused, token, ….';
+COMMENT ON COLUMN crm.active_alarm.kind IS 'worker_down, clock_down, queue_late, message_unknown, dispatch_paused, account_paused, api_paused, template_refused, token, ….';
 COMMENT ON COLUMN crm.active_alarm.object IS 'What it is about: the name of the account, template or database; of api_paused account and call.';
 COMMENT ON COLUMN crm.active_alarm.detail IS 'What happened.';
-COMMENT ON COLUMN crm.active_alarm.since IS 'Since when; of worker_down the last turn, of dispatch_paused the installation of the original.';
+COMMENT ON COLUMN crm.active_alarm.since IS 'Since when; of worker_down the last turn, of clock_down when last nothing was left to do, of dispatch_paused the installation of the original.';
 COMMENT ON COLUMN crm.active_alarm.times IS 'How often since; of message_unknown how many.';

@@ -4,6 +4,8 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
@@ -98,7 +100,7 @@ crm_slot_take(Oid database)
 void
 crm_slot_free(CrmSlot *slot)
 {
-	Assert(slot->pid == 0 && slot->held == 0);
+	Assert(slot->pid == 0 && slot->clock.pid == 0 && slot->held == 0);
 	/* the atomic members may be looked at meanwhile: they stay what they are */
 	slot->database = InvalidOid;
 	slot->state = CRM_WORKER_WANTED;
@@ -108,6 +110,7 @@ crm_slot_free(CrmSlot *slot)
 	slot->turns = 0;
 	slot->changed_at = slot->started_at = slot->last_turn_at = 0;
 	slot->down_since = slot->next_start_at = 0;
+	memset(&slot->clock, 0, sizeof(slot->clock));
 	crm_shared->full = false;
 }
 
@@ -116,4 +119,15 @@ crm_slot_state(CrmSlot *slot, CrmWorkerState state)
 {
 	slot->state = state;
 	slot->changed_at = GetCurrentTimestamp();
+}
+
+/* Its work is done again from where it was committed last, so nothing is lost by a signal. */
+void
+crm_clock_stop(CrmSlot *slot)
+{
+	if (slot->clock.pid != 0 && !slot->clock.stopping)
+	{
+		slot->clock.stopping = true;
+		(void) kill(slot->clock.pid, SIGTERM);
+	}
 }

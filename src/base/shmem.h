@@ -41,6 +41,21 @@ typedef enum CrmStop
 
 #define CRM_NO_PROCESS PG_UINT32_MAX
 
+/* The process that does what time brings: it comes when something is due, and goes. */
+typedef struct CrmClock
+{
+	int pid; /* 0 where none is attached */
+	bool stopping;
+	bool told_failure;
+	bool no_room;        /* max_worker_processes has been used up for a minute */
+	int failures;        /* ends by error, in a row */
+	int last_error;      /* SQLSTATE, 0 where none is known */
+	TimestampTz done_at; /* when last nothing was left to do */
+	TimestampTz
+		maintain_at; /* when partitions and windows are looked at next; 0 until the worker has said */
+	TimestampTz next_start_at;
+} CrmClock;
+
 typedef struct CrmSlot
 {
 	Oid database; /* invalid: the slot is free */
@@ -64,6 +79,7 @@ typedef struct CrmSlot
 	TimestampTz last_turn_at;
 	TimestampTz down_since; /* 0 while a worker runs, or none should */
 	TimestampTz next_start_at;
+	CrmClock clock;
 } CrmSlot;
 
 typedef struct CrmShared
@@ -93,5 +109,8 @@ extern CrmSlot *crm_slot_take(Oid database);
 extern void crm_slot_free(CrmSlot *slot);
 
 extern void crm_slot_state(CrmSlot *slot, CrmWorkerState state);
+
+/* Has the clock of the slot end what it does, and leave. */
+extern void crm_clock_stop(CrmSlot *slot);
 
 #endif /* CRM_SHMEM_H */

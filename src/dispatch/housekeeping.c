@@ -1,7 +1,6 @@
 /*
  * housekeeping.c
- *		What the worker looks at now and then: whether the queue is late, whether
- *		time moves contacts, windows that ended long ago, next months' partitions.
+ *		What the worker looks at now and then: whether the queue is late.
  */
 #include "postgres.h"
 
@@ -11,8 +10,7 @@
 
 #include "dispatch/dispatch.h"
 
-#define EVERY_SECONDS          20
-#define PARTITIONS_EVERY_HOURS 6
+#define EVERY_SECONDS 20
 
 static CrmPlan find_late = {
 	"SELECT a.name, min(o.due_at) FROM crm.account a CROSS JOIN LATERAL (SELECT o.due_at"
@@ -24,15 +22,8 @@ static CrmPlan find_late = {
 static CrmPlan find_alarms = {
 	"SELECT a.object FROM crm.alarm a WHERE a.kind = 'queue_late' AND a.cleared_at IS NULL", 0
 };
-static CrmPlan delete_windows = {
-	"DELETE FROM crm.window_grant g WHERE g.expires_at < $1 - interval '7 days'",
-	1,
-	{ TIMESTAMPTZOID }
-};
-static CrmPlan make_partitions = { "SELECT crm.maintain_partitions()", 0 };
 
 static TimestampTz next_at = DT_NOBEGIN;
-static TimestampTz next_partitions_at = DT_NOBEGIN;
 
 TimestampTz
 crm_housekeeping_due(void)
@@ -85,14 +76,6 @@ look_for_late(TimestampTz now)
 void
 crm_housekeeping(TimestampTz now)
 {
-	Datum value = TimestampTzGetDatum(now);
-
 	look_for_late(now);
-	if (now >= next_partitions_at)
-	{
-		crm_run(&make_partitions, NULL, NULL);
-		crm_run(&delete_windows, &value, NULL);
-		next_partitions_at = now + PARTITIONS_EVERY_HOURS * USECS_PER_HOUR;
-	}
 	next_at = now + EVERY_SECONDS * USECS_PER_SEC;
 }

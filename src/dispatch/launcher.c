@@ -117,7 +117,7 @@ forget_dropped(void)
 	{
 		CrmSlot *slot = &crm_shared->slots[i];
 
-		if (!OidIsValid(slot->database) || slot->pid != 0 || slot->held > 0)
+		if (!OidIsValid(slot->database) || slot->pid != 0 || slot->clock.pid != 0 || slot->held > 0)
 			continue;
 		known = hash_search(databases, &slot->database, HASH_FIND, NULL);
 		if (known == NULL || !known->seen)
@@ -168,6 +168,22 @@ follow_handle(Known *known)
 	LWLockRelease(crm_lock);
 }
 
+/* A worker that wants a slot comes before clocks that have one: one of them leaves. */
+static bool
+take_clock_slot(void)
+{
+	bool found = false;
+
+	LWLockAcquire(crm_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < crm_shared->nslots && !found; i++)
+	{
+		found = crm_shared->slots[i].clock.pid != 0;
+		crm_clock_stop(&crm_shared->slots[i]);
+	}
+	LWLockRelease(crm_lock);
+	return found;
+}
+
 /* Asks the postmaster for a worker; the slot is in state starting. */
 static void
 start_worker(Known *known, int slotno)
@@ -177,6 +193,7 @@ start_worker(Known *known, int slotno)
 							 .generation = known->generation,
 							 .slot = slotno };
 	CrmSlot *slot = &crm_shared->slots[slotno];
+	bool soon;
 
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -205,13 +222,14 @@ start_worker(Known *known, int slotno)
 		return;
 	}
 	known->handle = NULL;
+	soon = starting > 0 || take_clock_slot();
 	LWLockAcquire(crm_lock, LW_EXCLUSIVE);
-	slot->next_start_at = after(GetCurrentTimestamp(), starting > 0 ? 0 : RETRY_NO_SLOT);
-	crm_slot_state(slot, starting > 0 ? CRM_WORKER_WANTED : CRM_WORKER_NO_SLOT);
+	slot->next_start_at = after(GetCurrentTimestamp(), starting > 0 ? 0 : soon ? 1 : RETRY_NO_SLOT);
+	crm_slot_state(slot, soon ? CRM_WORKER_WANTED : CRM_WORKER_NO_SLOT);
 	LWLockRelease(crm_lock);
 
 	/* those on their way may leave their slots at once */
-	if (starting == 0 && !no_slot_told)
+	if (!soon && !no_slot_told)
 	{
 		no_slot_told = true;
 		ereport(
@@ -344,11 +362,12 @@ consider(Known *known)
 		{
 			case CRM_WORKER_ABSENT:
 				known->looked_at = now;
-				crm_slot_free(slot);
+				if (slot->clock.pid == 0) /* its end wakes the launcher */
+					crm_slot_free(slot);
 				LWLockRelease(crm_lock);
 				return next;
 			case CRM_WORKER_REFUSED:
-				if (stop == CRM_STOP_REFUSED)
+				if (stop == CRM_STOP_REFUSED && slot->clock.pid == 0)
 				{
 					known->looked_at = 0;
 					crm_slot_free(slot);

@@ -72,6 +72,7 @@ restart_worker(Oid database)
 		slot->look = true;
 		if (slot->pid != 0 && slot->stop == CRM_STOP_NOT)
 			slot->stop = CRM_STOP_SETTINGS;
+		crm_clock_stop(slot);
 	}
 	LWLockRelease(crm_lock);
 	crm_wake_worker(database);
@@ -187,6 +188,7 @@ hold_database(Oid database)
 		slot->held++;
 		if (slot->pid != 0)
 			slot->stop = CRM_STOP_HELD;
+		crm_clock_stop(slot);
 	}
 	LWLockRelease(crm_lock);
 	if (slot == NULL)
@@ -195,16 +197,16 @@ hold_database(Oid database)
 	return true;
 }
 
-/* The worker of a held database, 0 once it has left. */
+/* The worker or the clock of a held database, 0 once both have left. */
 static int
-remaining_worker(Oid database)
+remaining_process(Oid database)
 {
 	CrmSlot *slot;
 	int pid;
 
 	LWLockAcquire(crm_lock, LW_SHARED);
 	slot = crm_slot_find(database);
-	pid = slot == NULL ? 0 : slot->pid;
+	pid = slot == NULL ? 0 : slot->pid != 0 ? slot->pid : slot->clock.pid;
 	LWLockRelease(crm_lock);
 	return pid;
 }
@@ -213,20 +215,20 @@ static void
 wait_until_left(Oid database)
 {
 	TimestampTz begin = GetCurrentTimestamp();
-	bool signalled = false;
+	int signalled = 0;
 	int pid;
 
 	ConditionVariablePrepareToSleep(&crm_shared->detached);
-	while ((pid = remaining_worker(database)) != 0)
+	while ((pid = remaining_process(database)) != 0)
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
 		if (TimestampDifferenceExceeds(begin, now, GO_ON_AFTER))
 			break; /* the command will say that the database is in use */
-		if (!signalled && TimestampDifferenceExceeds(begin, now, SIGNAL_AFTER))
+		if (pid != signalled && TimestampDifferenceExceeds(begin, now, SIGNAL_AFTER))
 		{
 			(void) kill(pid, SIGTERM);
-			signalled = true;
+			signalled = pid;
 		}
 		(void) ConditionVariableTimedSleep(&crm_shared->detached, 200, PG_WAIT_EXTENSION);
 	}

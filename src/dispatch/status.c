@@ -119,6 +119,18 @@ state_of(const CrmSlot *slot, const char **problem)
 	return "wanted";
 }
 
+static const char *
+problem_of_clock(const CrmClock *clock)
+{
+	if (clock->no_room)
+		return "no worker slot is free: raise max_worker_processes and restart the server";
+	if (clock->failures > 0)
+		return psprintf("it ended by an error, failures in a row: %d%s%s: see the server's log",
+						clock->failures, clock->last_error == 0 ? "" : ", SQLSTATE ",
+						clock->last_error == 0 ? "" : unpack_sql_state(clock->last_error));
+	return NULL;
+}
+
 static Datum
 time_or_null(TimestampTz at, bool *isnull)
 {
@@ -133,8 +145,8 @@ crm_sql_worker_state(PG_FUNCTION_ARGS)
 	CrmSlot slot;
 	const char *problem = NULL;
 	const char *state = read_slot(&slot, &problem);
-	Datum values[8];
-	bool nulls[8] = { false };
+	Datum values[11];
+	bool nulls[11] = { false };
 
 	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
@@ -150,5 +162,11 @@ crm_sql_worker_state(PG_FUNCTION_ARGS)
 	values[6] = Int32GetDatum(slot.failures);
 	values[7] = problem == NULL ? (Datum) 0 : CStringGetTextDatum(problem);
 	nulls[7] = problem == NULL;
+	values[8] = Int32GetDatum(slot.clock.pid);
+	nulls[8] = slot.clock.pid == 0;
+	values[9] = time_or_null(slot.clock.done_at, &nulls[9]);
+	problem = problem_of_clock(&slot.clock);
+	values[10] = problem == NULL ? (Datum) 0 : CStringGetTextDatum(problem);
+	nulls[10] = problem == NULL;
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), values, nulls)));
 }

@@ -27,6 +27,7 @@
 #include "base/shmem.h"
 #include "base/wake.h"
 #include "compat.h"
+#include "dispatch/clock.h"
 #include "dispatch/turn.h"
 #include "dispatch/worker.h"
 
@@ -92,6 +93,8 @@ detach(int code, Datum arg)
 	if (slot->down_since == 0)
 		slot->down_since = now;
 	slot->next_start_at = now;
+	if (reason != CRM_STOP_NOT && reason != CRM_STOP_TERMINATED)
+		crm_clock_stop(slot);
 	switch (reason)
 	{
 		case CRM_STOP_OFF:
@@ -363,6 +366,8 @@ run_turn(void)
 		failed = true;
 	}
 	PG_END_TRY();
+	if (!failed)
+		pause = Min(pause, crm_clock_watch(slot, database_name));
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(turn_context);
 

@@ -40,11 +40,17 @@ static CrmPlan end_due = {
 	{ INT8ARRAYOID, TIMESTAMPTZARRAYOID }
 };
 static CrmPlan find_due = {
-	"SELECT s.contact_id FROM crm.stage_due s WHERE s.due_at <= $1"
-	" UNION SELECT m.contact_id FROM crm.membership m WHERE m.tier_due_at <= $1 ORDER BY 1",
-	1,
-	{ TIMESTAMPTZOID }
+	"(SELECT s.contact_id FROM crm.stage_due s WHERE s.due_at <= $1 ORDER BY s.due_at LIMIT $2)"
+	" UNION (SELECT m.contact_id FROM crm.membership m WHERE m.tier_due_at <= $1"
+	"  ORDER BY m.tier_due_at LIMIT $2) ORDER BY 1",
+	2,
+	{ TIMESTAMPTZOID, INT8OID }
 };
+static CrmPlan find_next = { "SELECT least((SELECT min(s.due_at) FROM crm.stage_due s WHERE $1),"
+							 " (SELECT min(m.tier_due_at) FROM crm.membership m),"
+							 " (SELECT min(s.due_at) FROM crm.segment_state s WHERE $2))",
+							 2,
+							 { BOOLOID, BOOLOID } };
 static CrmPlan lock_contacts = {
 	"SELECT c.contact_id FROM crm.contact c WHERE c.contact_id = ANY ($1)"
 	" ORDER BY c.contact_id FOR NO KEY UPDATE SKIP LOCKED",
@@ -112,20 +118,36 @@ find_contacts(CrmPlan *plan, const Datum *values, int *ncontacts)
 }
 
 int64 *
-crm_due_lock(TimestampTz as_of, int *ncontacts)
+crm_due_find(TimestampTz as_of, int64 limit, int *ncontacts)
+{
+	Datum values[2] = { TimestampTzGetDatum(as_of), Int64GetDatum(limit) };
+
+	if (!crm_definitions()->stages_read_time)
+		crm_run(&forget_all, NULL, NULL);
+	return find_contacts(&find_due, values, ncontacts);
+}
+
+TimestampTz
+crm_due_next(void)
+{
+	Datum values[2] = { BoolGetDatum(crm_definitions()->stages_read_time),
+						BoolGetDatum(crm_segments_defined()) };
+	TimestampTz next;
+	bool isnull;
+
+	crm_run(&find_next, values, NULL);
+	next = DatumGetTimestampTz(crm_result(0, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+	return isnull ? DT_NOEND : next;
+}
+
+int64 *
+crm_due_lock(const int64 *found, int nfound, int *ncontacts)
 {
 	const CrmDefinitions *definitions = crm_definitions();
-	Datum values[2] = { TimestampTzGetDatum(as_of) };
+	Datum values[2] = { crm_int64_array(found, nfound) };
 	int64 *contacts;
-	int nfound;
 
-	if (!definitions->stages_read_time)
-		crm_run(&forget_all, NULL, NULL);
-	contacts = find_contacts(&find_due, values, &nfound);
-	*ncontacts = nfound;
-	if (nfound == 0)
-		return contacts;
-	values[0] = crm_int64_array(contacts, nfound);
 	/* in the order of everybody, lest who waits for the second lock of a contact meet us there */
 	contacts = find_contacts(definitions->contact_first ? &lock_contacts : &lock_profiles, values,
 							 ncontacts);

@@ -60,12 +60,21 @@ extern void crm_stage_due_add(CrmColumn *due);
 extern void crm_stage_due_set(CrmColumn *due);
 
 /*
- * For tick(), between crm_connect() and crm_disconnect(): locks the contacts whose
- * stage or tier is due as of a time, all before the first is moved, and returns
- * them, ascending. Whoever is busy in another transaction is passed over, and left
- * to the next tick().
+ * For tick(), between crm_connect() and crm_disconnect(). Contacts whose stage or
+ * tier is due as of a time, ascending; of stages and of tiers at most limit, those
+ * that are due first.
  */
-extern int64 *crm_due_lock(TimestampTz as_of, int *ncontacts);
+extern int64 *crm_due_find(TimestampTz as_of, int64 limit, int *ncontacts);
+
+/*
+ * Locks them, all before the first is moved, and returns those that it got,
+ * ascending. Whoever is busy in another transaction is passed over, and left to
+ * the next tick().
+ */
+extern int64 *crm_due_lock(const int64 *contacts, int nfound, int *ncontacts);
+
+/* The first moment at which a stage, tier or segment is due; DT_NOEND where none ever is. */
+extern TimestampTz crm_due_next(void);
 
 /* Moves those of them whose stage is due, each at its own moment, and then their segments. */
 extern void crm_stages_due(const int64 *contacts, int ncontacts, TimestampTz as_of);

@@ -51,8 +51,8 @@ extern void crm_segments_settle_facts(const CrmFact *facts, int64 nfacts);
 extern void crm_segments_refresh(const int64 *contacts, int ncontacts, const char *cause,
 								 TimestampTz at);
 
-/* Moves contacts whose moment has come, each as of its moment. */
-extern void crm_segments_due(TimestampTz as_of);
+/* Moves contacts whose moment has come, each as of its moment; at most limit of them, 0 for all. */
+extern int crm_segments_due(TimestampTz as_of, int limit);
 
 /* Tells who is in a segment and should not be, or the other way round. */
 extern void crm_segments_verify(const int64 *contacts, int ncontacts, CrmDifference differs,

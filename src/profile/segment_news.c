@@ -134,26 +134,28 @@ decide_due(const CrmSegments *segments, const bool *affected, const int64 *conta
 	crm_segments_work(segments, &news, affected, due_at, CRM_SEGMENTS_EXACT);
 }
 
-void
-crm_segments_due(TimestampTz as_of)
+int
+crm_segments_due(TimestampTz as_of, int limit)
 {
 	const CrmSegments *segments;
 	CrmActing acting;
 	bool *affected;
 	int64 *contacts;
 	TimestampTz *due;
-	Datum values[2] = { TimestampTzGetDatum(as_of), Int32GetDatum(DUE_BATCH) };
+	int batch = limit == 0 ? DUE_BATCH : limit;
+	Datum values[2] = { TimestampTzGetDatum(as_of), Int32GetDatum(batch) };
+	int total = 0;
 	int n;
 
 	/* whoever changes definitions waits for this lock, and this for him */
 	LockRelationOid(crm_table_oid("profile_counter"), RowExclusiveLock);
 	if (!crm_segments_defined())
-		return;
+		return 0;
 	crm_connect(&acting);
 	segments = crm_segments();
 	affected = palloc_array(bool, segments->n);
-	contacts = palloc_array(int64, DUE_BATCH);
-	due = palloc_array(TimestampTz, DUE_BATCH);
+	contacts = palloc_array(int64, batch);
+	due = palloc_array(TimestampTz, batch);
 	for (int i = 0; i < segments->n; i++)
 		affected[i] = segments->list[i].timely;
 	while ((n = crm_run(&find_due, values, NULL)) > 0)
@@ -173,6 +175,10 @@ crm_segments_due(TimestampTz as_of)
 				end++;
 			decide_due(segments, affected, contacts + first, end - first, due[first]);
 		}
+		total += n;
+		if (limit > 0)
+			break;
 	}
 	crm_disconnect(&acting);
+	return total;
 }

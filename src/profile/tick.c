@@ -19,8 +19,26 @@
 #include "profile/loyalty.h"
 #include "profile/recompute.h"
 #include "profile/segment.h"
+#include "profile/tick.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_tick);
+
+int
+crm_tick_contacts(const int64 *contacts, int ncontacts, TimestampTz as_of)
+{
+	int64 *locked;
+	int nlocked = 0;
+
+	if (ncontacts == 0)
+		return 0;
+	locked = crm_due_lock(contacts, ncontacts, &nlocked);
+	if (nlocked > 0)
+	{
+		crm_tiers_due(locked, nlocked, as_of);
+		crm_stages_due(locked, nlocked, as_of);
+	}
+	return nlocked;
+}
 
 Datum
 crm_sql_tick(PG_FUNCTION_ARGS)
@@ -39,13 +57,9 @@ crm_sql_tick(PG_FUNCTION_ARGS)
 	/* whoever changes definitions waits for this lock, and this for him */
 	LockRelationOid(crm_table_oid("profile_counter"), RowExclusiveLock);
 	crm_connect(&acting);
-	contacts = crm_due_lock(as_of, &ncontacts);
-	if (ncontacts > 0)
-	{
-		crm_tiers_due(contacts, ncontacts, as_of);
-		crm_stages_due(contacts, ncontacts, as_of);
-	}
-	crm_segments_due(as_of);
+	contacts = crm_due_find(as_of, PG_INT64_MAX, &ncontacts);
+	(void) crm_tick_contacts(contacts, ncontacts, as_of);
+	(void) crm_segments_due(as_of, 0);
 	crm_disconnect(&acting);
 	/* journey steps entered: there are none before there are journeys */
 	PG_RETURN_INT32(0);

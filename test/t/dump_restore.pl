@@ -78,7 +78,7 @@ sub rows_of
     my ($database) = @_;
     my @tables = split /\n/, $node->safe_psql($database, q{SELECT c.relname FROM pg_class c
         WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition
-          AND c.relname <> 'worker_status' -- of the process, not of the tables
+          AND c.relname NOT IN ('worker_status', 'queue_health', 'active_alarm') -- of the process and the moment, not of the tables
         ORDER BY 1});
     return join "\n", map {
         $node->safe_psql($database, qq{SELECT '$_ ' || to_jsonb(r)::text FROM crm."$_" AS r ORDER BY 1})

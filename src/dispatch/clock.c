@@ -1,0 +1,543 @@
+/*
+ * clock.c
+ *		The clock of a database: what time alone brings, in transactions so short
+ *		that nobody notices: partitions of the next months, windows that ended
+ *		long ago, then tiers, stages and segments that are due. What somebody else
+ *		holds is left and tried again; a contact that cannot be moved does not
+ *		keep the others.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "base/db.h"
+#include "base/guc.h"
+#include "base/install.h"
+#include "base/shmem.h"
+#include "base/table.h"
+#include "base/wake.h"
+#include "dispatch/clock.h"
+#include "dispatch/worker.h"
+#include "profile/recompute.h"
+#include "profile/segment.h"
+#include "profile/tick.h"
+
+/* contacts in a transaction: so many that it takes about so long, in milliseconds */
+#define FIRST_BATCH 100
+#define LEAST_BATCH 10
+#define MOST_BATCH  1000
+#define SHORT_BATCH 25
+#define LONG_BATCH  100
+/* contacts found at once */
+#define MOST_FOUND 100000
+/* windows deleted in a transaction */
+#define MOST_WINDOWS 5000
+/* contacts that cannot be moved, after which it is no longer them */
+#define MOST_FAILED  10
+#define MOST_REPORTS 3
+/* seconds for which it waits for what is due next, or is held, before it leaves */
+#define STAYS 10
+/* seconds after a signal until it is started again */
+#define SIGNALLED 5
+/* between two runs, so that what is due one by one is done together */
+#define PAUSE_MILLISECONDS 1000
+#define MAINTAIN_SECONDS   (6 * SECS_PER_HOUR)
+/* whoever waits for a table keeps others waiting behind */
+#define LOCK_TIMEOUT "100ms"
+
+/* A piece of work, in a transaction of its own. */
+typedef struct Piece
+{
+	const int64 *contacts;
+	int n;
+	TimestampTz as_of;
+	int done; /* of how much something came */
+	int64 *found;
+	TimestampTz next;
+} Piece;
+
+typedef void (*Work)(Piece *piece);
+
+typedef enum Outcome
+{
+	WORKED,
+	BUSY,  /* somebody holds what it needs */
+	STILL, /* time stands still here, or nothing is installed */
+	FAILED,
+} Outcome;
+
+static CrmPlan make_partitions = { "SELECT crm.maintain_partitions()", 0 };
+static CrmPlan delete_windows = {
+	"DELETE FROM crm.window_grant g USING (SELECT w.contact_id, w.account_id, w.grant_id"
+	" FROM crm.window_grant w WHERE w.expires_at < $1 - interval '7 days' LIMIT $2) w"
+	" WHERE g.contact_id = w.contact_id AND g.account_id = w.account_id"
+	" AND g.grant_id = w.grant_id",
+	2,
+	{ TIMESTAMPTZOID, INT4OID }
+};
+
+static CrmSlot *slot = NULL;
+static MemoryContext run_context = NULL;   /* what was found */
+static MemoryContext piece_context = NULL; /* of a transaction */
+static volatile sig_atomic_t terminated = false;
+static volatile sig_atomic_t interruptible = false; /* an error would be caught */
+
+static int batch = FIRST_BATCH;
+static int moved = 0;   /* in this run */
+static int nfailed = 0; /* contacts, in this run */
+static int last_error = 0;
+
+/* how the process ends */
+static bool ends_well = false;
+static int rest = 0; /* seconds until the next start */
+
+/* The first signal ends the statement, and the clock leaves in order; the second ends it at once. */
+static void
+handle_sigterm(SIGNAL_ARGS)
+{
+	int saved_errno = errno;
+
+	if (terminated || !interruptible)
+		die(postgres_signal_arg);
+	else
+	{
+		InterruptPending = true;
+		QueryCancelPending = true;
+		SetLatch(MyLatch);
+	}
+	terminated = true;
+	errno = saved_errno;
+}
+
+/* As that of the worker: registered before the process connects. */
+static void
+detach(int code, Datum arg)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	CrmClock *clock = &slot->clock;
+
+	LWLockAcquire(crm_lock, LW_EXCLUSIVE);
+	clock->pid = 0;
+	clock->stopping = false;
+	if (terminated)
+		clock->next_start_at = TimestampTzPlusMilliseconds(now, INT64CONST(1000) * SIGNALLED);
+	else if (ends_well)
+	{
+		clock->failures = 0;
+		clock->next_start_at = TimestampTzPlusMilliseconds(now, INT64CONST(1000) * rest);
+	}
+	else
+	{
+		clock->failures++;
+		clock->last_error = last_error;
+		clock->told_failure = false;
+		clock->next_start_at =
+			TimestampTzPlusMilliseconds(now,
+										INT64CONST(1000) *
+											Min(60, 1 << Min(clock->failures - 1, 10)));
+	}
+	LWLockRelease(crm_lock);
+	ConditionVariableBroadcast(&crm_shared->detached);
+	crm_wake_launcher();
+}
+
+static bool
+attach(const CrmWorkerOrder *order)
+{
+	bool taken;
+
+	slot = &crm_shared->slots[order->slot];
+	LWLockAcquire(crm_lock, LW_EXCLUSIVE);
+	taken = slot->database == order->database && slot->pid != 0 && slot->stop == CRM_STOP_NOT &&
+		slot->clock.pid == 0 && slot->held == 0 && !crm_shared->off;
+	if (taken)
+	{
+		slot->clock.pid = MyProcPid;
+		slot->clock.stopping = false;
+		on_shmem_exit(detach, (Datum) 0);
+	}
+	LWLockRelease(crm_lock);
+	return taken;
+}
+
+static void
+leave(int seconds)
+{
+	ends_well = true;
+	rest = seconds;
+	HOLD_INTERRUPTS();
+	proc_exit(0);
+}
+
+static void
+heed_requests(void)
+{
+	if (terminated)
+		leave(0);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	if (!crm_guc_worker)
+		leave(0);
+}
+
+static void
+pause_for(long milliseconds)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), milliseconds);
+
+	pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	do
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, milliseconds,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		heed_requests();
+		milliseconds = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+	} while (milliseconds > 0);
+	pgstat_report_activity(STATE_RUNNING, "pg_crm: clock");
+}
+
+/* ---- a piece of work */
+
+/* In a transaction. Holds what keeps definitions and the restoring of rows away until its end. */
+static Outcome
+try_work(Work work, Piece *piece)
+{
+	CrmActing acting;
+	Oid profiles;
+	Outcome outcome = STILL;
+
+	if (!OidIsValid(get_extension_oid("pg_crm", true)))
+		return STILL;
+	profiles = crm_table_oid_if_any("profile_counter");
+	if (!OidIsValid(profiles))
+		return STILL;
+	if (!ConditionalLockRelationOid(profiles, RowExclusiveLock))
+		return BUSY;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	crm_connect(&acting);
+	if (crm_clock_may_run())
+	{
+		work(piece);
+		outcome = WORKED;
+	}
+	crm_disconnect(&acting);
+	PopActiveSnapshot();
+	return outcome;
+}
+
+static bool
+is_passing(int code)
+{
+	return code == ERRCODE_LOCK_NOT_AVAILABLE || code == ERRCODE_T_R_DEADLOCK_DETECTED ||
+		code == ERRCODE_T_R_SERIALIZATION_FAILURE;
+}
+
+static void
+name_contact(void *arg)
+{
+	const Piece *piece = arg;
+
+	if (piece->contacts != NULL && piece->n == 1)
+		errcontext("time of contact " INT64_FORMAT, piece->contacts[0]);
+}
+
+static void
+recover(bool report)
+{
+	HOLD_INTERRUPTS();
+	last_error = geterrcode();
+	if (report && !terminated && !is_passing(last_error))
+		EmitErrorReport();
+	error_context_stack = NULL;
+	AbortOutOfAnyTransaction();
+	LWLockReleaseAll();
+	pgstat_report_wait_end();
+	MemoryContextSwitchTo(piece_context);
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+}
+
+static Outcome
+do_piece(Work work, Piece *piece, bool report)
+{
+	volatile Outcome outcome = FAILED;
+	ErrorContextCallback context = { .callback = name_contact, .arg = piece };
+
+	heed_requests();
+	piece->done = 0;
+	MemoryContextSwitchTo(piece_context);
+	interruptible = true;
+	PG_TRY();
+	{
+		context.previous = error_context_stack;
+		error_context_stack = &context;
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		outcome = try_work(work, piece);
+		CommitTransactionCommand();
+		error_context_stack = context.previous;
+	}
+	PG_CATCH();
+	{
+		recover(report);
+		outcome = is_passing(last_error) ? BUSY : FAILED;
+	}
+	PG_END_TRY();
+	interruptible = false;
+	MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContextReset(piece_context);
+	heed_requests();
+	if (outcome == STILL)
+		leave(0);
+	return outcome;
+}
+
+/* ---- the work */
+
+static void
+forget_windows(Piece *piece)
+{
+	Datum values[2] = { TimestampTzGetDatum(GetCurrentTimestamp()), Int32GetDatum(MOST_WINDOWS) };
+
+	piece->done = crm_run(&delete_windows, values, NULL);
+}
+
+static void
+maintain_partitions(Piece *piece)
+{
+	crm_run(&make_partitions, NULL, NULL);
+}
+
+static void
+find_contacts(Piece *piece)
+{
+	int64 *found;
+
+	piece->as_of = crm_now();
+	found = crm_due_find(piece->as_of, MOST_FOUND, &piece->n);
+
+	piece->found = MemoryContextAlloc(run_context, sizeof(int64) * Max(piece->n, 1));
+	memcpy(piece->found, found, sizeof(int64) * piece->n);
+}
+
+static void
+move_contacts(Piece *piece)
+{
+	piece->done = crm_tick_contacts(piece->contacts, piece->n, piece->as_of);
+}
+
+static void
+move_segments(Piece *piece)
+{
+	piece->done = crm_segments_due(piece->as_of, batch);
+}
+
+static void
+find_next(Piece *piece)
+{
+	piece->as_of = crm_now();
+	piece->next = crm_due_next();
+}
+
+static void
+adapt_batch(TimestampTz began)
+{
+	long took = TimestampDifferenceMilliseconds(began, GetCurrentTimestamp());
+
+	if (took < SHORT_BATCH)
+		batch = Min(batch * 2, MOST_BATCH);
+	else if (took > LONG_BATCH)
+		batch = Max(batch / 2, LEAST_BATCH);
+}
+
+static void
+give_up(void)
+{
+	HOLD_INTERRUPTS();
+	proc_exit(1);
+}
+
+/* Where one of them cannot be moved, the others are. */
+static void
+move_some(const int64 *contacts, int n, TimestampTz as_of)
+{
+	Piece piece = { .contacts = contacts, .n = n, .as_of = as_of };
+
+	switch (do_piece(move_contacts, &piece, n == 1 && nfailed < MOST_REPORTS))
+	{
+		case WORKED:
+			moved += piece.done;
+			break;
+		case FAILED:
+			if (n > 1)
+			{
+				move_some(contacts, n / 2, as_of);
+				move_some(contacts + n / 2, n - n / 2, as_of);
+			}
+			else if (++nfailed >= MOST_FAILED)
+				give_up();
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+do_maintenance(void)
+{
+	Piece piece = { 0 };
+	TimestampTz now = GetCurrentTimestamp();
+	Outcome outcome;
+
+	if (slot->clock.maintain_at > now)
+		return;
+	outcome = do_piece(maintain_partitions, &piece, true);
+	if (outcome == WORKED)
+		do
+			outcome = do_piece(forget_windows, &piece, true);
+		while (outcome == WORKED && piece.done == MOST_WINDOWS);
+	LWLockAcquire(crm_lock, LW_EXCLUSIVE);
+	slot->clock.maintain_at = TimestampTzPlusMilliseconds(now,
+														  INT64CONST(1000) *
+															  (outcome == WORKED
+																   ? MAINTAIN_SECONDS
+																   : crm_guc_poll_interval));
+	LWLockRelease(crm_lock);
+	if (outcome == FAILED)
+		nfailed++;
+}
+
+/* All that is due now; the milliseconds until more is, 0 where some is left. */
+static int64
+run(void)
+{
+	Piece piece = { 0 };
+	Outcome outcome;
+	int64 due;
+
+	MemoryContextReset(run_context);
+	moved = nfailed = 0;
+	do_maintenance();
+
+	outcome = do_piece(find_contacts, &piece, true);
+	if (outcome == FAILED)
+		give_up();
+	if (outcome == BUSY)
+		return 0;
+	for (int first = 0, n; first < piece.n; first += n)
+	{
+		TimestampTz began = GetCurrentTimestamp();
+
+		n = Min(batch, piece.n - first);
+		move_some(piece.found + first, n, piece.as_of);
+		adapt_batch(began);
+	}
+	do
+	{
+		TimestampTz began = GetCurrentTimestamp();
+
+		outcome = do_piece(move_segments, &piece, true);
+		if (outcome == FAILED)
+			give_up();
+		if (outcome != WORKED)
+			break;
+		moved += piece.done;
+		adapt_batch(began);
+	} while (piece.done > 0);
+
+	outcome = do_piece(find_next, &piece, true);
+	if (outcome == FAILED)
+		give_up();
+	if (outcome == BUSY)
+		return 0;
+	due = piece.next == DT_NOEND ? PG_INT64_MAX
+								 : TimestampDifferenceMilliseconds(piece.as_of, piece.next);
+	if (due > 0)
+	{
+		LWLockAcquire(crm_lock, LW_EXCLUSIVE);
+		slot->clock.done_at = GetCurrentTimestamp();
+		LWLockRelease(crm_lock);
+	}
+	return due;
+}
+
+/* ---- the process */
+
+static void
+prepare(void)
+{
+	run_context = AllocSetContextCreate(TopMemoryContext, "pg_crm clock", ALLOCSET_DEFAULT_SIZES);
+	piece_context = AllocSetContextCreate(TopMemoryContext, "pg_crm clock at work",
+										  ALLOCSET_DEFAULT_SIZES);
+	SetConfigOption("jit", "off", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("statement_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
+	/* what a crash loses is done again */
+	SetConfigOption("synchronous_commit", "off", PGC_USERSET, PGC_S_OVERRIDE);
+}
+
+void
+crm_clock_main(Datum arg)
+{
+	CrmWorkerOrder order;
+	int64 waited = 0; /* milliseconds, for what others hold */
+
+	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, handle_sigterm);
+	BackgroundWorkerUnblockSignals();
+	if (!attach(&order))
+	{
+		ConditionVariableBroadcast(&crm_shared->detached);
+		proc_exit(0);
+	}
+	BackgroundWorkerInitializeConnectionByOid(order.database, InvalidOid,
+											  BGWORKER_BYPASS_ALLOWCONN);
+	prepare();
+	pgstat_report_activity(STATE_RUNNING, "pg_crm: clock");
+	for (;;)
+	{
+		int64 due = run();
+
+		if (nfailed > 0)
+			give_up();
+		if (due > STAYS * 1000)
+			leave(0);
+		if (due == 0 && moved == 0)
+		{
+			/* what is left is held, and may be for long */
+			if (waited >= STAYS * 1000)
+				leave(crm_guc_poll_interval);
+			due = Max(waited, PAUSE_MILLISECONDS);
+			waited += due;
+		}
+		else
+			waited = 0;
+		pause_for(Max(due, PAUSE_MILLISECONDS));
+	}
+}
