@@ -51,8 +51,10 @@ sub sql { return $node->safe_psql($db, shift) }
 # while servers come and go: undef where there was none
 sub try_sql
 {
-    my ($rc, $out) = $node->psql($db, shift, extra_params => [ '-qAt' ], on_error_die => 0, on_error_stop => 1);
-    return $rc == 0 ? $out : undef;
+    my ($sql) = @_;
+    # it dies where its psql ends before it has read all
+    my ($rc, $out) = eval { $node->psql($db, $sql, on_error_stop => 1) };
+    return defined $rc && $rc == 0 ? $out : undef;
 }
 
 (my $url = $sandbox->url('')) =~ s{/$}{};
