@@ -15,6 +15,7 @@
 #include "dispatch/launcher.h"
 #include "dispatch/lifecycle.h"
 #include "facts/scans.h"
+#include "outbox/outbox.h"
 #include "profile/profile.h"
 #include "profile/segment.h"
 #include "types/mobile.h"
@@ -38,5 +39,6 @@ _PG_init(void)
 	crm_launcher_init();
 	crm_lifecycle_init();
 	crm_dispatch_guc_init();
+	crm_verify_more = crm_outbox_verify;
 	MarkGUCPrefixReserved("pg_crm");
 }

@@ -151,11 +151,17 @@ UNION ALL
 SELECT l.contact_id, l.unmerged_at, 'unmerge', 'merge_ledger', l.merge_id,
        pg_catalog.jsonb_build_object('other', l.other)
   FROM crm.merge_ledger AS l
- WHERE l.unmerged_at IS NOT NULL;
+ WHERE l.unmerged_at IS NOT NULL
+UNION ALL
+SELECT m.contact_id, COALESCE(m.sent_at, m.ended_at, m.tried_at, m.due_at), 'message_' || m.state, 'message', m.message_id,
+       pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+           'template', m.template, 'template_version', m.template_version, 'class', m.class, 'reason', m.reason,
+           'account', (SELECT a.name FROM crm.account AS a WHERE a.account_id = m.account_id)))
+  FROM crm.message AS m;
 COMMENT ON VIEW crm.contact_timeline IS 'Everything that happened to a contact, facts and what followed from them; read it for one contact_id, sorted by occurred_at.';
 COMMENT ON COLUMN crm.contact_timeline.contact_id IS 'The contact.';
 COMMENT ON COLUMN crm.contact_timeline.occurred_at IS 'When it happened.';
-COMMENT ON COLUMN crm.contact_timeline.kind IS 'purchase, refund, scan, scan_flag, the kind of an event, award, award_moved, award_revoked, award_regranted, stage, points_earned, points_spent, points_reversed, tier, segment_entered, segment_left, merge or unmerge.';
+COMMENT ON COLUMN crm.contact_timeline.kind IS 'purchase, refund, scan, scan_flag, the kind of an event, award, award_moved, award_revoked, award_regranted, stage, points_earned, points_spent, points_reversed, tier, segment_entered, segment_left, merge, unmerge, or message_ with the state of a message.';
 COMMENT ON COLUMN crm.contact_timeline.source_table IS 'Table of schema crm that holds the row.';
 COMMENT ON COLUMN crm.contact_timeline.source_id IS 'Id of the row in that table; for an award the id of the fact that gained it; NULL for a stage.';
 COMMENT ON COLUMN crm.contact_timeline.detail IS 'What the row says, one jsonb object, without mobile numbers that the extension recorded.';
@@ -209,3 +215,18 @@ COMMENT ON COLUMN crm.scan_purchase.transaction_id IS 'The purchase, at the time
 COMMENT ON COLUMN crm.scan_purchase.purchased_at IS 'When it was bought.';
 COMMENT ON COLUMN crm.scan_purchase.amount IS 'Amount of the purchase.';
 COMMENT ON COLUMN crm.scan_purchase.elapsed IS 'Time from the purchase to the scan.';
+
+CREATE OR REPLACE VIEW crm.message_outcome AS
+SELECT m.template, m.template_version, m.channel, m.class, m.state, m.reason,
+       (pg_catalog.timezone(crm.default_time_zone(), m.due_at))::date AS day, pg_catalog.count(*) AS messages
+  FROM crm.message AS m
+ GROUP BY 1, 2, 3, 4, 5, 6, 7;
+COMMENT ON VIEW crm.message_outcome IS 'What became of messages, by template and the day on which they were due.';
+COMMENT ON COLUMN crm.message_outcome.template IS 'The template.';
+COMMENT ON COLUMN crm.message_outcome.template_version IS 'Its version.';
+COMMENT ON COLUMN crm.message_outcome.channel IS 'The channel.';
+COMMENT ON COLUMN crm.message_outcome.class IS 'service or marketing.';
+COMMENT ON COLUMN crm.message_outcome.state IS 'State, as in crm.message.';
+COMMENT ON COLUMN crm.message_outcome.reason IS 'Why.';
+COMMENT ON COLUMN crm.message_outcome.day IS 'Day in pg_crm.time_zone on which they were due.';
+COMMENT ON COLUMN crm.message_outcome.messages IS 'How many.';

@@ -58,7 +58,7 @@ static const struct
 	{ "merge", APP },
 	{ "unmerge", APP },
 	{ "set_stage", APP },
-	{ "dispatch_allowed", APP | MARKETER | DISPATCHER },
+	{ "dispatch_allowed", APP | ANALYST | MARKETER | DISPATCHER },
 	{ "timeline_svg", APP | MARKETER | ASSOCIATE },
 	{ "audience", MARKETER },
 	{ "explain", MARKETER },
@@ -82,6 +82,8 @@ static const struct
 	{ "reachable", APP | MARKETER },
 	{ "define_template", MARKETER },
 	{ "resolve_message", DISPATCHER },
+	{ "pause_account", DISPATCHER },
+	{ "resume_account", DISPATCHER },
 	{ "worker_state", APP | MARKETER | ANALYST | DISPATCHER },
 };
 
@@ -194,6 +196,9 @@ static const struct
 	{ "SELECT", "api_limit", NULL, ANALYST | MARKETER },
 	{ "SELECT", "api_usage", NULL, ANALYST | MARKETER | DISPATCHER },
 	{ "SELECT", "alarm", NULL, APP | ANALYST | MARKETER | DISPATCHER },
+	{ "SELECT", "active_alarm", NULL, APP | ANALYST | MARKETER | DISPATCHER },
+	{ "SELECT", "queue_health", NULL, APP | ANALYST | MARKETER | DISPATCHER },
+	{ "SELECT", "message_outcome", NULL, APP | ANALYST | MARKETER },
 	{ "SELECT", "definition_log", NULL, MARKETER },
 	{ "SELECT", "worker_status", NULL, APP | MARKETER | ANALYST | DISPATCHER },
 	{ "SELECT", "rule_error",

@@ -505,6 +505,9 @@ crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *n
 		lease_deliveries(sender, deliveries, candidates, now);
 	released = put_off_candidates(list_concat(busy, candidates), now);
 	if (crm_end_unsent(candidates, now) || released)
+	{
+		crm_heads_woken();
 		*next = now;
+	}
 	return deliveries;
 }

@@ -77,12 +77,17 @@ extern int crm_guc_send_timeout; /* milliseconds */
 extern int crm_guc_alarm_after;  /* seconds */
 extern void crm_dispatch_guc_init(void);
 
+/* estimate.c: for the rest of the process plans are made for large tables */
+extern void crm_estimate_large(void);
+
 /* senders.c: accounts that have messages in the queue */
 extern List *crm_senders(TimestampTz now);
 /* Nothing in the lane before this is to be claimed. */
 extern void crm_head_set(int64 account_id, int lane, TimestampTz due_at, int64 message_id);
 extern void crm_heads_forget(void); /* a transaction was not committed */
 extern void crm_heads_woken(void);  /* there may be something */
+/* Messages were put back into the queue, perhaps in front: a look follows in a second. */
+extern void crm_heads_moved(TimestampTz now);
 extern TimestampTz crm_heads_due(void);
 /* The secret of an account; NULL where there is none. Raises an error that does not show it. */
 extern char *crm_account_secret(int64 account_id, const char *name);

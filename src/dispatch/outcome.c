@@ -619,7 +619,9 @@ crm_outcome_record(List *deliveries, TimestampTz now)
 	run_with(&list_unknown, writing.unknown, 3, &at, 1);
 	run_with(&forget_unknown, writing.late, 2, NULL, 0);
 	run_with(&give_back_windows, writing.windows, 3, NULL, 0);
-	crm_queue_release(crm_column_array(&writing.all[0]), now);
+	if (crm_queue_release(crm_column_array(&writing.all[0]), now))
+		crm_heads_woken();
+	crm_heads_moved(now);
 	return deliveries;
 }
 

@@ -144,5 +144,6 @@ crm_recover(List *deliveries, TimestampTz now)
 		values[0] = TimestampTzGetDatum(now);
 		crm_run(&release_all, values, NULL);
 	}
+	crm_heads_woken();
 	look_at = next;
 }

@@ -41,6 +41,7 @@ static int nheads = 0;
 static TimestampTz start_over_at = DT_NOBEGIN; /* not before */
 static TimestampTz started_over_at = DT_NOBEGIN;
 static bool start_over_wanted = true;
+static TimestampTz look_again_at = DT_NOEND; /* once more, since something moved */
 
 /* the head of a lane is found past messages that are on their way, of which there are few */
 #define HEAD(lane, number)                                                               \
@@ -123,10 +124,16 @@ crm_heads_woken(void)
 	start_over_wanted = true;
 }
 
+void
+crm_heads_moved(TimestampTz now)
+{
+	look_again_at = now + LOOK_EVERY_MILLISECONDS * INT64CONST(1000);
+}
+
 TimestampTz
 crm_heads_due(void)
 {
-	return start_over_wanted ? start_over_at : DT_NOEND;
+	return start_over_wanted ? start_over_at : Max(look_again_at, start_over_at);
 }
 
 /* Returns how many accounts have messages. */
@@ -158,7 +165,7 @@ crm_senders(TimestampTz now)
 {
 	List *senders = NIL;
 	bool over = now >= start_over_at &&
-		(start_over_wanted ||
+		(start_over_wanted || now >= look_again_at ||
 		 TimestampDifferenceExceeds(started_over_at, now, LOOK_EVERY_MILLISECONDS));
 	TimestampTz begun = GetCurrentTimestamp();
 	uint64 n;
@@ -171,6 +178,7 @@ crm_senders(TimestampTz now)
 		TimestampTz done = GetCurrentTimestamp();
 
 		start_over_wanted = false;
+		look_again_at = DT_NOEND;
 		started_over_at = now;
 		start_over_at = done + (done - begun) * LOOK_SHARE;
 	}

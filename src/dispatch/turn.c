@@ -28,6 +28,9 @@
 
 /* messages claimed at once: so long may an urgent one have to wait for others */
 #define CLAIM_BATCH 256
+/* and while urgent ones have been coming for so long, so many: others make way for them */
+#define URGENT_BATCH   48
+#define URGENT_SECONDS 10
 /* while a definition is being changed it looks again so often */
 #define LOCKED_MILLISECONDS 100
 /* beyond the timeout of a request, for what comes before and after */
@@ -41,6 +44,7 @@ static List *deliveries = NIL;            /* on their way, or answered and not y
 static MemoryContext lasting = NULL;      /* the list, for the process */
 MemoryContext crm_claimed_context = NULL; /* parent of deliveries whose claim is not committed */
 static TimestampTz look_at = DT_NOBEGIN;  /* when the queue is looked at without being woken */
+static TimestampTz urgent_at = 0;         /* when an urgent message was last claimed */
 static bool silent = false;               /* that dispatch is paused was logged */
 
 void
@@ -82,6 +86,7 @@ crm_turn_init(void)
 												ALLOCSET_SMALL_SIZES);
 
 	/* every plan here finds few rows by their keys; statistics of a queue are always of another time */
+	crm_estimate_large();
 	SetConfigOption("enable_seqscan", "off", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("enable_hashjoin", "off", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("enable_mergejoin", "off", PGC_USERSET, PGC_S_OVERRIDE);
@@ -201,6 +206,8 @@ claim(TimestampTz now, int busy, MemoryContext turn)
 	int total = crm_guc_connections;
 	int reserve = total == 1 ? 0 : Max(1, total / 10); /* of urgent messages */
 	int left = CLAIM_BATCH;
+	int others = TimestampDifferenceExceeds(urgent_at, now, URGENT_SECONDS * 1000) ? CLAIM_BATCH
+																				   : URGENT_BATCH;
 	List *senders = crm_senders(now);
 	List *ready = NIL;
 	List *found = NIL;
@@ -246,6 +253,8 @@ claim(TimestampTz now, int busy, MemoryContext turn)
 			int looked_at;
 			bool more;
 
+			if (lane > 0)
+				left = Min(left, others);
 			room = Min(room, left);
 			if (sender->due[lane] > now)
 			{
@@ -264,6 +273,8 @@ claim(TimestampTz now, int busy, MemoryContext turn)
 			MemoryContextSwitchTo(old);
 			crm_quota_save(now);
 			left -= looked_at;
+			if (lane == 0 && looked_at > 0)
+				urgent_at = now;
 			if (more)
 				look_at = Min(look_at, now);
 		}
@@ -463,7 +474,7 @@ crm_turn(bool woken)
 		}
 		PG_TRY();
 		{
-			/* lists are to outlive SPI's memory, which any query makes the current one */
+			/* lists are to outlive SPI's memory */
 			MemoryContextSwitchTo(turn);
 			written = work(now, &found, turn);
 			commit(&acting);

@@ -72,8 +72,8 @@ static CrmPlan part_consents = {
 	{ INT8OID, INT8OID, JSONBOID }
 };
 static CrmPlan describe = {
-	"SELECT jsonb_strip_nulls(jsonb_build_object('channel', $1, 'class', $2,"
-	" 'proof', nullif($3, '{}')))",
+	"SELECT jsonb_build_object('channel', $1, 'class', $2)"
+	" || CASE WHEN $3 = '{}' THEN '{}' ELSE jsonb_build_object('proof', $3) END",
 	3,
 	{ TEXTOID, TEXTOID, JSONBOID }
 };

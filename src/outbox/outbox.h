@@ -83,6 +83,11 @@ extern void crm_outbox_unmerge(int64 contact_id, Datum keys);
 /* Their messages are with other contacts than before: what waits is looked at again. */
 extern void crm_outbox_rekeyed(const int64 *contacts, int ncontacts);
 
+/* Calls add for each difference between messages, what is kept beside them, and the facts. */
+typedef void (*CrmOutboxDifference)(void *arg, int64 contact_id, const char *check,
+									const char *expected, const char *found);
+extern void crm_outbox_verify(CrmOutboxDifference add, void *arg);
+
 /* Raises 22023 unless it is service or marketing. */
 extern void crm_check_class(const char *class);
 

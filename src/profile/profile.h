@@ -150,4 +150,12 @@ extern void crm_profile_open(const int64 *contacts, const TimestampTz *created_a
 /* Registers the callbacks of the cache of definitions. */
 extern void crm_definition_init(void);
 
+/*
+ * A part of crm.verify() of a room above, set as the module is loaded; it calls
+ * add for each difference, with the snapshot of the statement.
+ */
+typedef void (*CrmAddDifference)(void *arg, int64 contact_id, const char *check,
+								 const char *expected, const char *found);
+extern void (*crm_verify_more)(CrmAddDifference add, void *arg);
+
 #endif /* CRM_PROFILE_H */

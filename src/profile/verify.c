@@ -23,6 +23,8 @@
 
 PG_FUNCTION_INFO_V1(crm_sql_verify);
 
+void (*crm_verify_more)(CrmAddDifference add, void *arg) = NULL;
+
 static CrmPlan next_contacts = {
 	"SELECT p.contact_id FROM crm.profile_counter p WHERE $1 IS NULL OR p.contact_id > $1"
 	" ORDER BY p.contact_id LIMIT $2",
@@ -319,7 +321,7 @@ add_broken_rule(void *arg, const char *table, const char *name, const char *why)
 }
 
 static void
-add_loyalty_difference(void *arg, int64 contact_id, const char *check, const char *expected,
+add_contact_difference(void *arg, int64 contact_id, const char *check, const char *expected,
 					   const char *found)
 {
 	Report *report = arg;
@@ -371,9 +373,9 @@ verify_histories(Report *report)
 			verify_due(report, walk);
 		}
 		crm_definitions_leave(nest_level);
-		crm_points_verify(contacts, n, add_loyalty_difference, report);
-		crm_tiers_verify(contacts, n, add_loyalty_difference, report);
-		crm_segments_verify(contacts, n, add_loyalty_difference, report);
+		crm_points_verify(contacts, n, add_contact_difference, report);
+		crm_tiers_verify(contacts, n, add_contact_difference, report);
+		crm_segments_verify(contacts, n, add_contact_difference, report);
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);
@@ -405,8 +407,10 @@ crm_sql_verify(PG_FUNCTION_ARGS)
 	crm_connect(&acting);
 	add_found(&report, &find_differences);
 	add_found(&report, &find_loyalty_differences);
-	crm_segments_verify_all(add_loyalty_difference, &report);
+	crm_segments_verify_all(add_contact_difference, &report);
 	verify_histories(&report);
+	if (crm_verify_more != NULL)
+		crm_verify_more(add_contact_difference, &report);
 	crm_definitions_broken(add_broken_rule, &report);
 	crm_disconnect(&acting);
 	return (Datum) 0;

@@ -28,7 +28,7 @@ SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l O
 SELECT set_eq($$SELECT p.proname::text FROM pg_proc p
     WHERE p.pronamespace = 'crm'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')
       AND p.proname NOT LIKE 'mobile\_%' AND p.proname NOT LIKE 'weekly\_hours\_%'$$,
-    ARRAY['is_open', 'next_opening', 'next_closing', 'now', 'default_currency', 'default_time_zone', 'version', 'install', 'migrate', 'uninstall', 'restoring'],
+    ARRAY['is_open', 'next_opening', 'next_closing', 'now', 'default_currency', 'default_time_zone', 'alarm_after', 'version', 'install', 'migrate', 'uninstall', 'restoring'],
     'PUBLIC may execute what works with the caller''s rights, and nothing else');
 SET ROLE stranger;
 SELECT throws_ok('SELECT crm.install()', '42501', NULL, 'a role without rights installs nothing');
@@ -161,13 +161,13 @@ SELECT ok(crm.cancel_message(1, crm.send(1, 'hello', '{"code": "7"}')), 'it send
 SELECT lives_ok($$SELECT crm.send_many('{1}', 'hello'), crm.grant_consent(1, 'sms', 'service', proof => '{"form": 1}'), crm.withdraw_consent(1, 'email', 'service')$$, 'to many, and records consent');
 SELECT lives_ok('SELECT params FROM crm.message', 'and reads messages');
 SELECT throws_ok('SELECT ' || c, '42501', NULL, 'but not ' || c)
-  FROM unnest(ARRAY['* FROM crm.account_secret', '* FROM crm.account_token', 'crm.resolve_message(1, 1, ''sent'')', 'crm.define_template(''{}'')']) AS c;
+  FROM unnest(ARRAY['* FROM crm.account_secret', '* FROM crm.account_token', 'crm.resolve_message(1, 1, ''sent'')', 'crm.pause_account(''shop'', ''x'')', 'crm.define_template(''{}'')']) AS c;
 SELECT throws_ok($$UPDATE crm.message SET state = 'sent'$$, '42501', NULL, 'and writes no state');
 
 -- analyst, and who is an analyst and more
 SET ROLE bi;
 SELECT lives_ok('SELECT * FROM crm.' || v, 'an analyst reads ' || v)
-  FROM unnest(ARRAY['lifecycle_funnel', 'stage_daily', 'achievement_timeline', 'scan_count', 'award', 'profile_counter', 'stage', 'segment', 'segment_member', 'segment_size', 'segment_change', 'segment_overlap(''p'')', 'template', 'template_version', 'outbox', 'message_unknown', 'window_grant', 'follower', 'frequency_cap', 'quiet_hours', 'api_usage', 'alarm', 'worker_status']) AS v;
+  FROM unnest(ARRAY['lifecycle_funnel', 'stage_daily', 'achievement_timeline', 'scan_count', 'award', 'profile_counter', 'stage', 'segment', 'segment_member', 'segment_size', 'segment_change', 'segment_overlap(''p'')', 'template', 'template_version', 'outbox', 'message_unknown', 'window_grant', 'follower', 'frequency_cap', 'quiet_hours', 'api_usage', 'alarm', 'worker_status', 'active_alarm', 'queue_health', 'message_outcome']) AS v;
 SELECT lives_ok('SELECT contact_id, stage, orders, spend, city FROM crm.profile', 'and profiles');
 SELECT lives_ok('SELECT contact_id, amount FROM crm.transaction', 'and orders');
 SELECT lives_ok('SELECT template, state, reason, sent_at FROM crm.message', 'and what became of messages');
@@ -212,6 +212,7 @@ SELECT lives_ok($$UPDATE crm.account_secret SET value = 'file:/run/secret' WHERE
 SELECT lives_ok('SELECT value FROM crm.account_secret, crm.account_token', 'and reads them');
 SELECT lives_ok($$INSERT INTO crm.api_limit (channel, api, per_second) VALUES ('webhook', 'post', 50)$$, 'it says what a platform allows');
 SELECT lives_ok('SELECT reply FROM crm.delivery_attempt, crm.alarm, crm.outbox, crm.message_unknown', 'and watches the queue');
+SELECT lives_ok($$SELECT crm.pause_account('shop', 'test'), crm.resume_account('shop') FROM crm.queue_health, crm.active_alarm$$, 'stops accounts and lets them go on');
 SELECT throws_ok($$SELECT crm.resolve_message(1, 0, 'sent')$$, '23503', NULL, 'resolves messages');
 RESET ROLE;
 SELECT is_empty($$SELECT c.oid::regclass, r FROM pg_class c, unnest(ARRAY['backend', 'bi', 'marketing', 'shop_staff', 'sender', 'bare']) AS r

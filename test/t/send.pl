@@ -6,6 +6,7 @@ use FindBin;
 use lib "$FindBin::RealBin/../lib";
 use CrmSandbox;
 use CrmTest;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $sandbox = CrmSandbox->start(accounts => { wx01 => 's1' }, webhooks => { crm => 'whsec' });
@@ -70,6 +71,30 @@ subtest 'more at once than one turn claims' => sub {
     $times{ $_->{body}{touser} }++ for grep { $_->{body}{touser} =~ /^o_many_/ } $sandbox->ledger();
     is(scalar keys %times, $n, 'each contact was written to');
     is_deeply([ grep { $times{$_} > 1 } keys %times ], [], 'and nobody twice');
+};
+
+subtest 'plans made while the queue is empty' => sub {
+    my $explained = crm_node('plans', worker => 1, conf => <<CONF);
+shared_preload_libraries = 'pg_crm,auto_explain'
+auto_explain.log_min_duration = 0
+auto_explain.log_nested_statements = on
+CONF
+    my $shop = crm_database($explained, 'shop');
+    $explained->safe_psql($shop, <<SQL);
+INSERT INTO crm.account (kind, name, app_id, base_url) VALUES ('official_account', 'maison', 'wx01', '$url');
+INSERT INTO crm.account_secret SELECT account_id, 'app_secret', 's1' FROM crm.account;
+SELECT crm.define_template('{"name": "order", "channel": "official_account", "message_type": "template",
+  "body": {"template_id": "T1", "data": {"thing1": {"value": "something"}}}}');
+SELECT crm.send(crm.identify('maison', 'o_plan'), 'order');
+SQL
+    wait_for(sub { $explained->safe_psql($shop, "SELECT state FROM crm.message") eq 'sent' }, 20);
+    my $log = slurp_file($explained->logfile);
+    for my $statement ('UPDATE crm.outbox o SET lease = ', "UPDATE crm.message m SET state = 'sending'",
+        'DELETE FROM crm.outbox o USING unnest', 'UPDATE crm.message m SET state = n.state') {
+        my ($plan) = $log =~ /(Query Text: \Q$statement\E.*?)(?:\n\S|\z)/s;
+        like($plan // '', qr/Index Scan using (outbox|message)_pkey on .*\n\s+Index Cond: \(\(contact_id = n\.contact_id\)/,
+            "$statement…: goes by the key");
+    }
 };
 
 done_testing();
