@@ -34,6 +34,7 @@ _PG_init(void)
 	crm_definition_init();
 	crm_scan_limit_init();
 	crm_segment_init();
+	crm_touch_init();
 	crm_shmem_init();
 	crm_wake_init();
 	crm_launcher_init();

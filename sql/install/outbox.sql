@@ -321,6 +321,8 @@ COMMENT ON COLUMN crm.alarm.times IS 'How often since.';
 COMMENT ON COLUMN crm.alarm.last_at IS 'When for the last time.';
 COMMENT ON COLUMN crm.alarm.cleared_at IS 'When it ended; NULL while it stands.';
 
+CREATE OR REPLACE TRIGGER crm_window_rules_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON crm.window_rule
+	FOR EACH STATEMENT EXECUTE FUNCTION crm.window_rules_changed();
 CREATE OR REPLACE TRIGGER crm_check_template BEFORE INSERT OR UPDATE ON crm.template
 	FOR EACH ROW EXECUTE FUNCTION crm.check_template();
 CREATE OR REPLACE TRIGGER crm_keep_template AFTER INSERT OR UPDATE ON crm.template

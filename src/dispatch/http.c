@@ -25,6 +25,9 @@
 #endif
 
 #include <curl/curl.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -37,6 +40,7 @@
 #include "utils/timestamp.h"
 
 #include "dispatch/http.h"
+#include "dispatch/http_error.h"
 
 #if LIBCURL_VERSION_NUM < 0x074100
 #error "pg_crm needs libcurl 7.65 or newer"
@@ -49,6 +53,7 @@
 #define EVENTS_A_TURN      64
 #define IDLE               (UINT64CONST(1) << 32) /* of an epoll event, beside the socket */
 #define SPARE_FDS          16
+#define KEPT_MEMORY        (16 * 1024 * 1024)
 #define TURNS_A_STEP       8
 
 /* a request, from start until its reply was looked at; then kept for the next */
@@ -83,6 +88,10 @@ static int timer_fd = -1;
 static int connection_limit = 0;
 static int reserved_fds = 0;
 static bool broken = false; /* a callback could not do its work */
+static bool stepping = false;
+static bool timeout_changed = false; /* in this step */
+static long timeout_wanted = -1;
+static bool due_at_once = false; /* the timer is set so */
 
 static dlist_head running = DLIST_STATIC_INIT(running);
 static dlist_head finished = DLIST_STATIC_INIT(finished);
@@ -155,8 +164,8 @@ on_socket(CURL *easy, curl_socket_t fd, int what, void *context, void *of_socket
 }
 
 /* -1: none; 0: at once, which a timer takes for none */
-static int
-on_timer(CURLM *of, long timeout_ms, void *context)
+static bool
+set_timer(long timeout_ms)
 {
 	struct itimerspec when = { 0 };
 
@@ -167,7 +176,23 @@ on_timer(CURLM *of, long timeout_ms, void *context)
 	}
 	else if (timeout_ms == 0)
 		when.it_value.tv_nsec = 1;
-	if (timerfd_settime(timer_fd, 0, &when, NULL) == 0)
+	return timerfd_settime(timer_fd, 0, &when, NULL) == 0;
+}
+
+/* libcurl changes its mind with every request; only the last word of a step goes to the kernel */
+static int
+on_timer(CURLM *of, long timeout_ms, void *context)
+{
+	if (stepping)
+	{
+		timeout_wanted = timeout_ms;
+		timeout_changed = true;
+		return 0;
+	}
+	if (timeout_ms == 0 && due_at_once)
+		return 0;
+	due_at_once = timeout_ms == 0;
+	if (set_timer(timeout_ms))
 		return 0;
 	broken = true;
 	return -1;
@@ -255,52 +280,6 @@ on_write(char *from, size_t size, size_t n, void *arg)
 
 /* ----- what an end means ----- */
 
-/*
- * Can the transfer have ended so without a byte of the request having left? The
- * count of sent bytes must say so too: libcurl uses many of these codes for
- * later moments as well. Codes that are not listed never mean that.
- */
-static bool
-may_be_unsent(CURLcode code)
-{
-	switch (code)
-	{
-		/* the address or the options */
-		case CURLE_UNSUPPORTED_PROTOCOL: /* also a reply that is no HTTP */
-		case CURLE_FAILED_INIT:
-		case CURLE_URL_MALFORMAT:
-		case CURLE_NOT_BUILT_IN:
-		case CURLE_BAD_FUNCTION_ARGUMENT:
-		case CURLE_UNKNOWN_OPTION:
-		case CURLE_OUT_OF_MEMORY: /* also in the midst of a reply */
-		/* the name and the connection */
-		case CURLE_COULDNT_RESOLVE_PROXY:
-		case CURLE_COULDNT_RESOLVE_HOST:
-		case CURLE_COULDNT_CONNECT:
-		case CURLE_INTERFACE_FAILED:
-		case CURLE_NO_CONNECTION_AVAILABLE:
-		case CURLE_OPERATION_TIMEDOUT: /* also while waiting for a reply */
-		case CURLE_SEND_ERROR:         /* also in the midst of a body */
-		case CURLE_ABORTED_BY_CALLBACK:
-		/* TLS before the request */
-		case CURLE_SSL_CONNECT_ERROR:
-		case CURLE_SSL_ENGINE_NOTFOUND:
-		case CURLE_SSL_ENGINE_SETFAILED:
-		case CURLE_SSL_ENGINE_INITFAILED:
-		case CURLE_SSL_CERTPROBLEM:
-		case CURLE_SSL_CIPHER:
-		case CURLE_SSL_CACERT_BADFILE:
-		case CURLE_SSL_CRL_BADFILE:
-		case CURLE_SSL_ISSUER_ERROR:
-		case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
-		case CURLE_SSL_INVALIDCERTSTATUS:
-		case CURLE_PEER_FAILED_VERIFICATION:
-			return true;
-		default:
-			return false;
-	}
-}
-
 static CrmHttpResult
 judge(Job *job, CURLcode code)
 {
@@ -315,7 +294,7 @@ judge(Job *job, CURLcode code)
 	/* the body had been read, for a connection that was dead already */
 	if (sent == 0 && code == CURLE_SEND_FAIL_REWIND)
 		return CRM_HTTP_NOT_SENT;
-	if (sent == 0 && job->body_read == 0 && may_be_unsent(code))
+	if (sent == 0 && job->body_read == 0 && crm_http_may_be_unsent(code))
 		return CRM_HTTP_NOT_SENT;
 	return CRM_HTTP_UNKNOWN;
 }
@@ -553,6 +532,11 @@ crm_http_init(int max_connections)
 	if (multi)
 		return;
 	connection_limit = Max(max_connections, 1);
+#ifdef __GLIBC__
+	/* a turn takes and gives back some MB: not from and to the kernel each time */
+	mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY);
+	mallopt(M_MMAP_THRESHOLD, KEPT_MEMORY);
+#endif
 	/* a peer that left shows as an error of the write, not as a signal */
 	pqsignal(SIGPIPE, SIG_IGN);
 	if (curl_global_init(CURL_GLOBAL_ALL) != 0)
@@ -658,6 +642,7 @@ act_on(const struct epoll_event *event)
 	{
 		if (read(timer_fd, &times, sizeof(times)) <= 0)
 			return CURLM_OK;
+		due_at_once = false;
 		return curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &unused);
 	}
 	if (event->events & EPOLLIN)
@@ -682,6 +667,8 @@ crm_http_step(void)
 	if (multi == NULL)
 		return;
 	block_signals(&before);
+	stepping = true;
+	timeout_changed = false;
 	for (int turn = 0; turn < TURNS_A_STEP && n == EVENTS_A_TURN && !failed; turn++)
 	{
 		n = epoll_wait(epoll_fd, events, EVENTS_A_TURN, 0);
@@ -703,6 +690,13 @@ crm_http_step(void)
 		if (message->msg == CURLMSG_DONE &&
 			curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **) &job) == CURLE_OK)
 			finish(job, code);
+	}
+	stepping = false;
+	if (timeout_changed)
+	{
+		due_at_once = timeout_wanted == 0;
+		if (!set_timer(timeout_wanted))
+			broken = true;
 	}
 	restore_signals(&before);
 	if (broken || failed)

@@ -64,6 +64,9 @@ typedef struct CrmTouches
 	CrmColumn columns[CRM_TOUCH_COLUMNS]; /* contact_id, account_id, kind, occurred_at */
 } CrmTouches;
 
+/* Called by _PG_init(). */
+extern void crm_touch_init(void);
+
 extern void crm_touches_init(CrmTouches *touches);
 extern void crm_touches_add(CrmTouches *touches, int64 contact_id, int64 account_id,
 							const char *kind, TimestampTz occurred_at);

@@ -4,11 +4,10 @@
 
 SEND_PARTS='send enqueue idle latency'
 sender=                                 # its folder, once it is there
-sender_pids=''
 
 sender_port() { echo $((20000 + ($$ * 7 + $1) % 10000)); }
 
-# sender_program SECONDS-TO-WAIT COMMAND...: starts a platform and waits until it answers
+# platform_start PORT COMMAND...: starts a platform and waits until it answers; $platform_pid
 platform_start() {
     local port=$1 tries=0
     shift

@@ -23,6 +23,17 @@ our @EXPORT = qw(wait_for);
 our $patience = 60;    # seconds; a loaded machine is slow
 
 my $definitions = <<'SQL';
+CREATE FUNCTION public.state_of(message bigint, wanted text, patience interval) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    state text;
+BEGIN
+    LOOP
+        SELECT m.state || coalesce(' ' || m.reason, '') INTO state FROM crm.message m WHERE m.message_id = message;
+        EXIT WHEN state ~ wanted OR clock_timestamp() > now() + patience;
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+    RETURN state;
+END $$;
 INSERT INTO crm.account (kind, name, app_id, base_url) VALUES ('official_account', 'maison', 'wx01', '@URL@');
 INSERT INTO crm.account (kind, name, base_url) VALUES ('webhook', 'till', '@URL@/webhook/crm');
 INSERT INTO crm.account_secret SELECT account_id, 'app_secret', 's1' FROM crm.account WHERE name = 'maison';
@@ -102,14 +113,8 @@ sub window
 sub state
 {
     my ($self, $message, $wanted) = @_;
-    my $state = '';
-    my $until = time + $patience;
-    while (time < $until)
-    {
-        $state = $self->sql("SELECT state || coalesce(' ' || reason, '') FROM crm.message WHERE message_id = $message");
-        last if $wanted ? $state =~ /^$wanted/ : $state !~ /^(queued|sending)/;
-    }
-    return $state;
+    $wanted //= '(?!queued|sending)';
+    return $self->sql("SELECT public.state_of($message, '^$wanted', '$patience s')");
 }
 
 # Waits until no message is in the queue; false where that lasts too long
@@ -119,13 +124,14 @@ sub empty
     return eval { wait_for(sub { $self->sql('SELECT count(*) FROM crm.outbox') eq '0' }, $seconds // $patience) } || 0;
 }
 
-# Until a query returns what is wanted; returns the last
-sub sql_becomes
+# becomes(SQL, WANTED, NAME): like is(), as soon as the query returns that
+sub becomes
 {
-    my ($self, $sql, $wanted) = @_;
+    my ($self, $sql, $wanted, $name) = @_;
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
     my $found;
     eval { wait_for(sub { ($found = $self->sql($sql)) eq $wanted }, $patience) };
-    return $found;
+    is($found, $wanted, $name);
 }
 
 # Requests that carried a message to this openid, first to last

@@ -57,6 +57,7 @@ INSERT INTO crm.delivery_attempt (contact_id, attempt_id, message_id, occurred_a
 UPDATE crm.message SET state = 'unknown', reason = 'no_reply', attempt_id = 900, tried_at = crm.now(),
     grant_id = (SELECT min(grant_id) FROM crm.window_grant WHERE contact_id = 2) WHERE message_id = :lost;
 DELETE FROM crm.outbox WHERE message_id = :lost;
+UPDATE crm.window_grant SET used = 1 WHERE contact_id = 2 AND grant_id = (SELECT min(grant_id) FROM crm.window_grant WHERE contact_id = 2);
 INSERT INTO crm.message_unknown VALUES (2, :lost, crm.now());
 UPDATE crm.message SET state = 'sending', attempt_id = 901, tried_at = crm.now() WHERE message_id = :going;
 UPDATE crm.outbox SET lease = crm.now() + interval '1 minute', attempt_id = 901, attempts = 1 WHERE message_id = :going;
@@ -156,8 +157,8 @@ SELECT is(pg_temp.portrait(32) -> 'consent', portrait -> 'consent', 'the other s
 
 -- ids that meet are no reason to lose a message
 INSERT INTO crm.contact (contact_id, created_at) VALUES (41, '2020-01-01Z'), (42, '2021-01-01Z');
-INSERT INTO crm.message (contact_id, message_id, account_id, template, template_version, channel, class)
-SELECT n, 900001, 1, 'hello', 1, 'official_account', 'service' FROM generate_series(41, 42) AS n;
+INSERT INTO crm.message (contact_id, message_id, account_id, template, template_version, channel, class, state)
+SELECT n, 900001, 1, 'hello', 1, 'official_account', 'service', 'cancelled' FROM generate_series(41, 42) AS n;
 SELECT throws_ok('SELECT crm.merge(41, 42)', '23505', 'contacts 41 and 42 both have a row with id 900001 in crm.message');
 SELECT is_empty('SELECT * FROM crm.verify()', 'sound at the end');
 

@@ -93,8 +93,8 @@ subtest 'what the platform says of people' => sub {
     my $contact = $shop->sql("SELECT crm.follow('maison', 'o_gone_away')");
     $sandbox->admin(contacts => { openid => 'o_gone_away', follow => 0 });
     is($shop->state($shop->send($contact, 'order')), 'failed unfollowed', '43004');
-    is($shop->sql_becomes("SELECT count(*) FROM crm.event WHERE contact_id = $contact AND kind = 'unfollow'"
-              . " AND properties = '{\"by\": \"platform\", \"errcode\": 43004}'"), '1', 'is an unfollow that nobody reported');
+    $shop->becomes("SELECT count(*) FROM crm.event WHERE contact_id = $contact AND kind = 'unfollow'"
+              . " AND properties = '{\"by\": \"platform\", \"errcode\": 43004}'", '1', 'is an unfollow that nobody reported');
     is($shop->sql("SELECT count(*) FROM crm.window_grant WHERE contact_id = $contact AND expires_at > now()"), '0', 'closes windows');
     is($shop->state($shop->send($contact, 'advert')), 'refused no_consent', 'and ends the proof for marketing');
     is($shop->state($shop->send($contact, 'order')), 'failed unfollowed', 'said once more');
@@ -106,8 +106,8 @@ subtest 'what the platform says of people' => sub {
         $contact = $shop->sql("SELECT crm.follow('maison', 'o_$field')");
         $sandbox->admin(contacts => { openid => "o_$field", $field => 1 });
         is($shop->state($shop->send($contact, 'order')), "failed $reason", "errcode $code");
-        is($shop->sql_becomes("SELECT channel || ' ' || reason FROM crm.suppression WHERE contact_id = $contact"
-                  . ' AND ended_at IS NULL'), "official_account platform: $code", 'is a suppression');
+        $shop->becomes("SELECT channel || ' ' || reason FROM crm.suppression WHERE contact_id = $contact"
+                  . ' AND ended_at IS NULL', "official_account platform: $code", 'is a suppression');
         is($shop->sql("SELECT properties->>'reason' FROM crm.event WHERE contact_id = $contact AND kind = 'suppress'"),
             "platform: $code", 'and an event');
         is($shop->state($shop->send($contact, 'order')), 'refused suppressed', 'the next is not tried');
