@@ -72,10 +72,12 @@ sub received { my ($openid) = @_; return grep { $_->{touser} && $_->{touser} eq 
 sub delivered { return scalar grep { $_->{delivered} } received(@_) }
 sub worker
 {
+    my $gone = shift // 0; # which the status may name until the server has begun anew
     my $pid;
     wait_for(sub {
-        my ($rc, $out) = $node->psql($db, q{SELECT pid FROM crm.worker_status WHERE state = 'running'});
-        return $pid = $rc == 0 ? $out : undef;
+        my ($rc, $out) = eval { $node->psql($db, q{SELECT pid FROM crm.worker_status WHERE state = 'running'}) };
+        $pid = defined $rc && $rc == 0 ? $out : undef;
+        return $pid && $pid != $gone;
     }, 60, 'the worker runs');
     return $pid;
 }
@@ -96,7 +98,7 @@ sub kill_worker
     my $pid = worker();
     kill KILL => $pid;
     wait_for(sub { !kill 0 => $pid }, 30, 'the worker is gone');
-    worker();
+    worker($pid);
 }
 sub kill_server
 {
