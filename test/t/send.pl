@@ -78,6 +78,7 @@ subtest 'plans made while the queue is empty' => sub {
 shared_preload_libraries = 'pg_crm,auto_explain'
 auto_explain.log_min_duration = 0
 auto_explain.log_nested_statements = on
+pg_crm.direct_access = off
 CONF
     my $shop = crm_database($explained, 'shop');
     $explained->safe_psql($shop, <<SQL);
