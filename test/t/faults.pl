@@ -26,7 +26,8 @@ my $chunk    = 25;
 my $waiting  = 300;     # the queue that clients leave
 my %weight   = (hello => 5, order => 3, tell => 2);
 srand $seed;
-diag("$sends sends, SEED=$seed");
+# the one where it passes, the other where it fails
+$_->("$sends sends, SEED=$seed") for \&note, \&diag;
 
 # --- the two sides --------------------------------------------------------------------------------
 
@@ -372,15 +373,16 @@ unlike($worker_log, qr/PANIC|TRAP|signal 11|signal 6|gives up after/, 'nothing c
 # --- the table ------------------------------------------------------------------------------------
 
 my (%faults, %states);
+my $tell = Test::More->builder->is_passing ? \&note : \&diag;
 $faults{ $_->{fault} // ($_->{replied} eq 'whole' ? 'none' : "none, reply $_->{replied}") }++ for @unreadable, map { @{ $message{$_}{rows} } } @all;
 $states{"$message{$_}{template} $message{$_}{state}" . ($message{$_}{state} eq 'sent' ? '' : " $message{$_}{reason}")}++ for @all;
 for (['what happened', \%did], ['requests by fault', \%faults], ['messages by state', \%states])
 {
     my ($title, $of) = @$_;
-    diag("$title:");
-    diag(sprintf '  %-40s %6d', $_, $of->{$_}) for sort keys %$of;
+    $tell->("$title:");
+    $tell->(sprintf '  %-40s %6d', $_, $of->{$_}) for sort keys %$of;
 }
-diag(sprintf '%d messages, %d of them perhaps asked for; %d received; %d unknown of at most %d', scalar @all, scalar keys %perhaps,
+$tell->(sprintf '%d messages, %d of them perhaps asked for; %d received; %d unknown of at most %d', scalar @all, scalar keys %perhaps,
     scalar(grep { delivered($_) } @all), scalar @unknown, $most);
 
 $node->stop;
