@@ -469,6 +469,57 @@ take_call(CrmCandidate *candidate, TimestampTz now, TimestampTz *next)
 	return false;
 }
 
+bool crm_claim_carefully = false;
+
+typedef struct Making
+{
+	const CrmSender *sender;
+	List **contents;
+	CrmCandidate *candidate;
+	TimestampTz now;
+	TimestampTz *next;
+	CrmDelivery *delivery; /* NULL: it does not go */
+} Making;
+
+static bool
+make(void *arg)
+{
+	Making *making = arg;
+	CrmCandidate *candidate = making->candidate;
+	char *missing;
+	char *body = render(making->contents, candidate, &missing);
+
+	making->delivery = NULL;
+	if (body == NULL)
+	{
+		candidate->verdict = CRM_FAILED;
+		candidate->reason = missing == NULL ? pstrdup("no_template")
+											: psprintf("missing_value:%s", missing);
+	}
+	else if (take_call(candidate, making->now, making->next))
+		making->delivery = make_delivery(making->sender, candidate, body, making->now);
+	return true;
+}
+
+/* Whatever is wrong with one message is said of that message and holds up no other. */
+static void
+make_carefully(Making *making)
+{
+	ErrorData *error;
+
+	if (crm_attempt(make, making, &error))
+		return;
+	making->delivery = NULL;
+	making->candidate->verdict = CRM_FAILED;
+	making->candidate->reason = psprintf("error:%s", unpack_sql_state(error->sqlerrcode));
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("message %lld of template \"%s\" cannot be made: %s",
+					(long long) making->candidate->message_id, making->candidate->template,
+					error->message)));
+	FreeErrorData(error);
+}
+
 List *
 crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *next, int *found,
 		  bool *more)
@@ -491,23 +542,18 @@ crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *n
 	foreach(cell, candidates)
 	{
 		CrmCandidate *candidate = lfirst(cell);
-		char *missing;
-		char *body;
+		Making making = { sender, &contents, candidate, now, next, NULL };
 
 		if (candidate->verdict == CRM_PUT_OFF)
 			*next = Min(*next, candidate->until);
 		if (candidate->verdict != CRM_GO)
 			continue;
-		body = render(&contents, candidate, &missing);
-		if (body == NULL)
-		{
-			candidate->verdict = CRM_FAILED;
-			candidate->reason = missing == NULL ? pstrdup("no_template")
-												: psprintf("missing_value:%s", missing);
-			continue;
-		}
-		if (take_call(candidate, now, next))
-			deliveries = lappend(deliveries, make_delivery(sender, candidate, body, now));
+		if (crm_claim_carefully)
+			make_carefully(&making);
+		else
+			(void) make(&making);
+		if (making.delivery != NULL)
+			deliveries = lappend(deliveries, making.delivery);
 		else if (candidate->verdict == CRM_LEFT)
 		{
 			crm_head_set(sender->account_id, lane, sender->due[lane], sender->head[lane]);

@@ -27,6 +27,9 @@ extern List *crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, T
 /* a call that was stopped may be let go on by hand: so long a message is put off at most */
 #define CRM_MAX_PUT_OFF (10 * USECS_PER_MINUTE)
 
+/* A turn failed: from now on each message is made by itself, so that one that cannot be fails alone. */
+extern bool crm_claim_carefully;
+
 /* turn.c: parent of deliveries whose claim is not yet committed */
 extern MemoryContext crm_claimed_context;
 

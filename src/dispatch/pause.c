@@ -25,6 +25,16 @@ static CrmPlan unblock = { "UPDATE crm.api_usage u SET blocked_until = NULL, blo
 						   " WHERE u.account_id = $1 AND u.blocked_until IS NOT NULL",
 						   1,
 						   { INT8OID } };
+/* what was put off meanwhile, each until a moment of its own */
+static CrmPlan bring_back = {
+	"UPDATE crm.outbox o SET due_at = statement_timestamp()"
+	" FROM crm.message m, crm.api_usage u WHERE o.account_id = $1 AND o.lease IS NULL"
+	" AND o.due_at > statement_timestamp() AND o.due_at < 'infinity'"
+	" AND m.contact_id = o.contact_id AND m.message_id = o.message_id AND m.state = 'queued'"
+	" AND u.account_id = $1 AND u.blocked_until IS NOT NULL AND m.reason = u.blocked_reason",
+	1,
+	{ INT8OID }
+};
 /* a pause after a failure would hold the account back for some minutes more */
 static CrmPlan fetch_again = { "UPDATE crm.account_token t SET refreshing_until = NULL"
 							   " WHERE t.account_id = $1 AND t.failed_at IS NOT NULL",
@@ -94,7 +104,7 @@ clear_alarms(const char *account)
 		crm_alarm_clear(kinds[i], objects[i]);
 }
 
-/* The order of the tables is that of the worker, so that they never wait for each other. */
+/* The order of the tables is that of the worker, which waits for none of the queue. */
 Datum
 crm_sql_resume_account(PG_FUNCTION_ARGS)
 {
@@ -106,6 +116,7 @@ crm_sql_resume_account(PG_FUNCTION_ARGS)
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	crm_connect(&acting);
 	account_id = Int64GetDatum(find(name));
+	crm_run(&bring_back, &account_id, NULL);
 	crm_run(&fetch_again, &account_id, NULL);
 	crm_run(&unblock, &account_id, NULL);
 	clear_alarms(name);

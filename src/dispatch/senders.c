@@ -52,7 +52,7 @@ static TimestampTz look_again_at = DT_NOEND; /* once more, since something moved
 	"  ORDER BY o.due_at, o.message_id LIMIT 1) o" number " ON true"
 
 static CrmPlan find_senders = {
-	"SELECT a.account_id, a.name, a.kind, a.base_url, a.app_id,"
+	"SELECT a.account_id, a.name, a.kind, nullif(a.base_url, ''), nullif(a.app_id, ''),"
 	" coalesce(a.time_zone, crm.default_time_zone()), t.token, t.expires_at, t.refreshing_until,"
 	" t.refresh_at, u.blocked_until, o0.due_at, o1.due_at, o2.due_at, o0.message_id,"
 	" o1.message_id, o2.message_id FROM crm.account a"

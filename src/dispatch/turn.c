@@ -8,12 +8,14 @@
 #include "postgres.h"
 
 #include <limits.h>
+#include <poll.h>
 
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "storage/pmsignal.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -31,6 +33,8 @@
 /* and while urgent ones have been coming for so long, so many: others make way for them */
 #define URGENT_BATCH   48
 #define URGENT_SECONDS 10
+/* a worker that is to end waits so long for replies: what has none by then is unknown */
+#define DRAIN_MILLISECONDS 1500
 /* while a definition is being changed it looks again so often */
 #define LOCKED_MILLISECONDS 100
 /* beyond the timeout of a request, for what comes before and after */
@@ -345,6 +349,7 @@ hand_over(List *found)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(old);
+	MemoryContextDeleteChildren(crm_claimed_context); /* what could not be made */
 	crm_token_start();
 	if (found != NIL)
 		crm_http_step(); /* the first bytes leave now */
@@ -449,6 +454,36 @@ note_unreachable(void)
 	crm_unreachable_forget();
 }
 
+/* The outcomes that are here, and nothing else. */
+static void
+record_answered(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	MemoryContext turn = CurrentMemoryContext;
+	CrmActing acting;
+
+	if (answered() == NIL || !begin(&acting))
+		return;
+	MemoryContextSwitchTo(turn);
+	(void) crm_outcome_record(answered(), now);
+	commit(&acting);
+}
+
+void
+crm_turn_drain(void)
+{
+	TimestampTz until = GetCurrentTimestamp() + DRAIN_MILLISECONDS * INT64CONST(1000);
+	struct pollfd replies = { .fd = crm_http_descriptor(), .events = POLLIN };
+
+	(void) take_replies();
+	while (crm_http_running() > 0 && GetCurrentTimestamp() < until && PostmasterIsAlive())
+	{
+		(void) poll(&replies, 1, 20);
+		(void) take_replies();
+	}
+	record_answered();
+}
+
 int
 crm_turn(bool woken)
 {
@@ -486,6 +521,7 @@ crm_turn(bool woken)
 			foreach(cell, deliveries)
 				((CrmDelivery *) lfirst(cell))->written = false;
 			MemoryContextDeleteChildren(crm_claimed_context);
+			crm_claim_carefully = true;
 			crm_token_forget();
 			crm_heads_forget();
 			crm_unreachable_forget();

@@ -24,6 +24,12 @@ extern void crm_turn_init(void);
 extern int crm_turn(bool woken);
 
 /*
+ * Before an orderly end: waits a moment for replies under way and writes what
+ * came, so that few messages are left of which nobody knows. Claims nothing.
+ */
+extern void crm_turn_drain(void);
+
+/*
  * At the end of the process, for what it holds outside of PostgreSQL; the
  * process may be in the middle of an error, so no SQL and no ereport here.
  */

@@ -168,6 +168,28 @@ end_turns(int code, Datum arg)
 	crm_turn_end();
 }
 
+/* The signal that ends the process was heeded; another one while it drains is not waited out. */
+static void
+drain(void)
+{
+	ProcDiePending = false;
+	InterruptPending = false;
+	MemoryContextSwitchTo(turn_context);
+	PG_TRY();
+	{
+		crm_turn_drain();
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		AbortOutOfAnyTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+}
+
 /* An orderly end; the launcher reads from the slot what follows. */
 static void
 stop(CrmStop reason)
@@ -182,6 +204,8 @@ stop(CrmStop reason)
 	};
 
 	stopping = reason;
+	if (turn_context != NULL && reason != CRM_STOP_ABSENT && reason != CRM_STOP_REFUSED)
+		drain();
 	HOLD_INTERRUPTS(); /* reporting would heed the signal that was heeded here */
 	if (slot->state == CRM_WORKER_RUNNING)
 		ereport(LOG,

@@ -73,6 +73,36 @@ subtest 'more at once than one turn claims' => sub {
     is_deeply([ grep { $times{$_} > 1 } keys %times ], [], 'and nobody twice');
 };
 
+subtest 'a worker that is told to end waits a moment for replies' => sub {
+    $sandbox->admin(settings => { latency_ms => 500 });
+    sql("SELECT crm.send_many((SELECT array_agg(contact_id) FROM crm.identify_many('maison',
+        (SELECT array_agg('o_end_' || n) FROM generate_series(1, 20) AS n))), 'order', send_key => 'end')");
+    wait_for(sub { sql("SELECT count(*) FROM crm.message WHERE send_key = 'end' AND state = 'sending'") == 20 }, 20);
+    my $pid = sql('SELECT pid FROM crm.worker_status');
+    kill TERM => $pid;
+    wait_for(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") == 0 }, 20);
+    is(sql("SELECT string_agg(DISTINCT state, ', ') FROM crm.message WHERE send_key = 'end'"), 'sent',
+        'the process is gone, and what came of its messages is written');
+    $sandbox->admin(settings => { latency_ms => 0 });
+};
+
+subtest 'a message that cannot be made holds up no other' => sub {
+    sql(<<SQL);
+CREATE TYPE broken AS ENUM ('yes');
+CREATE FUNCTION broken_json(broken) RETURNS json LANGUAGE sql IMMUTABLE AS \$\$ SELECT to_json(1 / (length(\$1::text) - 3)) \$\$;
+CREATE CAST (broken AS json) WITH FUNCTION broken_json(broken);
+ALTER TABLE crm.contact ADD COLUMN oddity broken;
+SELECT crm.define_template('{"name": "city", "channel": "official_account", "message_type": "template",
+  "body": {"template_id": "T1", "data": {"thing1": {"value": "{{city|nowhere}}"}}}}');
+UPDATE crm.contact SET oddity = 'yes' WHERE contact_id = crm.identify('maison', 'o_end_1');
+SELECT crm.send(crm.identify('maison', 'o_end_1'), 'city', send_key => 'odd');
+SELECT crm.send(crm.identify('maison', 'o_end_2'), 'city', send_key => 'even');
+SQL
+    wait_for(sub { sql("SELECT count(*) FROM crm.message WHERE send_key IN ('odd', 'even') AND state IN ('queued', 'sending')") == 0 }, 30);
+    is(sql("SELECT state || coalesce(' ' || reason, '') FROM crm.message WHERE send_key = 'odd'"), 'failed error:22012', 'it fails alone');
+    is(sql("SELECT state FROM crm.message WHERE send_key = 'even'"), 'sent', 'the other goes');
+};
+
 subtest 'plans made while the queue is empty' => sub {
     my $explained = crm_node('plans', worker => 1, conf => <<CONF);
 shared_preload_libraries = 'pg_crm,auto_explain'
