@@ -89,12 +89,12 @@ subtest 'a worker that is told to end waits a moment for replies' => sub {
 subtest 'a message that cannot be made holds up no other' => sub {
     sql(<<SQL);
 CREATE TYPE broken AS ENUM ('yes');
+ALTER TABLE crm.contact ADD COLUMN oddity broken;
+UPDATE crm.contact SET oddity = 'yes' WHERE contact_id = (SELECT crm.identify('maison', 'o_end_1'));
 CREATE FUNCTION broken_json(broken) RETURNS json LANGUAGE sql IMMUTABLE AS \$\$ SELECT to_json(1 / (length(\$1::text) - 3)) \$\$;
 CREATE CAST (broken AS json) WITH FUNCTION broken_json(broken);
-ALTER TABLE crm.contact ADD COLUMN oddity broken;
 SELECT crm.define_template('{"name": "city", "channel": "official_account", "message_type": "template",
   "body": {"template_id": "T1", "data": {"thing1": {"value": "{{city|nowhere}}"}}}}');
-UPDATE crm.contact SET oddity = 'yes' WHERE contact_id = crm.identify('maison', 'o_end_1');
 SELECT crm.send(crm.identify('maison', 'o_end_1'), 'city', send_key => 'odd');
 SELECT crm.send(crm.identify('maison', 'o_end_2'), 'city', send_key => 'even');
 SQL

@@ -51,7 +51,7 @@ is($node->safe_psql('hours', q{
      WHERE (a.minutes = b.minutes) <> (a.hours OPERATOR(crm.=) b.hours) OR (a.minutes = b.minutes) <> (a.hours::text = b.hours::text) LIMIT 5}), '',
     'equal minutes are equal values and equal texts, and no others');
 cmp_ok($node->safe_psql('hours', 'SELECT count(DISTINCT minutes) FROM timetable'), '>', $timetables / 2, 'and most of them differ');
-cmp_ok($node->safe_psql('hours', q{SELECT count(*) FROM timetable WHERE hours::text ~ '-0[0-9]:.*; .*(2[0-3]|1[0-9]):[0-5][0-9]-0'}), '>', 0, 'some of them end late');
+cmp_ok($node->safe_psql('hours', q{SELECT count(*) FROM timetable WHERE hours::text ~ '(2[0-3]|1[0-9]):[0-5][0-9]-0'}), '>', 0, 'some of them end late');
 
 # instants around the days on which the clocks of a zone jump, and any others
 for my $zone ('Asia/Shanghai', 'Europe/Berlin', 'America/New_York', 'Australia/Lord_Howe', 'Pacific/Apia', 'America/St_Johns', 'Africa/Casablanca', 'America/Havana')
