@@ -75,7 +75,7 @@ CREATE TABLE IF NOT EXISTS crm.message (
 	sent_at timestamptz,
 	ended_at timestamptz,
 	PRIMARY KEY (contact_id, message_id)
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 50);
 -- no index has a column that changes on the way to an end state, so that every step is a HOT update; no CHECK and no
 -- partial index, so that the worker may write the rows without the executor
 CREATE UNIQUE INDEX IF NOT EXISTS message_send_key_idx ON crm.message (contact_id, send_key);
@@ -110,7 +110,7 @@ CREATE TABLE IF NOT EXISTS crm.outbox (
 	attempt_id bigint,
 	attempts integer NOT NULL DEFAULT 0,
 	PRIMARY KEY (contact_id, message_id)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
+) WITH (fillfactor = 45, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
 	autovacuum_vacuum_insert_scale_factor = 1, autovacuum_analyze_scale_factor = 0.5);
 CREATE INDEX IF NOT EXISTS outbox_due_at_idx ON crm.outbox (account_id, lane, due_at, message_id);
 COMMENT ON TABLE crm.outbox IS 'The queue: messages that are in no end state.';
