@@ -18,6 +18,7 @@
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -221,9 +222,13 @@ stop(CrmStop reason)
 	proc_exit(0);
 }
 
-/* Looks whether this database is one to work in; ends the process otherwise. */
+/*
+ * Looks whether this database is one to work in; ends the process otherwise.
+ * Whoever changed that has woken this process before telling the caches, so
+ * what these hold is not asked then.
+ */
 static void
-look(void)
+look(bool changed)
 {
 	HeapTuple tuple;
 	CrmStop reason = CRM_STOP_NOT;
@@ -234,6 +239,8 @@ look(void)
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	if (changed)
+		InvalidateSystemCaches();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(MyDatabaseId));
 	if (!HeapTupleIsValid(tuple))
@@ -296,7 +303,7 @@ heed_requests(void)
 		stop(reason);
 	if (look_again ||
 		TimestampDifferenceExceeds(looked_at, GetCurrentTimestamp(), crm_guc_poll_interval * 1000))
-		look();
+		look(look_again);
 }
 
 void
@@ -455,7 +462,7 @@ crm_worker_main(Datum arg)
 	/* whether connections are allowed is asked in look(), to end without an error */
 	BackgroundWorkerInitializeConnectionByOid(order.database, InvalidOid,
 											  BGWORKER_BYPASS_ALLOWCONN);
-	look();
+	look(false);
 	start();
 
 	turn_context = AllocSetContextCreate(TopMemoryContext, "pg_crm turn", ALLOCSET_DEFAULT_SIZES);
