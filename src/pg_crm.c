@@ -11,16 +11,28 @@
 #include "base/shmem.h"
 #include "base/table.h"
 #include "base/wake.h"
+#include "dispatch/clock.h"
 #include "dispatch/dispatch.h"
 #include "dispatch/launcher.h"
 #include "dispatch/lifecycle.h"
 #include "facts/scans.h"
 #include "outbox/outbox.h"
 #include "profile/profile.h"
+#include "profile/recompute.h"
 #include "profile/segment.h"
+#include "profile/tick.h"
 #include "types/mobile.h"
 
 CRM_MODULE_MAGIC;
+
+/* what rooms do for others that do not know them */
+static const CrmTimeWork time_work = {
+	.tables = { "stage_due", "membership", "segment_state" },
+	.next = crm_due_next,
+	.find_contacts = crm_due_find,
+	.move_contacts = crm_tick_contacts,
+	.move_segments = crm_segments_due,
+};
 
 void _PG_init(void);
 
@@ -41,5 +53,6 @@ _PG_init(void)
 	crm_lifecycle_init();
 	crm_dispatch_guc_init();
 	crm_verify_more = crm_outbox_verify;
+	crm_time_work = &time_work;
 	MarkGUCPrefixReserved("pg_crm");
 }

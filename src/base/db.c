@@ -12,6 +12,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/timestamp.h"
 
 #include "base/db.h"
 
@@ -167,6 +168,24 @@ crm_result_text(uint64 row, int column)
 	Datum value = crm_result(row, column, &isnull);
 
 	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+TimestampTz
+crm_result_time(uint64 row, int column, TimestampTz if_null)
+{
+	bool isnull;
+	Datum value = crm_result(row, column, &isnull);
+
+	return isnull ? if_null : DatumGetTimestampTz(value);
+}
+
+bool
+crm_result_true(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = crm_result(row, column, &isnull);
+
+	return !isnull && DatumGetBool(value);
 }
 
 char *

@@ -55,7 +55,7 @@ typedef enum CrmReaction
 	CRM_HOUR,            /* an hour, */
 	CRM_DAY,             /* a day; the message stays queued */
 	CRM_WINDOW_CLOSED,   /* the contact's window is closed */
-	CRM_WINDOW_SPENT,    /* its messages are used up */
+	CRM_WINDOW_USED_UP,  /* its messages are used up */
 	CRM_DROP,            /* this message never will go */
 	CRM_DROP_TEMPLATE,   /* nor will any other of its template */
 	CRM_USER,            /* this recipient can not be reached */

@@ -81,8 +81,8 @@ static const struct
 	{ 46004, 46004, SEND,  CRM_USER,            "no_user" },
 	{ 48002, 48002, SEND,  CRM_USER_OPTED_OUT,  "opted_out" },
 	{ 45015, 45015, SEND,  CRM_WINDOW_CLOSED,   "window_closed" }, /* or unfollowed */
-	{ 45047, 45047, SEND,  CRM_WINDOW_SPENT,    "window_spent" },
-	{ 43101, 43101, SEND,  CRM_WINDOW_SPENT,    "not_accepted" },
+	{ 45047, 45047, SEND,  CRM_WINDOW_USED_UP,    "window_spent" },
+	{ 43101, 43101, SEND,  CRM_WINDOW_USED_UP,    "not_accepted" },
 	/* the template */
 	{ 40037, 40037, SEND,  CRM_DROP_TEMPLATE,   "bad_template" },
 	{ 41030, 41030, SEND,  CRM_DROP_TEMPLATE,   "bad_page" },

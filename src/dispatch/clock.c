@@ -37,9 +37,6 @@
 #include "base/wake.h"
 #include "dispatch/clock.h"
 #include "dispatch/worker.h"
-#include "profile/recompute.h"
-#include "profile/segment.h"
-#include "profile/tick.h"
 
 /* contacts in a transaction: so many that it takes about so long, in milliseconds */
 #define FIRST_BATCH 100
@@ -250,13 +247,6 @@ try_work(Work work, Piece *piece)
 	return outcome;
 }
 
-static bool
-is_passing(int code)
-{
-	return code == ERRCODE_LOCK_NOT_AVAILABLE || code == ERRCODE_T_R_DEADLOCK_DETECTED ||
-		code == ERRCODE_T_R_SERIALIZATION_FAILURE;
-}
-
 static void
 name_contact(void *arg)
 {
@@ -271,7 +261,7 @@ recover(bool report)
 {
 	HOLD_INTERRUPTS();
 	last_error = geterrcode();
-	if (report && !terminated && !is_passing(last_error))
+	if (report && !terminated && !crm_error_passes(last_error))
 		EmitErrorReport();
 	error_context_stack = NULL;
 	AbortOutOfAnyTransaction();
@@ -305,7 +295,7 @@ do_piece(Work work, Piece *piece, bool report)
 	PG_CATCH();
 	{
 		recover(report);
-		outcome = is_passing(last_error) ? BUSY : FAILED;
+		outcome = crm_error_passes(last_error) ? BUSY : FAILED;
 	}
 	PG_END_TRY();
 	interruptible = false;
@@ -339,7 +329,7 @@ find_contacts(Piece *piece)
 	int64 *found;
 
 	piece->as_of = crm_now();
-	found = crm_due_find(piece->as_of, MOST_FOUND, &piece->n);
+	found = crm_time_work->find_contacts(piece->as_of, MOST_FOUND, &piece->n);
 
 	piece->found = MemoryContextAlloc(run_context, sizeof(int64) * Max(piece->n, 1));
 	memcpy(piece->found, found, sizeof(int64) * piece->n);
@@ -348,20 +338,20 @@ find_contacts(Piece *piece)
 static void
 move_contacts(Piece *piece)
 {
-	piece->done = crm_tick_contacts(piece->contacts, piece->n, piece->as_of);
+	piece->done = crm_time_work->move_contacts(piece->contacts, piece->n, piece->as_of);
 }
 
 static void
 move_segments(Piece *piece)
 {
-	piece->done = crm_segments_due(piece->as_of, batch);
+	piece->done = crm_time_work->move_segments(piece->as_of, batch);
 }
 
 static void
 find_next(Piece *piece)
 {
 	piece->as_of = crm_now();
-	piece->next = crm_due_next();
+	piece->next = crm_time_work->next();
 }
 
 static void

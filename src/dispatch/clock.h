@@ -8,7 +8,25 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
+
 #include "base/shmem.h"
+
+/*
+ * What time alone brings about, of rooms that this one does not know. Set when
+ * the module is loaded. Called between crm_connect() and crm_disconnect().
+ */
+#define CRM_TIME_TABLES 3
+typedef struct CrmTimeWork
+{
+	const char *tables[CRM_TIME_TABLES]; /* that say what is due */
+	TimestampTz (*next)(void);           /* when the next thing is; DT_NOEND: nothing */
+	int64 *(*find_contacts)(TimestampTz as_of, int64 limit, int *ncontacts);
+	/* of these contacts, ascending; how many nobody else was busy with */
+	int (*move_contacts)(const int64 *contacts, int ncontacts, TimestampTz as_of);
+	int (*move_segments)(TimestampTz as_of, int limit);
+} CrmTimeWork;
+extern const CrmTimeWork *crm_time_work;
 
 /*
  * clock_watch.c: for the worker, outside a transaction. Starts the clock where

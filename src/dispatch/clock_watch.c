@@ -25,7 +25,6 @@
 #include "base/table.h"
 #include "dispatch/clock.h"
 #include "dispatch/worker.h"
-#include "profile/recompute.h"
 
 /* while somebody holds the tables; between two starts; while no worker slot is free */
 #define BUSY_MILLISECONDS    1000
@@ -37,6 +36,8 @@
 static CrmPlan find_disabled = { "SELECT" CRM_EXTENSION_TRIGGERS " AND t.tgenabled = 'D'"
 								 " AND t.tgrelid = 'crm.contact'::regclass",
 								 0 };
+
+const CrmTimeWork *crm_time_work = NULL;
 
 static BackgroundWorkerHandle *handle = NULL; /* until it has ended */
 static TimestampTz look_at = DT_NOBEGIN;
@@ -54,22 +55,25 @@ crm_clock_may_run(void)
 static int
 find_due(TimestampTz maintain_at)
 {
-	static const char *const tables[] = { "stage_due", "membership", "segment_state" };
 	CrmActing acting;
 	int64 due = INT_MAX;
 
 	if (!crm_is_installed())
 		return INT_MAX;
-	for (int i = 0; i < lengthof(tables); i++)
-		if (!OidIsValid(crm_table_oid_if_any(tables[i])))
+	for (int i = 0; i < CRM_TIME_TABLES; i++)
+	{
+		Oid table = crm_table_oid_if_any(crm_time_work->tables[i]);
+
+		if (!OidIsValid(table))
 			return INT_MAX; /* they are being restored */
-		else if (!ConditionalLockRelationOid(crm_table_oid(tables[i]), AccessShareLock))
+		if (!ConditionalLockRelationOid(table, AccessShareLock))
 			return BUSY_MILLISECONDS;
+	}
 	PushActiveSnapshot(GetTransactionSnapshot());
 	crm_connect(&acting);
 	if (crm_clock_may_run())
 	{
-		TimestampTz next = crm_due_next();
+		TimestampTz next = crm_time_work->next();
 
 		due = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), maintain_at);
 		if (next != DT_NOEND)

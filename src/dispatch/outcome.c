@@ -255,7 +255,7 @@ decide(const CrmDelivery *delivery, Ending *ending, TimestampTz now)
 		case CRM_DAY:
 			block_call(delivery, ending, crm_quota_next_day(delivery->zone, now), now);
 			break;
-		case CRM_WINDOW_SPENT:
+		case CRM_WINDOW_USED_UP:
 		case CRM_WINDOW_CLOSED:
 		{
 			Datum values[4] = { Int64GetDatum(delivery->contact_id),

@@ -74,15 +74,6 @@ static CrmPlan find_secret = {
 	{ INT8OID, TEXTOID }
 };
 
-static TimestampTz
-time_at(uint64 row, int column, TimestampTz otherwise)
-{
-	bool isnull;
-	Datum value = crm_result(row, column, &isnull);
-
-	return isnull ? otherwise : DatumGetTimestampTz(value);
-}
-
 static Heads *
 heads_of(int64 account_id)
 {
@@ -198,12 +189,12 @@ crm_senders(TimestampTz now)
 		sender->app_id = crm_result_text(i, 5);
 		sender->zone = crm_result_text(i, 6);
 		sender->token = crm_result_text(i, 7);
-		sender->token_expires_at = time_at(i, 8, DT_NOBEGIN);
-		fetching = time_at(i, 9, DT_NOBEGIN) > now;
-		sender->blocked_until = time_at(i, 11, DT_NOBEGIN);
+		sender->token_expires_at = crm_result_time(i, 8, DT_NOBEGIN);
+		fetching = crm_result_time(i, 9, DT_NOBEGIN) > now;
+		sender->blocked_until = crm_result_time(i, 11, DT_NOBEGIN);
 		for (int lane = 0; lane < CRM_NLANES; lane++)
 		{
-			sender->due[lane] = time_at(i, 12 + lane, DT_NOEND);
+			sender->due[lane] = crm_result_time(i, 12 + lane, DT_NOEND);
 			sender->head[lane] = crm_result_int64(i, 12 + CRM_NLANES + lane);
 			if (sender->due[lane] != DT_NOEND)
 				crm_head_set(sender->account_id, lane, sender->due[lane], sender->head[lane]);
@@ -211,7 +202,7 @@ crm_senders(TimestampTz now)
 		if (sender->token_expires_at <= now)
 			sender->token = NULL;
 		sender->token_wanted = channel->needs_token && !fetching &&
-			time_at(i, 10, DT_NOBEGIN) <= now;
+			crm_result_time(i, 10, DT_NOBEGIN) <= now;
 		senders = lappend(senders, sender);
 	}
 	return senders;

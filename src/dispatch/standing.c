@@ -49,24 +49,6 @@ static CrmPlan find_standing = {
 #define WINDOW_COLUMN     15
 #define PERMISSION_COLUMN 16
 
-static TimestampTz
-time_at(uint64 row, int column, TimestampTz otherwise)
-{
-	bool isnull;
-	Datum value = crm_result(row, column, &isnull);
-
-	return isnull ? otherwise : DatumGetTimestampTz(value);
-}
-
-static bool
-true_at(uint64 row, int column)
-{
-	bool isnull;
-	Datum value = crm_result(row, column, &isnull);
-
-	return !isnull && DatumGetBool(value);
-}
-
 static void
 decide(const CrmSender *sender, List *quiet_hours, CrmCandidate *candidate,
 	   const CrmPermission *permission, bool behind, TimestampTz now)
@@ -148,9 +130,9 @@ read_candidate(const CrmSender *sender, List *quiet_hours, uint64 row, Timestamp
 	candidate->class = crm_result_text(row, 6);
 	value = crm_result(row, 7, &isnull);
 	candidate->params = DatumGetJsonbPCopy(value);
-	candidate->due_at = time_at(row, 8, now);
-	candidate->expires_at = time_at(row, 9, DT_NOEND);
-	candidate->tried_at = time_at(row, 10, DT_NOBEGIN);
+	candidate->due_at = crm_result_time(row, 8, now);
+	candidate->expires_at = crm_result_time(row, 9, DT_NOEND);
+	candidate->tried_at = crm_result_time(row, 10, DT_NOBEGIN);
 	candidate->grant_id = crm_result_int64(row, 11);
 	if (candidate->grant_id == 0)
 	{
@@ -162,7 +144,7 @@ read_candidate(const CrmSender *sender, List *quiet_hours, uint64 row, Timestamp
 	candidate->attempts = DatumGetInt32(crm_result(row, 13, &isnull));
 	crm_permission_read(row, PERMISSION_COLUMN, &permission);
 	candidate->recipient = permission.recipient;
-	decide(sender, quiet_hours, candidate, &permission, true_at(row, BEHIND_COLUMN), now);
+	decide(sender, quiet_hours, candidate, &permission, crm_result_true(row, BEHIND_COLUMN), now);
 	/* what may have arrived can no longer be said not to go */
 	if (candidate->tried_at != DT_NOBEGIN &&
 		(candidate->verdict == CRM_EXPIRED || candidate->verdict == CRM_REFUSED))

@@ -27,26 +27,17 @@ typedef struct QuietRule
 	CrmWeeklyHours *hours;
 } QuietRule;
 
-static bool
-true_at(uint64 row, int column)
-{
-	bool isnull;
-	Datum value = crm_result(row, column, &isnull);
-
-	return !isnull && DatumGetBool(value);
-}
-
 void
 crm_permission_read(uint64 row, int first, CrmPermission *permission)
 {
 	bool isnull;
 
 	permission->recipient = crm_result_text(row, first);
-	permission->suppressed = true_at(row, first + 1);
+	permission->suppressed = crm_result_true(row, first + 1);
 	(void) crm_result(row, first + 2, &isnull);
 	permission->asked = !isnull;
-	permission->granted = true_at(row, first + 2);
-	permission->follows = true_at(row, first + 3);
+	permission->granted = crm_result_true(row, first + 2);
+	permission->follows = crm_result_true(row, first + 3);
 	permission->zone = crm_result_text(row, first + 4);
 	permission->cap = crm_result_text(row, first + 5);
 }

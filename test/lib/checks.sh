@@ -49,7 +49,7 @@ profile: base types rules
 outbox: base types channels
 facts: base types rules profile outbox
 channels: base
-dispatch: base types rules profile outbox channels
+dispatch: base types outbox channels
 insight: base
 '
 imports() {
