@@ -10,7 +10,7 @@ PG_CFLAGS   = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
               $(if $(findstring clang,$(CC)),-Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno-ignored-attributes)
 
 # One source file a room; the order in which a room may use another one.
-ROOMS            = base types rules facts profile outbox dispatch insight
+ROOMS            = base types rules facts profile outbox journey dispatch insight
 EXTENSION_PARTS  = $(foreach room,$(ROOMS),$(sort $(wildcard sql/extension/$(room)*.sql)))
 INSTALL_PARTS    = $(foreach room,$(ROOMS),$(sort $(wildcard sql/install/$(room)*.sql)))
 EXTENSION_SCRIPT = sql/pg_crm--$(EXTVERSION).sql

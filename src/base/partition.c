@@ -21,7 +21,7 @@
 
 PG_FUNCTION_INFO_V1(crm_maintain_partitions);
 
-static const char *const partitioned[] = { "event", "scan", "delivery_attempt" };
+static const char *const partitioned[] = { "event", "scan", "delivery_attempt", "step_visit" };
 
 static bool
 run_ddl(void *arg)

@@ -11,6 +11,7 @@
 #include "datatype/timestamp.h"
 
 #include "pg_crm.h"
+#include "rules/fact_columns.h"
 
 /*
  * The order of the types is the order in which facts of one instant are
@@ -25,26 +26,6 @@ typedef enum CrmFactType
 	CRM_FACT_REFUND,
 	CRM_FACT_MANUAL_STAGE
 } CrmFactType;
-
-/* What a rule may read of a fact; NULL where its kind has no such thing. */
-typedef enum CrmFactColumn
-{
-	CRM_F_KIND,
-	CRM_F_OCCURRED_AT,
-	CRM_F_AMOUNT, /* of orders: net of refunds */
-	CRM_F_CURRENCY,
-	CRM_F_EXTERNAL_REF,
-	CRM_F_ITEMS,
-	CRM_F_STORE_ID, /* of orders; of the code of scans */
-	CRM_F_ACCOUNT_ID,
-	CRM_F_PROPERTIES,
-	CRM_F_QR_CODE_ID,
-	CRM_F_CAMPAIGN,
-	CRM_F_FIELD, /* of field changes, as CRM_F_OLD and CRM_F_NEW */
-	CRM_F_OLD,
-	CRM_F_NEW,
-	CRM_FACT_COLUMNS
-} CrmFactColumn;
 
 /* A field of the contact that changed, as far as stage rules read it. */
 typedef struct CrmFieldChange

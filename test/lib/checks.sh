@@ -45,9 +45,10 @@ import_rule='
 base:
 types:
 rules: base types
-profile: base types rules
+profile: base types rules journey
+journey: base types rules outbox
 outbox: base types channels
-facts: base types rules profile outbox
+facts: base types rules profile journey outbox
 channels: base
 dispatch: base types outbox channels
 insight: base

@@ -1,0 +1,44 @@
+/*
+ * fact_rule.h
+ *		A rule over a fact and the profile of its contact: names of the fact
+ *		(fact.amount, old, new …), columns of crm.profile, and rule functions.
+ */
+#ifndef CRM_FACT_RULE_H
+#define CRM_FACT_RULE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+#include "rules/fact_columns.h"
+#include "rules/rules.h"
+
+typedef struct CrmFactRule CrmFactRule;
+
+/* A fact as such a rule sees it. */
+typedef struct CrmFactValues
+{
+	int64 contact_id;
+	TimestampTz as_of;
+	Datum values[CRM_FACT_COLUMNS];
+	bool nulls[CRM_FACT_COLUMNS];
+} CrmFactValues;
+
+/*
+ * Compiles into the current memory context. Between crm_connect() and
+ * crm_disconnect(). Errors as of the rule language, with position and hint.
+ */
+extern CrmFactRule *crm_fact_rule_compile(const char *text);
+
+/* What it reads of the profile; its kinds are those of rule functions. */
+extern const CrmRuleReads *crm_fact_rule_reads(const CrmFactRule *rule);
+
+/*
+ * For which of the facts, in any order and several of a contact, does it hold?
+ * What the fact alone decides is asked without SQL; only who is left is looked
+ * up. A rule that fails for a fact is false for it, and counted for its user.
+ */
+extern void crm_fact_rule_evaluate(CrmFactRule *rule, const CrmRuleUser *user,
+								   const CrmFactValues *facts, int nfacts, bool *holds);
+
+#endif /* CRM_FACT_RULE_H */
