@@ -19,7 +19,7 @@
 
 #include "base/rights.h"
 
-#define CRM_MAX_PLAN_ARGS 20
+#define CRM_MAX_PLAN_ARGS 32
 
 typedef struct CrmPlan
 {

@@ -25,6 +25,8 @@
 #include "facts/facts.h"
 #include "facts/rekey.h"
 #include "facts/rows.h"
+#include "journey/journey.h"
+#include "profile/profile.h"
 #include "profile/segment.h"
 
 /* changes recorded in one statement */
@@ -241,7 +243,11 @@ settle(const Changes *changes)
 		if (changes->fields[i].changed)
 			news.columns = lappend(news.columns, unconstify(char *, changes->fields[i].name));
 	news.contacts = contacts;
+	/* its row comes before its segments */
+	if (crm_journeys_read_contacts())
+		crm_profile_lock(contacts, news.ncontacts);
 	crm_segments_settle(&news);
+	crm_journeys_settle(contacts, news.ncontacts);
 }
 
 /*

@@ -23,6 +23,8 @@
 #include "facts/facts.h"
 #include "facts/rows.h"
 #include "facts/scans.h"
+#include "facts/signals.h"
+#include "journey/journey.h"
 #include "outbox/outbox.h"
 #include "pg_crm.h"
 #include "profile/definition.h"
@@ -107,7 +109,8 @@ read_transactions(Batch *batch)
 	int currency_length = strlen(crm_guc_currency);
 	bool isnull;
 
-	batch->details = crm_definitions()->reads_details;
+	batch->details = crm_definitions()->reads_details ||
+		crm_signals_wanted(CRM_FACT_PURCHASE, NULL) || crm_signals_wanted(CRM_FACT_REFUND, NULL);
 
 	while (crm_rows_next(&batch->rows))
 	{
@@ -258,6 +261,7 @@ read_events(Batch *batch)
 		CrmFact *fact = add_fact(batch);
 		char *kind_text;
 		Datum value;
+		bool told;
 
 		fact->type = CRM_FACT_EVENT;
 		fact->contact_id = DatumGetInt64(crm_rows_value(&batch->rows, contact_id, &isnull));
@@ -296,14 +300,15 @@ read_events(Batch *batch)
 							fact->occurred_at);
 		fact->earns = definitions->earning_from[CRM_EARN_EVENT] &&
 			crm_definition_earns(definitions, kind_text);
-		if (fact->earns)
-			add_detail(batch, fact, CRM_F_PROPERTIES, properties, false);
-		if (fact->earns || (segments && fact->type == CRM_FACT_EVENT))
+		told = crm_signals_wanted(fact->type, kind_text);
+		batch->details = (fact->earns && definitions->reads_details) || told;
+		add_detail(batch, fact, CRM_F_PROPERTIES, properties, false);
+		if (fact->earns || told || (segments && fact->type == CRM_FACT_EVENT))
 			fact->detail = last_kind = kind_text;
 		else if (kind_text != last_kind)
 			pfree(kind_text);
 		/* who updates the contact tells what reads it */
-		if (fact->unseen && fact->kind < 0 && !fact->earns)
+		if (fact->unseen && fact->kind < 0 && !fact->earns && !told)
 			batch->n--;
 	}
 }
@@ -511,7 +516,7 @@ crm_ingest(PG_FUNCTION_ARGS)
 		CrmScanCounting *counting = NULL;
 
 		crm_facts_sort(batch.facts, batch.n);
-		if (crm_definitions()->contact_first)
+		if (crm_contact_first())
 			lock_contacts_first(&batch);
 		if (batch.codes != NULL)
 		{
@@ -536,6 +541,8 @@ crm_ingest(PG_FUNCTION_ARGS)
 			take_follows(&batch);
 		take_touches(&batch);
 		crm_segments_settle_facts(batch.facts, batch.n);
+		if (crm_journeys_exist())
+			crm_facts_signal(batch.facts, batch.n, batch.codes);
 	}
 	crm_rows_close(&batch.rows);
 	crm_act_end(&acting);

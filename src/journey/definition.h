@@ -26,6 +26,8 @@ typedef enum CrmJourneyState
 	CRM_JOURNEY_CANCELLED
 } CrmJourneyState;
 
+typedef struct CrmJourney CrmJourney;
+
 typedef enum CrmReentry
 {
 	CRM_REENTRY_ONCE,
@@ -87,7 +89,7 @@ typedef struct CrmEnding
 typedef struct CrmBranch
 {
 	const char *when; /* rule over the profile */
-	CrmRuleTime time;
+	const char *outcome; /* its place, from 1, as text */
 	int next;
 } CrmBranch;
 
@@ -153,11 +155,11 @@ typedef struct CrmStep
 	/* award, stage, coupon, points, journey: the object's name; exit: the reason */
 	const char *object;
 	Datum threshold; /* award: numeric, 0 for none */
-	Datum points;    /* points: numeric */
+	int64 points;    /* points: below 0 they are taken */
 	const char *reason;
 } CrmStep;
 
-typedef struct CrmJourney
+struct CrmJourney
 {
 	const char *name;
 	int version;
@@ -179,7 +181,7 @@ typedef struct CrmJourney
 	int start;
 	int nsteps;
 	CrmStep *steps;
-} CrmJourney;
+};
 
 /*
  * The versions that take people in or have some in them, as committed now with

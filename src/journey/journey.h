@@ -19,8 +19,12 @@
 #define CRM_SIGNAL_SEGMENT_ENTER "segment_entered"
 #define CRM_SIGNAL_SEGMENT_LEAVE "segment_left"
 
+/* Is anything published at all? Costs a look at what is cached. */
+extern bool crm_journeys_exist(void);
 /* Is any journey on this? So that signals are made only where somebody listens. */
 extern bool crm_journey_listens(const char *kind);
+/* Is any on what users change in crm.contact, or does any change it? Then its row is locked first. */
+extern bool crm_journeys_read_contacts(void);
 /* Does any journey ask for rules of which facts, fields or time change the answer? */
 extern bool crm_journeys_watch(void);
 
@@ -34,9 +38,19 @@ typedef struct CrmSignal
 	const char *kind;
 	int64 source_id; /* of the fact, 0: none */
 	TimestampTz occurred_at;
-	CrmFactValues fact; /* contact_id; as_of is set here */
+	CrmFactValues fact; /* contact_id; as_of, kind and occurred_at are set here */
+	int depth;          /* set here: how deep journeys had started each other */
 } CrmSignal;
 extern void crm_journey_signal(const CrmSignal *signal);
+
+/* One whose properties are some names. */
+typedef struct CrmSignalName
+{
+	const char *name;
+	const char *value;
+} CrmSignalName;
+extern void crm_journey_signal_named(const char *kind, int64 contact_id, TimestampTz at,
+									 const CrmSignalName *names, int nnames);
 
 /*
  * Entries, waits and endings by all signals that wait, and by what changed of
@@ -44,12 +58,30 @@ extern void crm_journey_signal(const CrmSignal *signal);
  */
 extern void crm_journeys_settle(const int64 *contacts, int ncontacts);
 
-/* tick(): contacts with something due in time, ascending, at most limit, those due first. */
+/* due.c: contacts with something due in time, ascending; at most limit, those due first */
 extern int64 *crm_journeys_due(TimestampTz as_of, int64 limit, int *ncontacts);
-/* Moves them; steps entered, at most max_steps but for those begun (0: any number). */
+/* Moves those, which are locked, until nothing of theirs is due; steps entered, enrolments moved. */
 extern int64 crm_journeys_move(const int64 *contacts, int ncontacts, TimestampTz as_of,
-							   int64 max_steps);
+							   int64 max_steps, int64 *nmoved);
+/* When the next thing is due; DT_NOEND: nothing is. */
 extern TimestampTz crm_journeys_next(void);
+/* Is this time before one as of which journeys were moved? Else it is the latest from now on. */
+extern bool crm_journeys_clock_back(TimestampTz as_of);
+
+/*
+ * hand.c: of contacts that are locked. The enrolment that there is now, or was
+ * under the key; 0 where entering is refused, which is recorded.
+ */
+extern int64 crm_journey_enrol(int64 contact_id, const char *journey, const char *key);
+/* Ends their enrolments in a journey, with their messages that are still in the queue; how many. */
+extern int64 crm_journey_end(const int64 *contacts, int ncontacts, const char *journey,
+							 const char *reason);
+/* Lets a stuck enrolment try its step again; false where it is not stuck. */
+extern bool crm_journey_resume(int64 contact_id, int64 enrolment_id);
+/* After a time in which nobody moved: what happened meanwhile is noticed. */
+extern void crm_journey_thaw(const int64 *contacts, int ncontacts);
+/* Raises 23503 where there is none. */
+extern struct CrmJourney *crm_journey_require(const char *name);
 
 /* Called by _PG_init(). */
 extern void crm_journey_init(void);

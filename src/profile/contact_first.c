@@ -9,6 +9,7 @@
 
 #include "base/db.h"
 #include "base/table.h"
+#include "journey/journey.h"
 #include "profile/definition.h"
 #include "profile/profile.h"
 
@@ -16,6 +17,12 @@ static CrmPlan lock_contacts = { "SELECT FROM crm.contact c WHERE c.contact_id =
 								 " ORDER BY c.contact_id FOR NO KEY UPDATE",
 								 1,
 								 { INT8ARRAYOID } };
+
+bool
+crm_contact_first(void)
+{
+	return crm_definitions()->contact_first || crm_journeys_read_contacts();
+}
 
 void
 crm_contact_lock_first(const int64 *contacts, int ncontacts)
@@ -25,7 +32,7 @@ crm_contact_lock_first(const int64 *contacts, int ncontacts)
 
 	/* whoever changes that waits until this transaction ends */
 	LockRelationOid(crm_table_oid("profile_counter"), RowExclusiveLock);
-	if (!crm_definitions()->contact_first)
+	if (!crm_contact_first())
 		return;
 	crm_connect(&acting);
 	array = crm_int64_array(contacts, ncontacts);

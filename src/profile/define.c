@@ -31,6 +31,7 @@
 #include "base/install.h"
 #include "base/table.h"
 #include "pg_crm.h"
+#include "journey/journey.h"
 #include "profile/definition.h"
 #include "profile/loyalty.h"
 #include "profile/profile.h"
@@ -484,6 +485,7 @@ walk_anew(const int64 *contacts, int ncontacts)
 
 	crm_profile_recompute(contacts, ncontacts, crm_now());
 	crm_segments_settle(&news);
+	crm_journeys_settle(contacts, ncontacts);
 }
 
 /*

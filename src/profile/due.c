@@ -144,15 +144,15 @@ crm_due_next(void)
 int64 *
 crm_due_lock(const int64 *found, int nfound, int *ncontacts)
 {
-	const CrmDefinitions *definitions = crm_definitions();
+	bool contact_first = crm_contact_first();
 	Datum values[2] = { crm_int64_array(found, nfound) };
 	int64 *contacts;
 
 	/* in the order of everybody, lest who waits for the second lock of a contact meet us there */
-	contacts = find_contacts(definitions->contact_first ? &lock_contacts : &lock_profiles, values,
+	contacts = find_contacts(contact_first ? &lock_contacts : &lock_profiles, values,
 							 ncontacts);
 	values[1] = crm_int64_array(contacts, *ncontacts);
-	contacts = find_contacts(definitions->contact_first ? &lock_profiles : &lock_contacts,
+	contacts = find_contacts(contact_first ? &lock_profiles : &lock_contacts,
 							 &values[1], ncontacts);
 	if (*ncontacts < nfound)
 	{

@@ -85,7 +85,9 @@ extern void crm_facts_sort(CrmFact *facts, int64 nfacts);
  * Ids ascending and distinct.
  */
 extern void crm_profile_lock(const int64 *contacts, int ncontacts);
-/* contact_first.c: before profiles are locked, where definitions ask for that order */
+/* contact_first.c: do definitions or journeys ask for the contact's row to be locked first? */
+extern bool crm_contact_first(void);
+/* locks them, where that is so */
 extern void crm_contact_lock_first(const int64 *contacts, int ncontacts);
 /* Into which contact this one was merged; 0 if it was not. */
 extern int64 crm_profile_survivor(int64 contact_id);

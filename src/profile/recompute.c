@@ -22,6 +22,7 @@
 
 #include "base/clock.h"
 #include "base/db.h"
+#include "journey/journey.h"
 #include "profile/history.h"
 #include "profile/recompute.h"
 
@@ -190,6 +191,17 @@ write_all(Writes *writes)
 }
 
 static void
+tell_award(const CrmHistory *history, const CrmStoredAward *award)
+{
+	CrmSignalName names[2] = {
+		{ "achievement", award->achievement },
+		{ "threshold", DatumGetCString(DirectFunctionCall1(numeric_out, award->threshold)) }
+	};
+
+	crm_journey_signal_named(CRM_SIGNAL_AWARD, history->contact_id, award->awarded_at, names, 2);
+}
+
+static void
 add_change(Writes *writes, const CrmHistory *history, const CrmStoredAward *award,
 		   const char *change, bool had_old, TimestampTz old, bool has_new, TimestampTz cause)
 {
@@ -233,6 +245,7 @@ compare_awards(CrmHistory *history, const CrmWalk *walk, TimestampTz cause, Writ
 			award->awarded_at = step->awarded_at;
 			award->source_id = step->source_id;
 			award->is_new = true;
+			tell_award(history, award);
 		}
 		else if (award->revoked)
 		{
@@ -243,6 +256,7 @@ compare_awards(CrmHistory *history, const CrmWalk *walk, TimestampTz cause, Writ
 			award->source_id = step->source_id;
 			award->changed = true;
 			add_change(writes, history, award, "regranted", true, old, true, cause);
+			tell_award(history, award);
 		}
 		else if (achievement->revocable &&
 				 (award->awarded_at != step->awarded_at || award->source_id != step->source_id))
@@ -282,6 +296,22 @@ add_award(CrmColumn *columns, const CrmHistory *history, const CrmStoredAward *a
 	crm_column_add(&columns[5], TimestampTzGetDatum(award->revoked_at), !award->revoked);
 }
 
+/* Where another reason is all that changed, nobody moved. */
+static void
+tell_move(const CrmHistory *history, const CrmWalk *walk, int place, const CrmStoredMove *before)
+{
+	const CrmStage *stages = walk->definitions->stages;
+	const char *stage = stages[walk->moves[place].stage].stage;
+	CrmSignalName names[2] = { { "stage", stage },
+							   { "from",
+								 place == 0 ? "" : stages[walk->moves[place - 1].stage].stage } };
+
+	if (place == 0 || (before != NULL && strcmp(before->stage, stage) == 0))
+		return;
+	crm_journey_signal_named(CRM_SIGNAL_STAGE, history->contact_id, walk->moves[place].since,
+							 names, 2);
+}
+
 static void
 compare_moves(const CrmHistory *history, const CrmWalk *walk, Writes *writes)
 {
@@ -308,6 +338,7 @@ compare_moves(const CrmHistory *history, const CrmWalk *walk, Writes *writes)
 			crm_column_add(&writes->moves[2], walk->definitions->stages[step->stage].stage_text,
 						   false);
 			crm_column_add(&writes->moves[3], CStringGetTextDatum(step->reason), false);
+			tell_move(history, walk, i, move != NULL && move->since == step->since ? move : NULL);
 		}
 		if (move != NULL && move->since == step->since)
 			stored++;

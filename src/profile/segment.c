@@ -21,6 +21,7 @@
 
 #include "base/clock.h"
 #include "base/db.h"
+#include "journey/journey.h"
 #include "profile/segment_work.h"
 
 static CrmPlan lock_states = {
@@ -293,6 +294,25 @@ add_change(Settling *settling, int place, int segment, bool entered)
 	settling->members[segment][place] = entered;
 }
 
+static void
+tell_journeys(Settling *settling)
+{
+	const CrmColumn *changes = settling->changes;
+
+	if (!crm_journey_listens(CRM_SIGNAL_SEGMENT_ENTER) &&
+		!crm_journey_listens(CRM_SIGNAL_SEGMENT_LEAVE))
+		return;
+	for (int i = 0; i < changes[0].n; i++)
+	{
+		bool entered = strcmp(TextDatumGetCString(changes[C_CHANGE].values[i]), "entered") == 0;
+		CrmSignalName name = { "segment", TextDatumGetCString(changes[C_SEGMENT].values[i]) };
+
+		crm_journey_signal_named(entered ? CRM_SIGNAL_SEGMENT_ENTER : CRM_SIGNAL_SEGMENT_LEAVE,
+								 DatumGetInt64(changes[C_CONTACT_ID].values[i]),
+								 DatumGetTimestampTz(changes[C_AT].values[i]), &name, 1);
+	}
+}
+
 /* Who leaves goes first: a partition has room for one. */
 static void
 write_changes(Settling *settling)
@@ -306,6 +326,7 @@ write_changes(Settling *settling)
 	values[C_COLUMNS] = TimestampTzGetDatum(crm_now());
 	crm_run(&delete_members, values, NULL);
 	crm_run_protected(&insert_changes, values, NULL);
+	tell_journeys(settling);
 	init_changes(settling);
 }
 
@@ -519,4 +540,5 @@ crm_segments_refresh(const int64 *contacts, int ncontacts, const char *cause, Ti
 							.exact = true };
 
 	crm_segments_settle(&news);
+	crm_journeys_settle(contacts, ncontacts);
 }

@@ -47,7 +47,7 @@ extern void crm_segments_settle(const CrmSegmentNews *news);
 /* The same after a sorted batch of facts. */
 extern void crm_segments_settle_facts(const CrmFact *facts, int64 nfacts);
 
-/* The same where anything may have changed. */
+/* The same where anything may have changed; journeys take notice too. */
 extern void crm_segments_refresh(const int64 *contacts, int ncontacts, const char *cause,
 								 TimestampTz at);
 

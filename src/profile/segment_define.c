@@ -21,6 +21,7 @@
 
 #include "base/clock.h"
 #include "base/db.h"
+#include "journey/journey.h"
 #include "base/document.h"
 #include "base/table.h"
 #include "profile/recompute.h"
@@ -142,6 +143,7 @@ apply(const int64 *contacts, int ncontacts)
 							.at = crm_now() };
 
 	crm_segments_work(applied, &news, applied_affected, crm_now(), CRM_SEGMENTS_LOCKED);
+	crm_journeys_settle(contacts, ncontacts);
 }
 
 static bool

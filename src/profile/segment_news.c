@@ -13,7 +13,9 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "base/table.h"
+#include "journey/journey.h"
 #include "profile/definition.h"
+#include "profile/recompute.h"
 #include "profile/segment_work.h"
 
 /* contacts that are due, at a time */
@@ -134,6 +136,40 @@ decide_due(const CrmSegments *segments, const bool *affected, const int64 *conta
 	crm_segments_work(segments, &news, affected, due_at, CRM_SEGMENTS_EXACT);
 }
 
+/* Those of them that nobody is busy with, in their order. */
+static int
+lock_profiles(int64 *contacts, TimestampTz *due, int n)
+{
+	int64 *sorted = palloc_array(int64, n);
+	int64 *locked;
+	int nlocked;
+	int left = 0;
+
+	memcpy(sorted, contacts, sizeof(int64) * n);
+	qsort(sorted, n, sizeof(int64), crm_compare_int64);
+	locked = crm_due_lock(sorted, n, &nlocked);
+	for (int i = 0; i < n; i++)
+		if (bsearch(&contacts[i], locked, nlocked, sizeof(int64), crm_compare_int64) != NULL)
+		{
+			contacts[left] = contacts[i];
+			due[left++] = due[i];
+		}
+	pfree(sorted);
+	pfree(locked);
+	return left;
+}
+
+static void
+settle_journeys(const int64 *contacts, int n)
+{
+	int64 *sorted = palloc_array(int64, n);
+
+	memcpy(sorted, contacts, sizeof(int64) * n);
+	qsort(sorted, n, sizeof(int64), crm_compare_int64);
+	crm_journeys_settle(sorted, n);
+	pfree(sorted);
+}
+
 int
 crm_segments_due(TimestampTz as_of, int limit)
 {
@@ -144,6 +180,7 @@ crm_segments_due(TimestampTz as_of, int limit)
 	TimestampTz *due;
 	int batch = limit == 0 ? DUE_BATCH : limit;
 	Datum values[2] = { TimestampTzGetDatum(as_of), Int32GetDatum(batch) };
+	bool journeys = crm_journeys_read_contacts();
 	int total = 0;
 	int n;
 
@@ -168,6 +205,11 @@ crm_segments_due(TimestampTz as_of, int limit)
 			due[row] = DatumGetTimestampTz(crm_result(row, 2, &isnull));
 		}
 		SPI_freetuptable(SPI_tuptable);
+		/* who is busy is left: his profile comes before his segments, and nobody is waited for */
+		if (journeys)
+			n = lock_profiles(contacts, due, n);
+		if (n == 0)
+			break;
 		for (int first = 0, end; first < n; first = end)
 		{
 			CHECK_FOR_INTERRUPTS();
@@ -175,6 +217,8 @@ crm_segments_due(TimestampTz as_of, int limit)
 				end++;
 			decide_due(segments, affected, contacts + first, end - first, due[first]);
 		}
+		if (journeys)
+			settle_journeys(contacts, n);
 		total += n;
 		if (limit > 0)
 			break;

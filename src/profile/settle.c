@@ -13,6 +13,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -21,6 +22,7 @@
 #include "base/db.h"
 #include "base/guc.h"
 #include "base/table.h"
+#include "journey/journey.h"
 #include "pg_crm.h"
 #include "profile/recompute.h"
 #include "profile/walk.h"
@@ -41,6 +43,7 @@ typedef struct Settling
 	CrmScanCounting *counting; /* NULL: no scans */
 	Datum rule_text;           /* reason of the moves */
 	MemoryContext row_context; /* reset for each contact */
+	MemoryContext batch_context;
 
 	/* contacts for the general lane, and when each was last heard of */
 	int ngeneral;
@@ -54,7 +57,17 @@ typedef struct Settling
 
 	/* contacts that time alone will move, and when the first of these moves may be */
 	CrmColumn due[2];
+
+	List *signals; /* Told, to journeys, of what is written */
 } Settling;
+
+typedef struct Told
+{
+	CrmTarget **target; /* the table whose row it is about */
+	int64 contact_id;
+	TimestampTz at;
+	CrmSignalName names[2];
+} Told;
 
 /*
  * Awards and moves are rarer than facts: their tables are opened for the first
@@ -193,6 +206,43 @@ walk_new_facts(Settling *settling, const CrmFact *facts, int nfacts)
 	return walked;
 }
 
+/* Told once the rows stand: whose do not is walked anew. */
+static void
+remember(Settling *settling, CrmTarget **target, TimestampTz at, const char *name,
+		 const char *value, const char *other_name, const char *other_value)
+{
+	MemoryContext old = MemoryContextSwitchTo(settling->batch_context);
+	Told *told = palloc_object(Told);
+
+	told->target = target;
+	told->contact_id = DatumGetInt64(settling->walk->values[CRM_P_CONTACT_ID]);
+	told->at = at;
+	told->names[0].name = name;
+	told->names[0].value = pstrdup(value);
+	told->names[1].name = other_name;
+	told->names[1].value = pstrdup(other_value);
+	settling->signals = lappend(settling->signals, told);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+tell_journeys(const Settling *settling, CrmTarget *const *target, const char *kind,
+			  const int64 *conflicts, int nconflicts)
+{
+	ListCell *cell;
+
+	foreach(cell, settling->signals)
+	{
+		const Told *told = lfirst(cell);
+		bool stands = told->target == target;
+
+		for (int i = 0; i < nconflicts && stands; i++)
+			stands = conflicts[i] != told->contact_id;
+		if (stands)
+			crm_journey_signal_named(kind, told->contact_id, told->at, told->names, 2);
+	}
+}
+
 static void
 queue_awards(Settling *settling)
 {
@@ -215,6 +265,11 @@ queue_awards(Settling *settling)
 		};
 
 		crm_target_insert(settling->award, values, nulls);
+		if (crm_journey_listens(CRM_SIGNAL_AWARD))
+			remember(settling, &settling->award, step->awarded_at, "achievement",
+					 achievement->name, "threshold",
+					 DatumGetCString(DirectFunctionCall1(
+						 numeric_out, achievement->thresholds[step->threshold])));
 	}
 }
 
@@ -265,10 +320,12 @@ take_conflicts(Settling *settling, const int64 *contacts, int nconflicts, const 
 	}
 }
 
-/* Writes what is queued. */
+/* Writes what is queued, and tells of it. */
 static void
-write_rows(Settling *settling, CrmTarget *target, const CrmFact *facts, int64 nfacts)
+write_rows(Settling *settling, CrmTarget **place, const char *kind, const CrmFact *facts,
+		   int64 nfacts)
 {
+	CrmTarget *target = *place;
 	int64 *contacts;
 	int nconflicts;
 
@@ -276,6 +333,7 @@ write_rows(Settling *settling, CrmTarget *target, const CrmFact *facts, int64 nf
 		return;
 	crm_target_flush(target);
 	contacts = crm_target_undo_conflicts(target, &nconflicts);
+	tell_journeys(settling, place, kind, contacts, nconflicts);
 	take_conflicts(settling, contacts, nconflicts, facts, nfacts);
 }
 
@@ -308,6 +366,14 @@ queue_moves(Settling *settling)
 		};
 
 		crm_target_insert(settling->move, values, nulls);
+		if (crm_journey_listens(CRM_SIGNAL_STAGE))
+		{
+			int before = i > 0 ? walk->moves[i - 1].stage : walk->opening_stage;
+
+			remember(settling, &settling->move, step->since, "stage",
+					 settling->definitions->stages[step->stage].stage, "from",
+					 before < 0 ? "" : settling->definitions->stages[before].stage);
+		}
 	}
 	if (walk->nmoves > 0)
 	{
@@ -450,6 +516,7 @@ settle_directly(Settling *settling, CrmFact *facts, int64 nfacts)
 	crm_column_init(&settling->due[0], INT8OID);
 	crm_column_init(&settling->due[1], TIMESTAMPTZOID);
 	settling->rule_text = CStringGetTextDatum("rule");
+	settling->batch_context = CurrentMemoryContext;
 	settling->row_context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm settle row",
 												  ALLOCSET_SMALL_SIZES);
 
@@ -466,8 +533,8 @@ settle_directly(Settling *settling, CrmFact *facts, int64 nfacts)
 	/* what is written may fire triggers of a brand's own */
 	crm_definitions_leave(nest_level);
 	write_scans(settling, facts, nfacts);
-	write_rows(settling, settling->award, facts, nfacts);
-	write_rows(settling, settling->move, facts, nfacts);
+	write_rows(settling, &settling->award, CRM_SIGNAL_AWARD, facts, nfacts);
+	write_rows(settling, &settling->move, CRM_SIGNAL_STAGE, facts, nfacts);
 	write_contact_stages(settling);
 	close_target(settling->contact);
 	close_target(settling->move);

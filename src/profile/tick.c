@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/timestamp.h"
 
@@ -15,11 +16,15 @@
 #include "base/db.h"
 #include "base/install.h"
 #include "base/table.h"
+#include "journey/journey.h"
 #include "pg_crm.h"
 #include "profile/loyalty.h"
 #include "profile/recompute.h"
 #include "profile/segment.h"
 #include "profile/tick.h"
+
+/* contacts whose enrolments are moved together */
+#define JOURNEY_BATCH 5000
 
 PG_FUNCTION_INFO_V1(crm_sql_tick);
 
@@ -36,8 +41,42 @@ crm_tick_contacts(const int64 *contacts, int ncontacts, TimestampTz as_of)
 	{
 		crm_tiers_due(locked, nlocked, as_of);
 		crm_stages_due(locked, nlocked, as_of);
+		crm_journeys_settle(locked, nlocked);
 	}
 	return nlocked;
+}
+
+int64
+crm_tick_journeys(TimestampTz as_of, int64 max_steps, int limit, int64 *nmoved)
+{
+	int ncontacts;
+	int nlocked;
+	int64 *contacts = crm_journeys_due(as_of, limit, &ncontacts);
+	int64 *locked;
+
+	*nmoved = 0;
+	if (ncontacts == 0)
+		return 0;
+	locked = crm_due_lock(contacts, ncontacts, &nlocked);
+	return crm_journeys_move(locked, nlocked, as_of, max_steps, nmoved);
+}
+
+/* Until nothing is due that nobody else is busy with. */
+static int64
+move_journeys(TimestampTz as_of, int64 max_steps)
+{
+	int64 steps = 0;
+	int64 nmoved;
+
+	if (crm_journeys_clock_back(as_of))
+		return 0;
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		steps += crm_tick_journeys(as_of, max_steps == 0 ? 0 : max_steps - steps, JOURNEY_BATCH,
+								   &nmoved);
+	} while (nmoved > 0 && (max_steps == 0 || steps < max_steps));
+	return steps;
 }
 
 Datum
@@ -47,6 +86,7 @@ crm_sql_tick(PG_FUNCTION_ARGS)
 	CrmActing acting;
 	int64 *contacts;
 	int ncontacts;
+	int64 steps = 0;
 
 	if (!PG_ARGISNULL(1) && PG_GETARG_INT32(1) < 0)
 		ereport(ERROR,
@@ -60,7 +100,8 @@ crm_sql_tick(PG_FUNCTION_ARGS)
 	contacts = crm_due_find(as_of, PG_INT64_MAX, &ncontacts);
 	(void) crm_tick_contacts(contacts, ncontacts, as_of);
 	(void) crm_segments_due(as_of, 0);
+	if (PG_ARGISNULL(1) || PG_GETARG_INT32(1) > 0)
+		steps = move_journeys(as_of, PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1));
 	crm_disconnect(&acting);
-	/* journey steps entered: there are none before there are journeys */
-	PG_RETURN_INT32(0);
+	PG_RETURN_INT32((int32) Min(steps, PG_INT32_MAX));
 }

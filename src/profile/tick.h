@@ -17,4 +17,10 @@
  */
 extern int crm_tick_contacts(const int64 *contacts, int ncontacts, TimestampTz as_of);
 
+/*
+ * Moves the enrolments that are due of at most limit contacts; the steps entered,
+ * and the enrolments looked at: none where nothing is due, or others are busy with it.
+ */
+extern int64 crm_tick_journeys(TimestampTz as_of, int64 max_steps, int limit, int64 *nmoved);
+
 #endif /* CRM_TICK_H */

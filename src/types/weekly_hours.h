@@ -57,5 +57,8 @@ extern char *crm_hours_write(const CrmSpan *spans, int nspans);
  */
 extern bool crm_hours_open_until(const CrmWeeklyHours *hours, TimestampTz instant, pg_tz *zone,
 								 TimestampTz *until);
+/* The first moment from an instant on at which it is open; DT_NOEND where it never is. */
+extern TimestampTz crm_hours_open_from(const CrmWeeklyHours *hours, TimestampTz instant,
+									   pg_tz *zone);
 
 #endif /* CRM_WEEKLY_HOURS_H */

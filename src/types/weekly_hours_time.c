@@ -207,6 +207,16 @@ crm_hours_open_until(const CrmWeeklyHours *hours, TimestampTz instant, pg_tz *zo
 	return true;
 }
 
+TimestampTz
+crm_hours_open_from(const CrmWeeklyHours *hours, TimestampTz instant, pg_tz *zone)
+{
+	TimestampTz opening;
+
+	if (is_open(hours, instant + offset_at(instant, zone)))
+		return instant;
+	return find_change(hours, instant, zone, true, &opening) ? opening : DT_NOEND;
+}
+
 static Datum
 next_change(FunctionCallInfo fcinfo, bool opening)
 {

@@ -1,0 +1,213 @@
+/*
+ * engine.h
+ *		A batch of enrolments on their way through steps, in memory: runs are
+ *		loaded or begun, go from step to step together with all that enter the
+ *		same one, and are written when nobody moves. The contacts are locked.
+ */
+#ifndef CRM_JOURNEY_ENGINE_H
+#define CRM_JOURNEY_ENGINE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "utils/hsearch.h"
+#include "utils/jsonb.h"
+
+#include "journey/definition.h"
+#include "journey/journey.h"
+
+typedef enum CrmRunState
+{
+	CRM_RUN_ACTIVE,
+	CRM_RUN_FINISHED,
+	CRM_RUN_EXITED
+} CrmRunState;
+
+typedef struct CrmRun CrmRun;
+
+/* A step that was entered. */
+typedef struct CrmVisit
+{
+	CrmRun *run;
+	int visit;
+	const CrmStep *step;
+	TimestampTz entered_at;
+	TimestampTz left_at; /* DT_NOBEGIN: still there */
+	const char *outcome;
+	const char *next_step;
+	const char *arm;
+	int64 message_id;
+} CrmVisit;
+
+/* An enrolment. Times not known are DT_NOBEGIN, those never to come DT_NOEND. */
+struct CrmRun
+{
+	CrmJourney *journey;
+	CrmRun *next_of_contact;
+	int64 contact_id;
+	int64 enrolment_id;
+	int64 source_id;
+	int64 parent_id;
+	TimestampTz source_at;
+	TimestampTz entered_at;
+	TimestampTz recorded_at;
+	TimestampTz due_at;
+	TimestampTz step_at;
+	TimestampTz step_due_at;
+	TimestampTz visit_recorded_at;
+	TimestampTz ended_at;
+	int64 message_id;
+	int visit;
+	int depth;
+	int failures;
+	const char *key;
+	const char *entered_by;
+	const char *end_reason;
+	const char *stuck;
+	CrmRunState state;
+	int step; /* CRM_NO_STEP: none yet */
+	Jsonb *context;
+
+	bool begun;       /* not stored yet */
+	bool changed;     /* otherwise than stored */
+	TimestampTz at;   /* its clock */
+	bool looked;      /* at by a function that goes through them step by step */
+	bool moving;      /* enters a step, the same one again after a failure */
+	bool again;       /* the step is not entered anew */
+	int entering;
+	TimestampTz previous_at; /* when the step before was entered, if that was just now */
+	int steps_at_once; /* without a wait between them */
+	CrmVisit *open;         /* of the step at which it is */
+	CrmVisit *stored_visit; /* that of them which stands in crm.step_visit */
+	TimestampTz message_ended_at;
+	const char *message_state; /* of the message it waited for */
+	int64 batch_place;         /* of the caller's */
+};
+
+typedef struct CrmEngine
+{
+	MemoryContext context;
+	TimestampTz now;
+	HTAB *by_contact;
+	int nruns;
+	int size;
+	CrmRun **runs;
+	int64 nvisits;
+	int64 visits_size;
+	CrmVisit **visits; /* to be written */
+	int64 steps;       /* entered */
+} CrmEngine;
+
+/* What a step's function is given: all that enter it. */
+typedef struct CrmMoves
+{
+	CrmEngine *engine;
+	const CrmJourney *journey;
+	const CrmStep *step;
+	int n;
+	CrmRun **runs;
+} CrmMoves;
+
+/* engine.c */
+extern CrmEngine *crm_engine_create(void);
+extern CrmRun *crm_engine_add(CrmEngine *engine);
+/* Once its contact is known: it is found by it. */
+extern void crm_engine_index(CrmEngine *engine, CrmRun *run);
+extern CrmRun *crm_engine_first(CrmEngine *engine, int64 contact_id);
+/* Goes on until nobody moves, and writes what changed. */
+extern void crm_engine_run(CrmEngine *engine);
+
+/* what a step's function says of a run */
+extern void crm_run_leave(CrmRun *run, const char *outcome, int next);
+extern void crm_run_stay(CrmRun *run, TimestampTz until);
+extern void crm_run_end(CrmRun *run, CrmRunState state, const char *reason, TimestampTz at);
+
+/* Does work for all; where it fails, for halves, so that only who cannot is left behind, stuck. */
+extern void crm_moves_attempt(CrmMoves *moves, void (*work)(CrmMoves *moves));
+
+/* From when on facts count for it. */
+extern TimestampTz crm_run_since(const CrmRun *run);
+
+/* How deep the journeys are nested in each other that a run's effects start. */
+extern int crm_run_next_depth(const CrmRun *run);
+extern int crm_effects_depth; /* of the step at work; 0 outside */
+
+/* store.c: active enrolments of these contacts, in journeys that move; adds them */
+extern void crm_engine_load(CrmEngine *engine, const int64 *contacts, int ncontacts);
+/* the same of frozen journeys too */
+extern void crm_engine_load_all(CrmEngine *engine, const int64 *contacts, int ncontacts);
+/* of each contact the one that is due first */
+extern void crm_engine_load_due(CrmEngine *engine, const int64 *contacts, int ncontacts,
+								TimestampTz as_of);
+extern void crm_engine_write(CrmEngine *engine);
+extern void crm_journeys_work(void (*work)(void *arg), void *arg); /* signal.c */
+extern Datum crm_moving_journeys(void); /* signal.c: names of those not frozen, text[] */
+
+/* ending.c: goals and rules to leave by */
+extern void crm_endings_by_signals(CrmEngine *engine, CrmSignal *const *signals);
+extern void crm_endings_by_rules(CrmEngine *engine);
+extern void crm_endings_look_back(CrmEngine *engine);
+extern void crm_endings_of_begun(CrmEngine *engine, int first);
+
+/* steps.c */
+extern int64 *crm_moves_send(const CrmMoves *moves, bool awaited); /* ids of the messages */
+extern void crm_leave_by_message(CrmRun *run); /* its message has ended */
+
+/* ask.c */
+extern void crm_asks_by_signals(CrmEngine *engine, CrmSignal *const *signals);
+
+/* wait.c */
+extern void crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals);
+extern void crm_waits_by_rules(CrmEngine *engine);
+extern void crm_waits_look_back(CrmEngine *engine);
+extern void crm_leave_by_time(CrmRun *run);   /* its wait is over */
+extern void crm_runs_plan(CrmEngine *engine); /* when each is looked at next */
+
+/* entry.c: who enters by these signals, one of a contact at most */
+extern void crm_entries_by_signals(CrmEngine *engine, CrmSignal *const *signals, int nsignals);
+/* one by one: NULL, and *reason, where it is refused, which is recorded */
+typedef struct CrmEntering
+{
+	CrmJourney *journey;
+	int64 contact_id;
+	TimestampTz at;
+	const char *entered_by;
+	int64 source_id;
+	TimestampTz source_at; /* DT_NOBEGIN: no fact */
+	int64 parent_id;
+	int depth;
+	const char *key; /* NULL: none */
+	Jsonb *entry;    /* NULL: none */
+	CrmRun *run;        /* out: NULL where it is refused */
+	const char *reason; /* out */
+} CrmEntering;
+extern void crm_enter_all(CrmEngine *engine, CrmEntering *entering, int n, bool record);
+extern Jsonb *crm_signal_entry(const CrmSignal *signal);
+
+/* draw.c: a number from 0 to below 1, the same on every platform */
+extern double crm_draw(const char *journey, const char *step, int64 contact_id);
+
+/* history.c: facts of a kind, of which each asks for those in its time */
+typedef struct CrmLookBack
+{
+	int64 contact_id;
+	TimestampTz from;
+	TimestampTz until;
+} CrmLookBack;
+typedef struct CrmPastFact
+{
+	int place; /* of who asked */
+	TimestampTz recorded_at;
+	CrmSignal signal;
+} CrmPastFact;
+extern CrmPastFact *crm_history_find(const char *kind, const CrmLookBack *asking, int n,
+									 int *nfound);
+
+/* local.c */
+extern TimestampTz crm_add_interval(TimestampTz at, const Interval *interval, const pg_tz *zone);
+extern TimestampTz crm_next_local(TimestampTz from, int minute_of_day, const CrmWeeklyHours *hours,
+								  const pg_tz *zone);
+/* zones of contacts, where they have one, else the journey's */
+extern const pg_tz **crm_zones_of(const CrmMoves *moves);
+
+#endif /* CRM_JOURNEY_ENGINE_H */

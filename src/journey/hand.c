@@ -1,0 +1,202 @@
+/*
+ * hand.c
+ *		What people do to enrolments: let somebody in, take him out, let a stuck
+ *		one go on, end or thaw a whole journey.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "base/db.h"
+#include "base/wake.h"
+#include "journey/engine.h"
+#include "outbox/outbox.h"
+
+static CrmPlan find_of_key = { "SELECT e.enrolment_id FROM crm.enrolment e WHERE e.contact_id = $1"
+							   " AND e.journey = $2 AND e.key = $3 ORDER BY e.enrolment_id LIMIT 1",
+							   3,
+							   { INT8OID, TEXTOID, TEXTOID } };
+static CrmPlan find_queued = {
+	"SELECT v.contact_id, v.message_id FROM crm.enrolment e"
+	" JOIN crm.step_visit v ON v.contact_id = e.contact_id AND v.enrolment_id = e.enrolment_id"
+	" JOIN crm.outbox o ON o.contact_id = v.contact_id AND o.message_id = v.message_id"
+	" WHERE e.contact_id = ANY ($1) AND e.journey = $2 AND e.state = 'active'",
+	2,
+	{ INT8ARRAYOID, TEXTOID }
+};
+
+CrmJourney *
+crm_journey_require(const char *name)
+{
+	CrmJourney *journey = crm_journey_find(name, 0);
+
+	if (journey == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
+				 errmsg("journey \"%s\" does not exist",
+						pnstrdup(name, pg_mbcliplen(name, strlen(name), NAMEDATALEN))),
+				 errhint("Publish it with crm.publish_journey() first.")));
+	return journey;
+}
+
+typedef struct Enrolling
+{
+	CrmEntering entering;
+	int64 enrolment_id;
+} Enrolling;
+
+static void
+enrol(void *arg)
+{
+	Enrolling *enrolling = arg;
+	CrmEngine *engine = crm_engine_create();
+
+	enrolling->entering.at = engine->now;
+	crm_enter_all(engine, &enrolling->entering, 1, true);
+	if (enrolling->entering.run != NULL)
+		enrolling->enrolment_id = enrolling->entering.run->enrolment_id;
+	crm_engine_run(engine);
+}
+
+/* A key that stands for an enrolment gives that one, however it went on. */
+int64
+crm_journey_enrol(int64 contact_id, const char *name, const char *key)
+{
+	Enrolling enrolling = { .entering = { .journey = crm_journey_require(name),
+										  .contact_id = contact_id,
+										  .entered_by = "api",
+										  .source_at = DT_NOBEGIN,
+										  .key = key } };
+	Datum values[3] = { Int64GetDatum(contact_id), CStringGetTextDatum(name),
+						CStringGetTextDatum(key == NULL ? "" : key) };
+
+	if (key != NULL && crm_run(&find_of_key, values, NULL) > 0)
+		return crm_result_int64(0, 1);
+	crm_journeys_work(enrol, &enrolling);
+	return enrolling.enrolment_id;
+}
+
+typedef struct Changing
+{
+	const int64 *contacts;
+	int ncontacts;
+	const char *journey;   /* NULL: any */
+	int64 enrolment_id;    /* 0: any */
+	const char *reason;    /* of the end */
+	int64 changed;
+} Changing;
+
+static bool
+is_meant(const Changing *changing, const CrmRun *run)
+{
+	return (changing->journey == NULL || strcmp(run->journey->name, changing->journey) == 0) &&
+		(changing->enrolment_id == 0 || run->enrolment_id == changing->enrolment_id);
+}
+
+/* What waits in the queue for them would come from a journey that they left. */
+static void
+take_messages_back(const Changing *changing)
+{
+	Datum values[2] = { crm_int64_array(changing->contacts, changing->ncontacts),
+						CStringGetTextDatum(changing->journey) };
+	int n = crm_run(&find_queued, values, NULL);
+	int64 *contacts = palloc_array(int64, Max(n, 1));
+	int64 *messages = palloc_array(int64, Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+	{
+		contacts[i] = crm_result_int64(i, 1);
+		messages[i] = crm_result_int64(i, 2);
+	}
+	if (n > 0)
+		crm_outbox_cancel_many(contacts, messages, n, changing->reason);
+}
+
+static void
+end_all(void *arg)
+{
+	Changing *changing = arg;
+	CrmEngine *engine = crm_engine_create();
+
+	take_messages_back(changing);
+	crm_engine_load_all(engine, changing->contacts, changing->ncontacts);
+	for (int i = 0; i < engine->nruns; i++)
+	{
+		if (!is_meant(changing, engine->runs[i]))
+			continue;
+		crm_run_end(engine->runs[i], CRM_RUN_EXITED, changing->reason, engine->now);
+		changing->changed++;
+	}
+	crm_engine_run(engine);
+}
+
+int64
+crm_journey_end(const int64 *contacts, int ncontacts, const char *journey, const char *reason)
+{
+	Changing changing = { .contacts = contacts,
+						  .ncontacts = ncontacts,
+						  .journey = journey,
+						  .reason = reason };
+
+	crm_journeys_work(end_all, &changing);
+	return changing.changed;
+}
+
+static void
+retry(void *arg)
+{
+	Changing *changing = arg;
+	CrmEngine *engine = crm_engine_create();
+
+	crm_engine_load(engine, changing->contacts, changing->ncontacts);
+	for (int i = 0; i < engine->nruns; i++)
+	{
+		CrmRun *run = engine->runs[i];
+
+		if (!is_meant(changing, run) || run->stuck == NULL)
+			continue;
+		run->entering = run->step;
+		run->again = run->moving = true;
+		changing->changed++;
+	}
+	crm_engine_run(engine);
+}
+
+bool
+crm_journey_resume(int64 contact_id, int64 enrolment_id)
+{
+	Changing changing = { .contacts = &contact_id, .ncontacts = 1, .enrolment_id = enrolment_id };
+
+	crm_journeys_work(retry, &changing);
+	return changing.changed > 0;
+}
+
+/* Facts of the time in which nobody moved: what they satisfy goes on as if it had been noticed. */
+static void
+look_again(void *arg)
+{
+	Changing *changing = arg;
+	CrmEngine *engine = crm_engine_create();
+
+	crm_engine_load(engine, changing->contacts, changing->ncontacts);
+	for (int i = 0; i < engine->nruns; i++)
+		engine->runs[i]->at = Max(engine->runs[i]->step_at, engine->now);
+	crm_endings_by_rules(engine);
+	crm_endings_look_back(engine);
+	for (int i = 0; i < engine->nruns; i++)
+		if (!engine->runs[i]->moving && engine->runs[i]->state == CRM_RUN_ACTIVE)
+			engine->runs[i]->at = engine->runs[i]->step_at;
+	crm_waits_look_back(engine);
+	crm_engine_run(engine);
+}
+
+void
+crm_journey_thaw(const int64 *contacts, int ncontacts)
+{
+	Changing changing = { .contacts = contacts, .ncontacts = ncontacts };
+
+	crm_journeys_work(look_again, &changing);
+}

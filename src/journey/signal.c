@@ -1,0 +1,314 @@
+/*
+ * signal.c
+ *		What happened to contacts, until journeys have taken notice. Signals that a
+ *		journey's own steps cause wait until the batch at work is written, so each
+ *		batch sees what the one before has done.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "base/db.h"
+#include "base/guc.h"
+#include "journey/engine.h"
+#include "journey/values.h"
+
+/* contacts in a batch */
+#define BATCH 5000
+
+typedef struct Waiting
+{
+	CrmSignal *signal; /* NULL: something changed for the contact */
+	int64 contact_id;
+	int order;                 /* in which it came */
+	SubTransactionId added_in; /* and with which it goes */
+} Waiting;
+
+/* of this transaction */
+static MemoryContext waiting_context = NULL;
+static Waiting *waiting = NULL;
+static int nwaiting = 0;
+static int waiting_size = 0;
+static bool settling = false;
+
+static void
+add_waiting(int64 contact_id, CrmSignal *signal)
+{
+	if (nwaiting == waiting_size)
+	{
+		MemoryContext old = MemoryContextSwitchTo(waiting_context);
+
+		waiting_size = Max(64, waiting_size * 2);
+		waiting = waiting == NULL ? palloc_array(Waiting, waiting_size)
+								  : repalloc_huge(waiting, sizeof(Waiting) * waiting_size);
+		MemoryContextSwitchTo(old);
+	}
+	waiting[nwaiting].signal = signal;
+	waiting[nwaiting].contact_id = contact_id;
+	waiting[nwaiting].order = nwaiting;
+	waiting[nwaiting].added_in = GetCurrentSubTransactionId();
+	nwaiting++;
+}
+
+static void
+ensure_context(void)
+{
+	if (waiting_context == NULL)
+		waiting_context = AllocSetContextCreate(TopTransactionContext, "pg_crm journey signals",
+												ALLOCSET_DEFAULT_SIZES);
+}
+
+void
+crm_journey_signal(const CrmSignal *signal)
+{
+	TimestampTz now = crm_now();
+	MemoryContext old;
+	CrmSignal *copy;
+
+	/* history never shouts */
+	if (now - signal->occurred_at > (int64) crm_guc_max_lateness * USECS_PER_SEC ||
+		!crm_journey_listens(signal->kind))
+		return;
+	ensure_context();
+	old = MemoryContextSwitchTo(waiting_context);
+	copy = palloc_object(CrmSignal);
+	*copy = *signal;
+	copy->kind = pstrdup(signal->kind);
+	copy->depth = crm_effects_depth;
+	copy->fact.as_of = now;
+	copy->fact.values[CRM_F_KIND] = CStringGetTextDatum(signal->kind);
+	copy->fact.values[CRM_F_OCCURRED_AT] = TimestampTzGetDatum(signal->occurred_at);
+	copy->fact.nulls[CRM_F_KIND] = copy->fact.nulls[CRM_F_OCCURRED_AT] = false;
+	for (int i = CRM_F_AMOUNT; i < CRM_FACT_COLUMNS; i++)
+		if (!copy->fact.nulls[i])
+			copy->fact.values[i] = datumCopy(signal->fact.values[i],
+											 get_typbyval(crm_fact_variables[i].type),
+											 get_typlen(crm_fact_variables[i].type));
+	add_waiting(signal->fact.contact_id, copy);
+	MemoryContextSwitchTo(old);
+}
+
+void
+crm_journey_signal_named(const char *kind, int64 contact_id, TimestampTz at,
+						 const CrmSignalName *names, int nnames)
+{
+	CrmSignal signal = { .kind = kind, .occurred_at = at };
+	Jsonb *properties;
+
+	if (!crm_journey_listens(kind))
+		return;
+	properties = crm_empty_document();
+	for (int i = 0; i < nnames; i++)
+		properties = crm_document_with(properties, names[i].name, crm_text_json(names[i].value));
+	memset(signal.fact.nulls, true, sizeof(signal.fact.nulls));
+	signal.fact.contact_id = contact_id;
+	signal.fact.values[CRM_F_PROPERTIES] = JsonbPGetDatum(properties);
+	signal.fact.nulls[CRM_F_PROPERTIES] = false;
+	crm_journey_signal(&signal);
+}
+
+static int
+compare_waiting(const void *a, const void *b)
+{
+	const Waiting *left = a;
+	const Waiting *right = b;
+
+	if (left->contact_id != right->contact_id)
+		return left->contact_id < right->contact_id ? -1 : 1;
+	return (left->order > right->order) - (left->order < right->order);
+}
+
+/* A signal of each contact, and what changed: rules are asked, facts are matched. */
+static void
+settle_batch(const int64 *contacts, CrmSignal **signals, int n)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm journey batch",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	CrmEngine *engine = crm_engine_create();
+	CrmSignal **of_runs;
+	CrmSignal **entering = palloc_array(CrmSignal *, n);
+	int nentering = 0;
+
+	crm_engine_load(engine, contacts, n);
+	of_runs = palloc_array(CrmSignal *, Max(engine->nruns, 1));
+	for (int i = 0; i < engine->nruns; i++)
+	{
+		CrmRun *run = engine->runs[i];
+		const int64 *found = bsearch(&run->contact_id, contacts, n, sizeof(int64),
+									 crm_compare_int64);
+
+		of_runs[i] = signals[found - contacts];
+		run->at = Max(run->step_at, engine->now);
+	}
+	if (engine->nruns > 0)
+	{
+		crm_endings_by_signals(engine, of_runs);
+		crm_endings_by_rules(engine);
+		crm_waits_by_signals(engine, of_runs);
+		crm_asks_by_signals(engine, of_runs);
+		crm_waits_by_rules(engine);
+	}
+	for (int i = 0; i < n; i++)
+		if (signals[i] != NULL)
+			entering[nentering++] = signals[i];
+	crm_entries_by_signals(engine, entering, nentering);
+	crm_engine_run(engine);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/* One signal of each contact at a time: the next may find what the one before has begun. */
+static void
+settle_all(void)
+{
+	while (nwaiting > 0)
+	{
+		MemoryContext taken_context = waiting_context;
+		Waiting *taken = waiting;
+		int n = nwaiting;
+		int left = n;
+
+		waiting_context = NULL;
+		waiting = NULL;
+		nwaiting = waiting_size = 0;
+		qsort(taken, n, sizeof(Waiting), compare_waiting);
+		while (left > 0)
+		{
+			int64 contacts[BATCH];
+			CrmSignal *signals[BATCH];
+			int batch = 0;
+			int kept = 0;
+
+			for (int i = 0; i < left; i++)
+			{
+				bool is_next = batch > 0 && contacts[batch - 1] == taken[i].contact_id;
+
+				if (is_next && (taken[i].signal == NULL || signals[batch - 1] == NULL))
+				{
+					/* that something changed is asked with the first signal */
+					if (taken[i].signal != NULL)
+						signals[batch - 1] = taken[i].signal;
+				}
+				else if (is_next || batch == BATCH)
+					taken[kept++] = taken[i];
+				else
+				{
+					contacts[batch] = taken[i].contact_id;
+					signals[batch++] = taken[i].signal;
+				}
+			}
+			left = kept;
+			CHECK_FOR_INTERRUPTS();
+			settle_batch(contacts, signals, batch);
+		}
+		MemoryContextDelete(taken_context);
+	}
+}
+
+void
+crm_journeys_work(void (*work)(void *arg), void *arg)
+{
+	/* within a batch at work what is asked for here would not see it */
+	if (settling)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("journeys are being moved by the statement that asks to move them"),
+				 errhint("Do it in a statement of its own, not in a trigger.")));
+	settling = true;
+	crm_journeys_hold();
+	PG_TRY();
+	{
+		work(arg);
+		settle_all();
+	}
+	PG_FINALLY();
+	{
+		settling = false;
+		crm_effects_depth = 0;
+		crm_journeys_release();
+	}
+	PG_END_TRY();
+}
+
+static void
+do_nothing(void *arg)
+{
+}
+
+void
+crm_journeys_settle(const int64 *contacts, int ncontacts)
+{
+	if (ncontacts > 0 && crm_journeys_watch())
+	{
+		ensure_context();
+		for (int i = 0; i < ncontacts; i++)
+			add_waiting(contacts[i], NULL);
+	}
+	if (!settling && nwaiting > 0)
+		crm_journeys_work(do_nothing, NULL);
+}
+
+Datum
+crm_moving_journeys(void)
+{
+	const CrmJourneys *journeys = crm_journeys();
+	CrmColumn names;
+
+	crm_column_init(&names, TEXTOID);
+	for (int i = 0; i < journeys->n; i++)
+	{
+		const CrmJourney *journey = journeys->list[i];
+
+		if (journey->state != CRM_JOURNEY_FROZEN &&
+			(i == 0 || strcmp(journeys->list[i - 1]->name, journey->name) != 0))
+			crm_column_add(&names, CStringGetTextDatum(journey->name), false);
+	}
+	return crm_column_array(&names);
+}
+
+/* What a transaction that ends has left behind is nobody's. */
+static void
+forget(void)
+{
+	waiting_context = NULL;
+	waiting = NULL;
+	nwaiting = waiting_size = 0;
+	settling = false;
+	crm_effects_depth = 0;
+}
+
+static void
+at_end_of_transaction(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE ||
+		event == XACT_EVENT_PARALLEL_COMMIT || event == XACT_EVENT_PARALLEL_ABORT)
+		forget();
+}
+
+/* What was noticed in a subtransaction, or in one within it, goes with it. */
+static void
+at_end_of_subtransaction(SubXactEvent event, SubTransactionId id, SubTransactionId parent,
+						 void *arg)
+{
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	while (nwaiting > 0 && waiting[nwaiting - 1].added_in >= id)
+		nwaiting--;
+}
+
+void
+crm_journey_init(void)
+{
+	RegisterXactCallback(at_end_of_transaction, NULL);
+	RegisterSubXactCallback(at_end_of_subtransaction, NULL);
+	crm_journey_definition_init();
+}
