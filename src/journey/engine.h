@@ -149,7 +149,7 @@ extern void crm_endings_by_rules(CrmEngine *engine);
 extern void crm_endings_look_back(CrmEngine *engine);
 extern void crm_endings_of_begun(CrmEngine *engine, int first);
 
-/* steps.c */
+/* act.c */
 extern int64 *crm_moves_send(const CrmMoves *moves, bool awaited); /* ids of the messages */
 extern void crm_leave_by_message(CrmRun *run); /* its message has ended */
 

@@ -19,7 +19,7 @@
 #include "base/table.h"
 #include "journey/engine.h"
 #include "journey/match.h"
-#include "journey/values.h"
+#include "journey/carried.h"
 
 /* journeys that start each other, one within the other: more are a loop */
 #define MOST_DEPTH 16

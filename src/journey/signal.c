@@ -19,7 +19,7 @@
 #include "base/db.h"
 #include "base/guc.h"
 #include "journey/engine.h"
-#include "journey/values.h"
+#include "journey/carried.h"
 
 /* contacts in a batch */
 #define BATCH 5000
@@ -224,7 +224,6 @@ crm_journeys_work(void (*work)(void *arg), void *arg)
 				 errmsg("journeys are being moved by the statement that asks to move them"),
 				 errhint("Do it in a statement of its own, not in a trigger.")));
 	settling = true;
-	crm_journeys_hold();
 	PG_TRY();
 	{
 		work(arg);
@@ -234,7 +233,6 @@ crm_journeys_work(void (*work)(void *arg), void *arg)
 	{
 		settling = false;
 		crm_effects_depth = 0;
-		crm_journeys_release();
 	}
 	PG_END_TRY();
 }

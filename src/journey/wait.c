@@ -14,7 +14,7 @@
 #include "journey/engine.h"
 #include "journey/kinds.h"
 #include "journey/match.h"
-#include "journey/values.h"
+#include "journey/carried.h"
 
 static bool
 is_at(const CrmRun *run, void (*enter)(CrmMoves *moves))

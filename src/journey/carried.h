@@ -1,10 +1,10 @@
 /*
- * values.h
+ * carried.h
  *		What an enrolment carries: the fact that let the contact in, and what its
  *		steps saved.
  */
-#ifndef CRM_JOURNEY_VALUES_H
-#define CRM_JOURNEY_VALUES_H
+#ifndef CRM_JOURNEY_CARRIED_H
+#define CRM_JOURNEY_CARRIED_H
 
 #include "postgres.h"
 
@@ -34,4 +34,4 @@ extern Jsonb *crm_document_with(Jsonb *document, const char *name, Jsonb *value)
 extern Jsonb *crm_empty_document(void);
 extern Jsonb *crm_text_json(const char *text); /* a string */
 
-#endif /* CRM_JOURNEY_VALUES_H */
+#endif /* CRM_JOURNEY_CARRIED_H */

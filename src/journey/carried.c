@@ -1,5 +1,5 @@
 /*
- * values.c
+ * carried.c
  *		Reading and writing what an enrolment carries.
  */
 #include "postgres.h"
@@ -10,7 +10,7 @@
 #include "utils/fmgrprotos.h"
 
 #include "base/db.h"
-#include "journey/values.h"
+#include "journey/carried.h"
 #include "outbox/template.h"
 
 Jsonb *

@@ -1,5 +1,5 @@
 /*
- * steps.c
+ * act.c
  *		Steps at which no time passes. What they do is written for all runs at
  *		once; where that fails it is done for halves, until it fails for one.
  */
@@ -14,7 +14,7 @@
 #include "journey/engine.h"
 #include "journey/kinds.h"
 #include "journey/match.h"
-#include "journey/values.h"
+#include "journey/carried.h"
 #include "outbox/outbox.h"
 
 /* ---- send, webhook */
