@@ -16,6 +16,7 @@
 #include "dispatch/launcher.h"
 #include "dispatch/lifecycle.h"
 #include "facts/scans.h"
+#include "journey/definition.h"
 #include "outbox/outbox.h"
 #include "profile/profile.h"
 #include "profile/recompute.h"
@@ -46,6 +47,7 @@ _PG_init(void)
 	crm_definition_init();
 	crm_scan_limit_init();
 	crm_segment_init();
+	crm_journey_definition_init();
 	crm_touch_init();
 	crm_shmem_init();
 	crm_wake_init();
