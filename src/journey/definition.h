@@ -45,7 +45,7 @@ typedef enum CrmReentry
 typedef struct CrmTrigger
 {
 	const char *on;
-	CrmFactRule *when; /* NULL: every fact of the kind */
+	CrmFactRule *when; /* NULL: every fact of the kind; of a broken rule, one that never holds */
 } CrmTrigger;
 
 /* "on": "date" and "on": "schedule" */
@@ -55,10 +55,11 @@ typedef struct CrmTimedEntry
 
 	/* by date: a column of the profile of type date or timestamptz */
 	const char *property;
+	Oid property_type;
 	const Interval *offset; /* NULL: none */
 	bool yearly;            /* each year on its day */
 	int leap_day;           /* 29 February in other years: 28 = 28 February, 1 = 1 March, 0 = not */
-	int minute_of_day;      /* local, at which they enter */
+	int minute_of_day;      /* local, at which they enter; -1: that of the timestamptz */
 
 	/* by schedule: start, start + every, start + 2 * every …, in the journey's zone */
 	TimestampTz start;
@@ -124,6 +125,7 @@ typedef struct CrmStep
 	/* wait: one of the first three; the others: within */
 	const Interval *within;      /* "for"; how long at most */
 	const char *date;            /* a column of the profile, or entry.x or context.x */
+	Oid date_type;               /* of the column; InvalidOid for the others */
 	const Interval *offset;      /* of the date */
 	TimestampTz until;           /* an instant; DT_NOBEGIN: none */
 	int minute_of_day;           /* local time of the day waited for; -1: any */
@@ -185,9 +187,9 @@ struct CrmJourney
 
 /*
  * The versions that take people in or have some in them, as committed now with
- * what this transaction changed; between crm_connect() and crm_disconnect(). The
- * result stays until the next command counter increment at most: callers keep
- * it no longer than a batch, and hold it by crm_journeys_hold() meanwhile.
+ * what this transaction changed; between crm_connect() and crm_disconnect(). What
+ * was returned stays in memory until the end of the transaction at least, however
+ * definitions change meanwhile. Rules that no longer compile are false.
  */
 typedef struct CrmJourneys
 {
@@ -198,8 +200,6 @@ typedef struct CrmJourneys
 } CrmJourneys;
 
 extern const CrmJourneys *crm_journeys(void);
-extern void crm_journeys_hold(void);
-extern void crm_journeys_release(void);
 
 /* NULL where there is none. Version 0 is the current one. */
 extern CrmJourney *crm_journey_find(const char *name, int version);
@@ -210,6 +210,14 @@ extern bool crm_journey_listens(const char *kind);
 
 /* Reads a document into this context; raises 22023 that lists every fault. */
 extern CrmJourney *crm_journey_read(Jsonb *document, MemoryContext context);
+
+/*
+ * Everything in stored definitions that is no longer as it was when they were
+ * published: a rule that no longer compiles, a column that is gone.
+ */
+typedef void (*CrmBrokenDefinition)(void *arg, const char *table, const char *name,
+									const char *why);
+extern void crm_journeys_broken(CrmBrokenDefinition broken, void *arg);
 
 /* Registers the callbacks of the cache. */
 extern void crm_journey_definition_init(void);

@@ -369,8 +369,8 @@ static CrmPlan insert_log = {
 static void
 require_other(TriggerData *trigger)
 {
-	static const char *const others[] = { "qr_code",  "coupon",        "scan_limit", "segment",
-										  "template", "frequency_cap", "quiet_hours" };
+	static const char *const others[] = { "qr_code",  "coupon",        "scan_limit",  "segment",
+										  "template", "frequency_cap", "quiet_hours", "journey" };
 
 	for (int i = 0; i < lengthof(others); i++)
 		if (is_table(trigger, others[i]))
@@ -387,7 +387,7 @@ crm_log_definition(PG_FUNCTION_ARGS)
 	CrmRow old = { RelationGetDescr(trigger->tg_relation), trigger->tg_trigtuple };
 	CrmRow new = { RelationGetDescr(trigger->tg_relation),
 				   insert ? trigger->tg_trigtuple : trigger->tg_newtuple };
-	static const char *const names[] = { "name", "stage", "scene", "tier" };
+	static const char *const names[] = { "name", "stage", "scene", "tier", "journey" };
 	static const char *const no_effect[] = { "label", "version" };
 	char *name = NULL;
 	CrmActing acting;

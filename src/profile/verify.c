@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/db.h"
+#include "journey/definition.h"
 #include "profile/history.h"
 #include "profile/loyalty.h"
 #include "profile/recompute.h"
@@ -412,6 +413,7 @@ crm_sql_verify(PG_FUNCTION_ARGS)
 	if (crm_verify_more != NULL)
 		crm_verify_more(add_contact_difference, &report);
 	crm_definitions_broken(add_broken_rule, &report);
+	crm_journeys_broken(add_broken_rule, &report);
 	crm_disconnect(&acting);
 	return (Datum) 0;
 }

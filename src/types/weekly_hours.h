@@ -38,6 +38,9 @@ typedef struct CrmWeeklyHours
 
 #define PG_GETARG_WEEKLY_HOURS(n) ((CrmWeeklyHours *) PG_DETOAST_DATUM(PG_GETARG_DATUM(n)))
 
+/* the input function of the type */
+extern PGDLLEXPORT Datum crm_weekly_hours_in(PG_FUNCTION_ARGS);
+
 /* weekly_hours_text.c: why a text is no timetable */
 typedef struct CrmHoursFault
 {
