@@ -16,6 +16,7 @@
 #include "base/db.h"
 #include "base/guc.h"
 #include "base/table.h"
+#include "journey/journey.h"
 #include "journey/reading.h"
 
 /* tables that rules and times of definitions read */
@@ -166,6 +167,42 @@ add_kinds(CrmJourneys *build, const CrmJourney *journey)
 	}
 }
 
+static bool
+has_rule(const CrmEnding *ending)
+{
+	return ending != NULL && ending->rule != NULL;
+}
+
+/* What is to be done beyond facts of the kinds that were found. */
+static void
+add_interests(CrmJourneys *build, const CrmJourney *journey)
+{
+	static const char *const changing[] = { "set", "tag", "ask" };
+
+	build->watches |= has_rule(journey->goal) || has_rule(journey->exit);
+	for (int i = 0; i < journey->nsteps; i++)
+	{
+		const CrmStep *step = &journey->steps[i];
+
+		if (step->kind == NULL)
+			continue;
+		build->watches |= strcmp(step->kind->name, "wait_until") == 0;
+		for (int k = 0; k < lengthof(changing); k++)
+			build->reads_contacts |= strcmp(step->kind->name, changing[k]) == 0;
+	}
+}
+
+static bool
+is_kind(const CrmJourneys *build, const char *kind)
+{
+	ListCell *cell;
+
+	foreach(cell, build->kinds)
+		if (strcmp(lfirst(cell), kind) == 0)
+			return true;
+	return false;
+}
+
 /* Whoever is at work with these may go on to the end of the transaction. */
 static void
 retire(List *versions, List *but)
@@ -204,9 +241,12 @@ load(CrmJourneys *build, MemoryContext context, bool may_keep)
 		kept = lappend(kept, body);
 		build->list[row] = journey_of(rows, row, body, context);
 		add_kinds(build, build->list[row]);
+		add_interests(build, build->list[row]);
 		build->n++;
 	}
 	build->any = n > 0;
+	build->reads_contacts |= build->watches || is_kind(build, "field_change") ||
+		is_kind(build, CRM_SIGNAL_SEGMENT_ENTER) || is_kind(build, CRM_SIGNAL_SEGMENT_LEAVE);
 	MemoryContextSwitchTo(old);
 	SPI_freetuptable(rows);
 	return kept;
@@ -285,12 +325,25 @@ crm_journeys(void)
 bool
 crm_journey_listens(const char *kind)
 {
-	ListCell *cell;
+	return is_kind(crm_journeys(), kind);
+}
 
-	foreach(cell, crm_journeys()->kinds)
-		if (strcmp(lfirst(cell), kind) == 0)
-			return true;
-	return false;
+bool
+crm_journeys_exist(void)
+{
+	return crm_journeys()->any;
+}
+
+bool
+crm_journeys_watch(void)
+{
+	return crm_journeys()->watches;
+}
+
+bool
+crm_journeys_read_contacts(void)
+{
+	return crm_journeys()->reads_contacts;
 }
 
 /* One that nobody enters and nobody is in: compiled when it is asked for. */

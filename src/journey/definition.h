@@ -197,6 +197,8 @@ typedef struct CrmJourneys
 	CrmJourney **list; /* by name, then version */
 	List *kinds;       /* of facts that any entry, step, goal or exit is on, char * */
 	bool any;          /* is anything published? */
+	bool watches;      /* do rules decide who leaves, or until when somebody waits? */
+	bool reads_contacts; /* is any on what users change in crm.contact, or does any change it? */
 } CrmJourneys;
 
 extern const CrmJourneys *crm_journeys(void);

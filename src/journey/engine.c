@@ -306,6 +306,13 @@ enter_together(CrmEngine *engine, CrmRun **runs, int n)
 			runs[moves.n++] = runs[i];
 	if (moves.n == 0)
 		return;
+	if (moves.step->kind == NULL)
+	{
+		/* of a document that a later version has published */
+		for (int i = 0; i < moves.n; i++)
+			fail(engine, runs[i], psprintf("step \"%s\" is of an unknown kind", moves.step->name));
+		return;
+	}
 	crm_effects_depth = 0;
 	for (int i = 0; i < moves.n; i++)
 		crm_effects_depth = Max(crm_effects_depth, crm_run_next_depth(runs[i]));

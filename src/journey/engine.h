@@ -24,6 +24,7 @@ typedef enum CrmRunState
 } CrmRunState;
 
 typedef struct CrmRun CrmRun;
+typedef struct CrmMoves CrmMoves;
 
 /* A step that was entered. */
 typedef struct CrmVisit
@@ -99,14 +100,14 @@ typedef struct CrmEngine
 } CrmEngine;
 
 /* What a step's function is given: all that enter it. */
-typedef struct CrmMoves
+struct CrmMoves
 {
 	CrmEngine *engine;
 	const CrmJourney *journey;
 	const CrmStep *step;
 	int n;
 	CrmRun **runs;
-} CrmMoves;
+};
 
 /* engine.c */
 extern CrmEngine *crm_engine_create(void);

@@ -131,22 +131,22 @@ static const CrmStepField exit_fields[] = {
 #define FIELDS(array) lengthof(array), array
 
 const CrmStepKind crm_step_kinds[] = {
-	{ "send", "Sends a message.", true, true, FIELDS(send_fields), NULL, NULL },
-	{ "wait", "Waits for time: one of for, until and date, or at and hours alone.", true, false, FIELDS(wait_fields), crm_check_wait, NULL },
-	{ "wait_for", "Waits for a fact.", true, false, FIELDS(wait_for_fields), NULL, NULL },
-	{ "wait_until", "Waits until a rule holds.", true, false, FIELDS(wait_until_fields), NULL, NULL },
-	{ "ask", "Waits for a reply, and stores it.", true, true, FIELDS(ask_fields), crm_check_ask, NULL },
-	{ "branch", "Goes where the first rule that holds says.", false, false, FIELDS(branch_fields), crm_check_branch, NULL },
-	{ "split", "Draws an arm.", false, false, FIELDS(split_fields), NULL, NULL },
-	{ "set", "Sets fields of the contact.", false, true, FIELDS(set_fields), NULL, NULL },
-	{ "tag", "Adds and removes tags.", false, true, FIELDS(tag_fields), crm_check_tag, NULL },
-	{ "award", "Awards an achievement.", false, true, FIELDS(award_fields), crm_check_award, NULL },
-	{ "stage", "Moves the contact to a stage.", false, true, FIELDS(stage_fields), NULL, NULL },
-	{ "coupon", "Issues a coupon.", false, true, FIELDS(coupon_fields), NULL, NULL },
-	{ "points", "Books points.", false, true, FIELDS(points_fields), crm_check_points, NULL },
-	{ "webhook", "Calls a webhook.", true, true, FIELDS(webhook_fields), NULL, NULL },
-	{ "journey", "Lets the contact into another journey.", false, true, FIELDS(journey_fields), NULL, NULL },
-	{ "exit", "Finishes the journey.", false, false, FIELDS(exit_fields), NULL, NULL },
+	{ "send", "Sends a message.", true, true, FIELDS(send_fields), NULL, crm_step_send },
+	{ "wait", "Waits for time: one of for, until and date, or at and hours alone.", true, false, FIELDS(wait_fields), crm_check_wait, crm_step_wait },
+	{ "wait_for", "Waits for a fact.", true, false, FIELDS(wait_for_fields), NULL, crm_step_wait_for },
+	{ "wait_until", "Waits until a rule holds.", true, false, FIELDS(wait_until_fields), NULL, crm_step_wait_until },
+	{ "ask", "Waits for a reply, and stores it.", true, true, FIELDS(ask_fields), crm_check_ask, crm_step_ask },
+	{ "branch", "Goes where the first rule that holds says.", false, false, FIELDS(branch_fields), crm_check_branch, crm_step_branch },
+	{ "split", "Draws an arm.", false, false, FIELDS(split_fields), NULL, crm_step_split },
+	{ "set", "Sets fields of the contact.", false, true, FIELDS(set_fields), NULL, crm_step_set },
+	{ "tag", "Adds and removes tags.", false, true, FIELDS(tag_fields), crm_check_tag, crm_step_tag },
+	{ "award", "Awards an achievement.", false, true, FIELDS(award_fields), crm_check_award, crm_step_award },
+	{ "stage", "Moves the contact to a stage.", false, true, FIELDS(stage_fields), NULL, crm_step_stage },
+	{ "coupon", "Issues a coupon.", false, true, FIELDS(coupon_fields), NULL, crm_step_coupon },
+	{ "points", "Books points.", false, true, FIELDS(points_fields), crm_check_points, crm_step_points },
+	{ "webhook", "Calls a webhook.", true, true, FIELDS(webhook_fields), NULL, crm_step_send },
+	{ "journey", "Lets the contact into another journey.", false, true, FIELDS(journey_fields), NULL, crm_step_journey },
+	{ "exit", "Finishes the journey.", false, false, FIELDS(exit_fields), NULL, crm_step_exit },
 };
 const int crm_nstep_kinds = lengthof(crm_step_kinds);
 /* clang-format on */

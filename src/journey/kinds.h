@@ -81,6 +81,23 @@ extern const CrmStepKind crm_step_kinds[];
 extern const int crm_nstep_kinds;
 extern const CrmStepKind *crm_step_kind_find(const char *name);
 
+/* what the engine calls: wait.c, ask.c, act.c */
+extern void crm_step_send(struct CrmMoves *moves); /* webhooks too */
+extern void crm_step_wait(struct CrmMoves *moves);
+extern void crm_step_wait_for(struct CrmMoves *moves);
+extern void crm_step_wait_until(struct CrmMoves *moves);
+extern void crm_step_ask(struct CrmMoves *moves);
+extern void crm_step_branch(struct CrmMoves *moves);
+extern void crm_step_split(struct CrmMoves *moves);
+extern void crm_step_set(struct CrmMoves *moves);
+extern void crm_step_tag(struct CrmMoves *moves);
+extern void crm_step_award(struct CrmMoves *moves);
+extern void crm_step_stage(struct CrmMoves *moves);
+extern void crm_step_coupon(struct CrmMoves *moves);
+extern void crm_step_points(struct CrmMoves *moves);
+extern void crm_step_journey(struct CrmMoves *moves);
+extern void crm_step_exit(struct CrmMoves *moves);
+
 /* keys that every step may have */
 extern const CrmStepField crm_step_common_fields[];
 extern const int crm_nstep_common_fields;

@@ -63,9 +63,10 @@ read_moment(const char *text, const CrmStep *step, const pg_tz *zone)
 }
 
 static void
-wait_for_dates(CrmMoves *moves, const pg_tz **zones)
+wait_for_dates(CrmMoves *moves)
 {
 	const CrmStep *step = moves->step;
+	const pg_tz **zones = crm_zones_of(moves);
 	char **texts = crm_run_values(moves, step->date);
 
 	for (int i = 0; i < moves->n; i++)
@@ -82,14 +83,16 @@ void
 crm_step_wait(CrmMoves *moves)
 {
 	const CrmStep *step = moves->step;
-	bool by_clock = step->date != NULL || step->minute_of_day >= 0 || step->hours != NULL;
-	const pg_tz **zones = by_clock ? crm_zones_of(moves) : NULL;
+	bool by_clock = step->minute_of_day >= 0 || step->hours != NULL;
+	const pg_tz **zones;
 
 	if (step->date != NULL)
 	{
-		wait_for_dates(moves, zones);
+		/* an event may say anything for a date */
+		crm_moves_attempt(moves, wait_for_dates);
 		return;
 	}
+	zones = by_clock ? crm_zones_of(moves) : NULL;
 	for (int i = 0; i < moves->n; i++)
 	{
 		CrmRun *run = moves->runs[i];
