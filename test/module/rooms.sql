@@ -21,3 +21,4 @@ LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_token_outcome';
 CREATE FUNCTION template_check(body jsonb) RETURNS bool LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_template_check';
 CREATE FUNCTION template_render(body jsonb, params jsonb, contact jsonb) RETURNS text
 LANGUAGE c AS 'MODULE_PATH', 'rooms_template_render';
+CREATE FUNCTION template_fill(body text, params jsonb) RETURNS text LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_template_fill';
