@@ -66,6 +66,7 @@ CREATE TABLE IF NOT EXISTS crm.message (
 	reason text,
 	params jsonb NOT NULL DEFAULT '{}',
 	send_key text,
+	awaited boolean NOT NULL DEFAULT false,
 	recorded_at timestamptz NOT NULL DEFAULT crm.now(),
 	due_at timestamptz NOT NULL DEFAULT crm.now(),
 	expires_at timestamptz,
@@ -91,6 +92,7 @@ COMMENT ON COLUMN crm.message.state IS 'queued, sending, sent, waiting (accepted
 COMMENT ON COLUMN crm.message.reason IS 'Why it is in that state; for a queued one why it was put off.';
 COMMENT ON COLUMN crm.message.params IS 'Values for the template, one jsonb object.';
 COMMENT ON COLUMN crm.message.send_key IS 'Key of the caller: a contact gets one message under it.';
+COMMENT ON COLUMN crm.message.awaited IS 'Whether a journey waits for its end, which then is a row of crm.message_end.';
 COMMENT ON COLUMN crm.message.recorded_at IS 'When it was queued.';
 COMMENT ON COLUMN crm.message.due_at IS 'Not to be sent before.';
 COMMENT ON COLUMN crm.message.expires_at IS 'Not to be sent from then on; NULL for never.';
@@ -159,6 +161,18 @@ COMMENT ON TABLE crm.message_unknown IS 'Messages of which nobody knows whether 
 COMMENT ON COLUMN crm.message_unknown.contact_id IS 'To whom.';
 COMMENT ON COLUMN crm.message_unknown.message_id IS 'The message.';
 COMMENT ON COLUMN crm.message_unknown.since IS 'Since when.';
+
+CREATE TABLE IF NOT EXISTS crm.message_end (
+	contact_id bigint NOT NULL,
+	message_id bigint NOT NULL,
+	due_at timestamptz NOT NULL,
+	PRIMARY KEY (contact_id, message_id)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+CREATE INDEX IF NOT EXISTS message_end_due_at_idx ON crm.message_end (due_at, contact_id);
+COMMENT ON TABLE crm.message_end IS 'Awaited messages that are on their way no longer (sent, waiting, failed, refused, expired, cancelled or unknown), until the journey has gone on.';
+COMMENT ON COLUMN crm.message_end.contact_id IS 'To whom.';
+COMMENT ON COLUMN crm.message_end.message_id IS 'The message.';
+COMMENT ON COLUMN crm.message_end.due_at IS 'When the journey goes on: at once, of an unknown one pg_crm.unknown_after later.';
 
 CREATE TABLE IF NOT EXISTS crm.window_grant (
 	contact_id bigint NOT NULL,

@@ -183,7 +183,7 @@ static const struct
 	{ "SELECT", "message", NULL, APP },
 	{ "SELECT", "message",
 	  "contact_id, message_id, account_id, template, template_version, channel, class, state, reason,"
-	  " recorded_at, due_at, expires_at, attempt_id, tried_at, grant_id, sent_at, ended_at",
+	  " awaited, recorded_at, due_at, expires_at, attempt_id, tried_at, grant_id, sent_at, ended_at",
 	  ANALYST | MARKETER | DISPATCHER },
 	{ "SELECT", "outbox", NULL, APP | ANALYST | MARKETER | DISPATCHER },
 	{ "SELECT", "delivery_attempt", NULL, APP | DISPATCHER },
@@ -191,6 +191,7 @@ static const struct
 	  "contact_id, attempt_id, message_id, occurred_at, recorded_at, outcome, errcode, http_status",
 	  ANALYST | MARKETER },
 	{ "SELECT", "message_unknown", NULL, APP | ANALYST | MARKETER | DISPATCHER },
+	{ "SELECT", "message_end", NULL, APP | ANALYST | MARKETER | DISPATCHER },
 	{ "SELECT", "window_rule", NULL, APP | ANALYST | MARKETER | DISPATCHER },
 	{ "SELECT", "window_grant", NULL, APP | ANALYST | MARKETER },
 	{ "SELECT", "follower", NULL, APP | ANALYST | MARKETER },

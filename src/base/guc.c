@@ -24,6 +24,7 @@ char *crm_guc_time_zone = NULL;
 pg_tz *crm_guc_zone = NULL;
 bool crm_guc_direct_access = true;
 int crm_guc_max_lateness = SECS_PER_DAY;
+int crm_guc_unknown_after = SECS_PER_HOUR;
 bool crm_guc_worker = true;
 int crm_guc_poll_interval = 60;
 int crm_guc_max_databases = 64;
@@ -96,6 +97,12 @@ crm_guc_init(void)
 							   "Time zone of days and rules where no account names one.", NULL,
 							   &crm_guc_time_zone, "Asia/Shanghai", PGC_SUSET, 0, check_time_zone,
 							   assign_time_zone, NULL);
+
+	DefineCustomIntVariable(
+		"pg_crm.unknown_after",
+		"How long a journey waits for a message of which nobody knows whether it arrived.",
+		"After that it goes on as if the message had failed.", &crm_guc_unknown_after,
+		SECS_PER_HOUR, 0, INT_MAX, PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
 
 	/* of superusers, not of the server alone, so that ALTER DATABASE can set it */
 	DefineCustomBoolVariable("pg_crm.worker", "Runs a worker in each database that has pg_crm.",

@@ -15,6 +15,7 @@
 #include "base/guc.h"
 #include "base/table.h"
 #include "dispatch/direct.h"
+#include "outbox/queue.h"
 
 /* the keys first, then what is written */
 static const char *const outbox_columns[] = { "contact_id", "message_id", "lease", "attempt_id",
@@ -28,9 +29,9 @@ enum
 	O_ATTEMPTS,
 	O_COLUMNS
 };
-static const char *const message_columns[] = { "contact_id", "message_id", "state",
-											   "reason",     "attempt_id", "grant_id",
-											   "tried_at",   "sent_at",    "ended_at" };
+static const char *const message_columns[] = { "contact_id", "message_id", "state",    "reason",
+											   "attempt_id", "grant_id",   "tried_at", "sent_at",
+											   "ended_at",   "awaited" };
 enum
 {
 	M_CONTACT_ID,
@@ -42,6 +43,7 @@ enum
 	M_TRIED_AT,
 	M_SENT_AT,
 	M_ENDED_AT,
+	M_AWAITED,
 	M_COLUMNS
 };
 
@@ -167,7 +169,7 @@ crm_direct_claim(List *deliveries, TimestampTz now)
 
 /* Both rows or none: the one that can be held by others comes first. */
 static bool
-write_sent(Tables *tables, const CrmDelivery *delivery, Datum sent, TimestampTz now)
+write_sent(Tables *tables, const CrmDelivery *delivery, Datum sent, CrmEnds *ends, TimestampTz now)
 {
 	Datum values[M_COLUMNS];
 	bool nulls[M_COLUMNS];
@@ -192,6 +194,8 @@ write_sent(Tables *tables, const CrmDelivery *delivery, Datum sent, TimestampTz 
 	/* whoever wants its place in the queue has its message first, or takes only those not claimed */
 	if (!crm_target_try_delete(tables->outbox))
 		changed("outbox", delivery);
+	if (DatumGetBool(values[M_AWAITED]))
+		crm_ends_add(ends, delivery->contact_id, delivery->message_id, false);
 	return true;
 }
 
@@ -200,6 +204,7 @@ crm_direct_sent(List *deliveries, TimestampTz now)
 {
 	Datum sent = CStringGetTextDatum("sent");
 	List *written = NIL;
+	CrmEnds ends = { 0 };
 	Tables tables;
 	ListCell *cell;
 
@@ -214,10 +219,11 @@ crm_direct_sent(List *deliveries, TimestampTz now)
 
 		/* after its lease others may have called it unknown */
 		if ((reaction == CRM_DONE || reaction == CRM_DONE_BEFORE) && delivery->lease > now &&
-			write_sent(&tables, delivery, sent, now))
+			write_sent(&tables, delivery, sent, &ends, now))
 			written = lappend(written, delivery);
 	}
 	PopActiveSnapshot();
 	close_tables(&tables);
+	crm_ends_write(&ends);
 	return written;
 }

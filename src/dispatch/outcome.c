@@ -42,7 +42,7 @@ static CrmPlan set_states = {
 	" WHERE m.contact_id = n.contact_id AND m.message_id = n.message_id"
 	" AND (m.state = 'sending' AND m.attempt_id = n.attempt_id"
 	"  OR n.state = 'sent' AND m.state IN ('queued', 'sending', 'unknown'))"
-	" RETURNING m.message_id",
+	" RETURNING m.contact_id, m.message_id, m.awaited AND m.state <> 'queued', m.state = 'unknown'",
 	8,
 	{ INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID,
 	  BOOLARRAYOID, TIMESTAMPTZARRAYOID },
@@ -144,7 +144,8 @@ static CrmPlan end_messages = {
 	"  ON CONFLICT DO NOTHING)"
 	" UPDATE crm.message m SET state = n.state, reason = n.reason,"
 	"  ended_at = CASE WHEN n.state <> 'unknown' THEN $5 END"
-	" FROM n WHERE m.contact_id = n.contact_id AND m.message_id = n.message_id",
+	" FROM n WHERE m.contact_id = n.contact_id AND m.message_id = n.message_id"
+	" RETURNING m.contact_id, m.message_id, m.awaited, m.state = 'unknown'",
 	5,
 	{ INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID },
 	.always_generic = true
@@ -485,7 +486,7 @@ not_updated(List *endings, uint64 nupdated)
 	ListCell *cell;
 
 	for (uint64 i = 0; i < nupdated; i++)
-		updated[i] = crm_result_int64(i, 1);
+		updated[i] = crm_result_int64(i, 2);
 	qsort(updated, nupdated, sizeof(int64), crm_compare_int64);
 	foreach(cell, endings)
 	{
@@ -503,7 +504,7 @@ not_updated(List *endings, uint64 nupdated)
  * given to another contact is waited for, and found with that contact.
  */
 static void
-write_states(List *endings, TimestampTz now)
+write_states(List *endings, CrmEnds *ends, TimestampTz now)
 {
 	for (int tries = 0; endings != NIL && tries < MAX_MERGES; tries++)
 	{
@@ -521,6 +522,7 @@ write_states(List *endings, TimestampTz now)
 		values[6] = crm_column_array(&writing.all[5]);
 		values[7] = crm_column_array(&writing.all[6]);
 		n = crm_run(&set_states, values, NULL);
+		crm_ends_add_result(ends, n);
 		if (n == list_length(endings))
 			break;
 		endings = follow_merges(not_updated(endings, n));
@@ -590,6 +592,7 @@ record_by_statements(List *deliveries, TimestampTz now)
 {
 	Datum at = TimestampTzGetDatum(now);
 	List *endings = NIL;
+	CrmEnds ends = { 0 };
 	Writing writing;
 	ListCell *cell;
 
@@ -611,7 +614,7 @@ record_by_statements(List *deliveries, TimestampTz now)
 		decide(ending->delivery, ending, now);
 		deliveries = lappend(deliveries, ending->delivery);
 	}
-	write_states(endings, now);
+	write_states(endings, &ends, now);
 	init_writing(&writing);
 	foreach(cell, endings)
 		add_ending(&writing, lfirst(cell), now);
@@ -620,6 +623,7 @@ record_by_statements(List *deliveries, TimestampTz now)
 	run_with(&list_unknown, writing.unknown, 3, &at, 1);
 	run_with(&forget_unknown, writing.late, 2, NULL, 0);
 	run_with(&give_back_windows, writing.windows, 3, NULL, 0);
+	crm_ends_write(&ends);
 	return deliveries;
 }
 
@@ -652,6 +656,7 @@ crm_end_unsent(List *candidates, TimestampTz now)
 {
 	Datum at = TimestampTzGetDatum(now);
 	CrmColumn columns[4];
+	CrmEnds ends = { 0 };
 	Datum values[5];
 	ListCell *cell;
 
@@ -689,6 +694,7 @@ crm_end_unsent(List *candidates, TimestampTz now)
 	for (int i = 0; i < 4; i++)
 		values[i] = crm_column_array(&columns[i]);
 	values[4] = at;
-	crm_run(&end_messages, values, NULL);
+	crm_ends_add_result(&ends, crm_run(&end_messages, values, NULL));
+	crm_ends_write(&ends);
 	return crm_queue_release(values[0], now);
 }

@@ -11,6 +11,7 @@
 #include "utils/timestamp.h"
 
 #include "dispatch/claim.h"
+#include "outbox/queue.h"
 
 static CrmPlan find_leases = {
 	"SELECT o.contact_id, o.message_id, o.attempt_id, o.lease, m.tried_at, m.channel,"
@@ -47,7 +48,8 @@ static CrmPlan make_unknown = {
 	" u AS (INSERT INTO crm.message_unknown (contact_id, message_id, since)"
 	"  SELECT o.contact_id, o.message_id, $4 FROM o ON CONFLICT DO NOTHING)"
 	" UPDATE crm.message m SET state = 'unknown', reason = 'no_reply' FROM o"
-	" WHERE m.contact_id = o.contact_id AND m.message_id = o.message_id",
+	" WHERE m.contact_id = o.contact_id AND m.message_id = o.message_id"
+	" RETURNING m.contact_id, m.message_id, m.awaited, true",
 	4,
 	{ INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID }
 };
@@ -91,6 +93,7 @@ crm_recover(List *deliveries, TimestampTz now)
 	bool first = look_at == DT_NOBEGIN;
 	CrmColumn known;
 	CrmColumn lost[2][3];
+	CrmEnds ends = { 0 };
 	TimestampTz next = DT_NOEND;
 	Datum values[4];
 	ListCell *cell;
@@ -130,14 +133,18 @@ crm_recover(List *deliveries, TimestampTz now)
 		for (int k = 0; k < 3; k++)
 			values[k] = crm_column_array(&lost[keyed][k]);
 		values[3] = TimestampTzGetDatum(now);
+		n = crm_run(keyed ? &queue_again : &make_unknown, values, NULL);
+		if (!keyed)
+			crm_ends_add_result(&ends, n);
 		/* one that was given to another contact just now is found with that one */
-		if (crm_run(keyed ? &queue_again : &make_unknown, values, NULL) < lost[keyed][0].n)
+		if (n < lost[keyed][0].n)
 			next = Min(next, now + crm_lease_length());
 		ereport(LOG,
 				(errmsg("%d messages of which no outcome was written %s", lost[keyed][0].n,
 						keyed ? "are sent again under their keys" : "are unknown"),
 				 errhint("See crm.message_unknown.")));
 	}
+	crm_ends_write(&ends);
 	if (first || lost[0][0].n > 0)
 	{
 		/* not later than the look that follows, or those that came since go before them */

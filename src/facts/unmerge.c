@@ -378,8 +378,8 @@ unmerge(Merge *merge)
 		crm_acquisition_swap(merge->survivor, merge->other);
 	if (find_listed(merge, "*consent", &rows))
 		crm_consent_unmerge(merge->survivor, merge->other, rows);
-	if (find_listed(merge, "*send_key", &rows))
-		crm_outbox_unmerge(merge->other, rows);
+	crm_outbox_unmerge(merge->survivor, merge->other,
+					   find_listed(merge, "*send_key", &rows) ? &rows : NULL);
 
 	values[0] = Int64GetDatum(merge->survivor);
 	values[1] = Int64GetDatum(merge->other);

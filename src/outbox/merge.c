@@ -38,7 +38,8 @@ static CrmPlan take_back_twins = {
 	" q AS (DELETE FROM crm.outbox o USING t"
 	"  WHERE o.contact_id = t.contact_id AND o.message_id = t.message_id)"
 	" UPDATE crm.message m SET state = 'cancelled', reason = 'merged', ended_at = $3 FROM t"
-	" WHERE m.contact_id = t.contact_id AND m.message_id = t.message_id",
+	" WHERE m.contact_id = t.contact_id AND m.message_id = t.message_id"
+	" RETURNING m.contact_id, m.message_id, m.awaited, false",
 	3,
 	{ INT8OID, INT8OID, TIMESTAMPTZOID }
 };
@@ -62,23 +63,45 @@ static CrmPlan give_keys = {
 	{ INT8OID, JSONBOID }
 };
 
+/* What was written about messages since the merge goes with them. */
+#define FOLLOW_MESSAGES(table)                                                            \
+	{                                                                                     \
+		"UPDATE crm." table " t SET contact_id = $2 FROM crm.message m"                   \
+		" WHERE t.contact_id = $1 AND m.contact_id = $2 AND m.message_id = t.message_id", \
+			2,                                                                            \
+		{                                                                                 \
+			INT8OID, INT8OID                                                              \
+		}                                                                                 \
+	}
+static CrmPlan follow_messages[] = { FOLLOW_MESSAGES("message_end"),
+									 FOLLOW_MESSAGES("message_unknown"),
+									 FOLLOW_MESSAGES("delivery_attempt") };
+
 Datum
 crm_outbox_merge(int64 loser, int64 survivor, bool *isnull)
 {
 	Datum values[3] = { Int64GetDatum(loser), Int64GetDatum(survivor),
 						TimestampTzGetDatum(crm_now()) };
+	CrmEnds ends = { 0 };
 
 	crm_run(&lock_messages, values, NULL);
-	crm_run(&take_back_twins, values, NULL);
+	crm_ends_add_result(&ends, crm_run(&take_back_twins, values, NULL));
+	crm_ends_write(&ends);
 	crm_run(&rename_keys, values, NULL);
 	return crm_result(0, 1, isnull);
 }
 
 void
-crm_outbox_unmerge(int64 contact_id, Datum keys)
+crm_outbox_unmerge(int64 survivor, int64 other, const Datum *keys)
 {
-	Datum values[2] = { Int64GetDatum(contact_id), keys };
+	Datum values[2] = { Int64GetDatum(survivor), Int64GetDatum(other) };
 
+	for (int i = 0; i < lengthof(follow_messages); i++)
+		crm_run(&follow_messages[i], values, NULL);
+	if (keys == NULL)
+		return;
+	values[0] = Int64GetDatum(other);
+	values[1] = *keys;
 	crm_run(&give_keys, values, NULL);
 }
 

@@ -44,10 +44,38 @@ extern int64 crm_outbox_message(int64 contact_id, const char *send_key);
 extern int64 crm_outbox_send_one(const CrmSending *sending);
 
 /*
+ * Messages of one template that differ, n of them, to contacts that are locked
+ * and may come several times. Those of a contact go out in the order given.
+ */
+typedef struct CrmSendEach
+{
+	const char *template;
+	int n;
+	const int64 *contacts;
+	const Datum *params;          /* a jsonb object each */
+	const char *const *send_keys; /* each may be NULL */
+	const TimestampTz *due_at;
+	const TimestampTz *expires_at; /* DT_NOEND: as the template says, from due_at on */
+	bool awaited;                  /* their ends are told by crm.message_end */
+	int64 *message_ids;            /* out: the message under that key, new or not */
+} CrmSendEach;
+
+/* Queues them as crm_outbox_send() does, with its errors. */
+extern PGDLLEXPORT void crm_outbox_send_each(const CrmSendEach *sending);
+
+/*
  * Takes a queued message back; false where it was too late. Raises 23503 for
  * one that there is not. The contact is locked.
  */
 extern bool crm_outbox_cancel(int64 contact_id, int64 message_id);
+
+/*
+ * The same of many messages, of contacts that are locked; reason becomes theirs
+ * and may be NULL. Those that are on their way, may have arrived or have ended
+ * are passed by. Returns how many were taken back.
+ */
+extern PGDLLEXPORT int64 crm_outbox_cancel_many(const int64 *contacts, const int64 *message_ids,
+												int n, const char *reason);
 
 /* Says what became of an unknown or waiting message: sent or failed. */
 extern void crm_outbox_resolve(int64 contact_id, int64 message_id, const char *state,
@@ -81,8 +109,8 @@ extern void crm_followers_again(const int64 *contacts, int ncontacts);
  * key only one is still to go. Returns the keys that were changed, for the ledger.
  */
 extern Datum crm_outbox_merge(int64 loser, int64 survivor, bool *isnull);
-/* Gives a contact that has its messages again those keys back. */
-extern void crm_outbox_unmerge(int64 contact_id, Datum keys);
+/* The other has its messages again: what belongs to them follows, and those keys, or NULL. */
+extern void crm_outbox_unmerge(int64 survivor, int64 other, const Datum *keys);
 /* Their messages are with other contacts than before: what waits is looked at again. */
 extern void crm_outbox_rekeyed(const int64 *contacts, int ncontacts);
 

@@ -1,7 +1,7 @@
 /*
  * queue.c
- *		Leaving the queue: taking a message back, settling one of which nobody
- *		knew, and what waited behind.
+ *		Leaving the queue: taking messages back, settling one of which nobody
+ *		knew, what waited behind, and telling who waits for the end.
  */
 #include "postgres.h"
 
@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/guc.h"
 #include "base/rights.h"
 #include "base/wake.h"
 #include "outbox/outbox.h"
@@ -31,13 +32,15 @@ static CrmPlan release = {
 };
 /* what may have arrived can no longer be said not to go */
 static CrmPlan take_back = {
-	"WITH d AS (DELETE FROM crm.outbox o USING crm.message m"
-	"  WHERE o.contact_id = $1 AND o.message_id = $2 AND o.lease IS NULL"
-	"  AND m.contact_id = $1 AND m.message_id = $2 AND m.tried_at IS NULL RETURNING o.message_id)"
-	" UPDATE crm.message m SET state = 'cancelled', reason = NULL, ended_at = $3"
-	" FROM d WHERE m.contact_id = $1 AND m.message_id = d.message_id",
-	3,
-	{ INT8OID, INT8OID, TIMESTAMPTZOID }
+	"WITH d AS (DELETE FROM crm.outbox o USING unnest($1, $2) AS n(contact_id, message_id), crm.message m"
+	"  WHERE o.contact_id = n.contact_id AND o.message_id = n.message_id AND o.lease IS NULL"
+	"  AND m.contact_id = n.contact_id AND m.message_id = n.message_id AND m.tried_at IS NULL"
+	"  RETURNING o.contact_id, o.message_id)"
+	" UPDATE crm.message m SET state = 'cancelled', reason = $3, ended_at = $4"
+	" FROM d WHERE m.contact_id = d.contact_id AND m.message_id = d.message_id"
+	" RETURNING m.contact_id, m.message_id, m.awaited, false",
+	4,
+	{ INT8ARRAYOID, INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID }
 };
 static CrmPlan find_state = {
 	"SELECT m.state FROM crm.message m WHERE m.contact_id = $1 AND m.message_id = $2",
@@ -47,7 +50,8 @@ static CrmPlan find_state = {
 static CrmPlan settle = {
 	"UPDATE crm.message m SET state = $3, reason = 'resolved', ended_at = $4,"
 	" sent_at = CASE WHEN $3 = 'sent' THEN coalesce(m.sent_at, m.tried_at) END"
-	" WHERE m.contact_id = $1 AND m.message_id = $2",
+	" WHERE m.contact_id = $1 AND m.message_id = $2"
+	" RETURNING m.contact_id, m.message_id, m.awaited, false",
 	4,
 	{ INT8OID, INT8OID, TEXTOID, TIMESTAMPTZOID }
 };
@@ -62,6 +66,58 @@ static CrmPlan note = {
 	5,
 	{ INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TEXTOID }
 };
+
+/* an unknown one that is known after all goes on at once */
+static CrmPlan write_ends = {
+	"INSERT INTO crm.message_end (contact_id, message_id, due_at)"
+	" SELECT DISTINCT ON (n.contact_id, n.message_id) n.contact_id, n.message_id, n.due_at"
+	" FROM unnest($1, $2, $3) AS n(contact_id, message_id, due_at)"
+	" ORDER BY n.contact_id, n.message_id, n.due_at"
+	" ON CONFLICT (contact_id, message_id) DO UPDATE SET due_at = EXCLUDED.due_at",
+	3,
+	{ INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID },
+	.always_generic = true
+};
+
+void
+crm_ends_add(CrmEnds *ends, int64 contact_id, int64 message_id, bool unknown)
+{
+	TimestampTz due_at = crm_now();
+
+	if (unknown)
+		due_at += (int64) crm_guc_unknown_after * USECS_PER_SEC;
+	if (ends->contacts.n == 0)
+	{
+		crm_column_init(&ends->contacts, INT8OID);
+		crm_column_init(&ends->messages, INT8OID);
+		crm_column_init(&ends->due_at, TIMESTAMPTZOID);
+	}
+	crm_column_add(&ends->contacts, Int64GetDatum(contact_id), false);
+	crm_column_add(&ends->messages, Int64GetDatum(message_id), false);
+	crm_column_add(&ends->due_at, TimestampTzGetDatum(due_at), false);
+}
+
+void
+crm_ends_add_result(CrmEnds *ends, uint64 nrows)
+{
+	for (uint64 row = 0; row < nrows; row++)
+		if (crm_result_true(row, 3))
+			crm_ends_add(ends, crm_result_int64(row, 1), crm_result_int64(row, 2),
+						 crm_result_true(row, 4));
+}
+
+void
+crm_ends_write(CrmEnds *ends)
+{
+	Datum values[3];
+
+	if (ends->contacts.n == 0)
+		return;
+	values[0] = crm_column_array(&ends->contacts);
+	values[1] = crm_column_array(&ends->messages);
+	values[2] = crm_column_array(&ends->due_at);
+	crm_run(&write_ends, values, NULL);
+}
 
 bool
 crm_queue_release(Datum contacts, TimestampTz now)
@@ -85,17 +141,29 @@ state_of(int64 contact_id, int64 message_id)
 	return crm_result_text(0, 1);
 }
 
+int64
+crm_outbox_cancel_many(const int64 *contacts, const int64 *message_ids, int n, const char *reason)
+{
+	Datum values[4] = { crm_int64_array(contacts, n), crm_int64_array(message_ids, n),
+						reason == NULL ? (Datum) 0 : CStringGetTextDatum(reason),
+						TimestampTzGetDatum(crm_now()) };
+	CrmEnds ends = { 0 };
+	uint64 taken = crm_run(&take_back, values, reason == NULL ? "  n " : NULL);
+
+	if (taken == 0)
+		return 0;
+	crm_ends_add_result(&ends, taken);
+	crm_ends_write(&ends);
+	crm_queue_release(values[0], GetCurrentStatementStartTimestamp());
+	crm_wake_at_commit();
+	return taken;
+}
+
 bool
 crm_outbox_cancel(int64 contact_id, int64 message_id)
 {
-	Datum values[3] = { Int64GetDatum(contact_id), Int64GetDatum(message_id),
-						TimestampTzGetDatum(crm_now()) };
-
-	if (crm_run(&take_back, values, NULL) == 0)
-		return strcmp(state_of(contact_id, message_id), "cancelled") == 0;
-	crm_queue_release(crm_int64_array(&contact_id, 1), GetCurrentStatementStartTimestamp());
-	crm_wake_at_commit();
-	return true;
+	return crm_outbox_cancel_many(&contact_id, &message_id, 1, NULL) > 0 ||
+		strcmp(state_of(contact_id, message_id), "cancelled") == 0;
 }
 
 void
@@ -103,6 +171,7 @@ crm_outbox_resolve(int64 contact_id, int64 message_id, const char *state, const 
 {
 	Datum values[5] = { Int64GetDatum(contact_id), Int64GetDatum(message_id),
 						CStringGetTextDatum(state), TimestampTzGetDatum(crm_now()), 0 };
+	CrmEnds ends = { 0 };
 	char *before;
 
 	if (strcmp(state, "sent") != 0 && strcmp(state, "failed") != 0)
@@ -119,7 +188,8 @@ crm_outbox_resolve(int64 contact_id, int64 message_id, const char *state, const 
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("message %lld is %s", (long long) message_id, before),
 				 errhint("Only an unknown or waiting message can be resolved.")));
-	crm_run(&settle, values, NULL);
+	crm_ends_add_result(&ends, crm_run(&settle, values, NULL));
+	crm_ends_write(&ends);
 	crm_run(&forget_unknown, values, NULL);
 	values[2] = TimestampTzGetDatum(crm_now());
 	values[3] = CStringGetTextDatum(state);

@@ -17,4 +17,20 @@
  */
 extern bool crm_queue_release(Datum contacts, TimestampTz now);
 
+/*
+ * Awaited messages that ended, or became unknown, in this transaction: collected,
+ * then written to crm.message_end together. Begins as all zeroes; without any it
+ * does nothing.
+ */
+typedef struct CrmEnds
+{
+	CrmColumn contacts;
+	CrmColumn messages;
+	CrmColumn due_at;
+} CrmEnds;
+extern void crm_ends_add(CrmEnds *ends, int64 contact_id, int64 message_id, bool unknown);
+/* Those in the result: contact_id, message_id, whether it is awaited, whether it is unknown. */
+extern void crm_ends_add_result(CrmEnds *ends, uint64 nrows);
+extern void crm_ends_write(CrmEnds *ends);
+
 #endif /* CRM_QUEUE_H */

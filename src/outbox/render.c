@@ -1,7 +1,7 @@
 /*
  * render.c
- *		Filling the places {{name}} and {{name|fallback}} of a template. They
- *		stand inside strings of a JSON document, and values stay inside: they are
+ *		Filling the places {{name}} and {{name|fallback}} of a template; points in
+ *		a name lead into objects, as in {{entry.amount}}. Places stand inside strings of a JSON document, and values stay inside: they are
  *		put into the strings before these are written out, so no value can add a
  *		member or end a string.
  */
@@ -119,7 +119,8 @@ crm_template_check_places(Jsonb *body)
 						 errmsg("place \"%s\" of the body %s",
 								pnstrdup(text, pg_mbcliplen(text, end - text, 60)), fault),
 						 errhint("A place is {{name}} or {{name|fallback}}; its name is that of a"
-								 " member of params, or of a column of crm.contact.")));
+								 " member of params, or of a column of crm.contact, and points lead"
+								 " into objects: {{entry.amount}}.")));
 			text = place.end;
 		}
 	}
@@ -189,24 +190,19 @@ crm_template_asks_contact(const Jsonb *body, Jsonb *params)
 	return false;
 }
 
-/* Fills the places of one string; false where a value is missing. */
+/* Writes a string with its places filled; false where a value is missing. */
 static bool
-fill(JsonbValue *string, Jsonb *params, Jsonb *contact, char **missing)
+write_filled(StringInfo filled, const char *text, const char *end, Jsonb *params, Jsonb *contact,
+			 char **missing)
 {
-	const char *text = string->val.string.val;
-	const char *end = text + string->val.string.len;
-	const char *begin = find_bytes(text, end, "{{");
-	StringInfoData filled;
+	const char *begin;
 
-	if (begin == NULL)
-		return true;
-	initStringInfo(&filled);
-	do
+	while ((begin = find_bytes(text, end, "{{")) != NULL)
 	{
 		Place place;
 		char *value = NULL;
 
-		appendBinaryStringInfo(&filled, text, begin - text);
+		appendBinaryStringInfo(filled, text, begin - text);
 		if (read_place(begin, end, &place) != NULL)
 		{
 			/* checked when the template was saved; a body changed past that stays as it is */
@@ -218,17 +214,32 @@ fill(JsonbValue *string, Jsonb *params, Jsonb *contact, char **missing)
 		if (value == NULL && contact != NULL)
 			value = value_at(&contact->root, place.name, place.name_length);
 		if (value != NULL)
-			appendStringInfoString(&filled, value);
+			appendStringInfoString(filled, value);
 		else if (place.fallback != NULL)
-			appendBinaryStringInfo(&filled, place.fallback, place.fallback_length);
+			appendBinaryStringInfo(filled, place.fallback, place.fallback_length);
 		else
 		{
 			*missing = pnstrdup(place.name, place.name_length);
 			return false;
 		}
 		text = place.end;
-	} while ((begin = find_bytes(text, end, "{{")) != NULL);
-	appendBinaryStringInfo(&filled, text, end - text);
+	}
+	appendBinaryStringInfo(filled, text, end - text);
+	return true;
+}
+
+static bool
+fill(JsonbValue *string, Jsonb *params, Jsonb *contact, char **missing)
+{
+	const char *text = string->val.string.val;
+	const char *end = text + string->val.string.len;
+	StringInfoData filled;
+
+	if (find_bytes(text, end, "{{") == NULL)
+		return true;
+	initStringInfo(&filled);
+	if (!write_filled(&filled, text, end, params, contact, missing))
+		return false;
 	string->val.string.val = filled.data;
 	string->val.string.len = filled.len;
 	return true;
@@ -254,4 +265,15 @@ crm_template_render(Jsonb *body, Jsonb *params, Jsonb *contact, char **missing)
 	}
 	rendered = JsonbValueToJsonb(result);
 	return JsonbToCString(NULL, &rendered->root, VARSIZE(rendered));
+}
+
+char *
+crm_template_fill(const char *text, Jsonb *params)
+{
+	StringInfoData filled;
+	char *missing;
+
+	initStringInfo(&filled);
+	return write_filled(&filled, text, text + strlen(text), params, NULL, &missing) ? filled.data
+																					: NULL;
 }

@@ -11,19 +11,20 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
-#include "base/clock.h"
+#include "base/guc.h"
 #include "base/wake.h"
 #include "channels/channel.h"
 #include "outbox/outbox.h"
+#include "outbox/send.h"
 
 static CrmPlan find_template = {
 	"SELECT t.version, t.channel, t.message_type, t.class, t.lane, a.account_id,"
 	" (SELECT count(*) FROM crm.account k WHERE k.kind = t.channel),"
 	" (SELECT min(k.account_id) FROM crm.account k WHERE k.kind = t.channel), t.account,"
-	" timezone(crm.default_time_zone(), timezone(crm.default_time_zone(), $2) + t.valid_for)"
+	" t.valid_for"
 	" FROM crm.template t LEFT JOIN crm.account a ON a.name = t.account WHERE t.name = $1",
-	2,
-	{ TEXTOID, TIMESTAMPTZOID }
+	1,
+	{ TEXTOID }
 };
 
 #define INSERT_MESSAGES                                                                          \
@@ -57,17 +58,6 @@ static CrmPlan find_message = {
 	{ INT8OID, TEXTOID }
 };
 
-typedef struct Template
-{
-	Datum version;
-	Datum channel;
-	Datum class;
-	const char *lane;
-	int64 account_id;
-	Datum expires_at;
-	bool never_expires;
-} Template;
-
 /* Messages that answer within a minute go first, those that persuade last. */
 static const char *
 default_lane(const char *channel, const char *message_type, const char *class)
@@ -82,16 +72,16 @@ default_lane(const char *channel, const char *message_type, const char *class)
 	return CRM_LANE_NORMAL;
 }
 
-static void
-read_template(const char *name, TimestampTz due_at, Template *template)
+void
+crm_send_template(const char *name, CrmSendTemplate *template)
 {
-	Datum values[2] = { CStringGetTextDatum(name), TimestampTzGetDatum(due_at) };
+	Datum value = CStringGetTextDatum(name);
 	char *channel;
 	char *account;
 	bool no_account;
 	bool isnull;
 
-	if (crm_run(&find_template, values, NULL) == 0)
+	if (crm_run(&find_template, &value, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
 				 errmsg("template \"%s\" does not exist",
@@ -104,7 +94,7 @@ read_template(const char *name, TimestampTz due_at, Template *template)
 	template->lane = crm_result_text(0, 5);
 	if (template->lane == NULL)
 		template->lane = default_lane(channel, crm_result_text(0, 3), crm_result_text(0, 4));
-	template->expires_at = crm_result(0, 10, &template->never_expires);
+	template->valid_for = crm_result(0, 10, &template->never_expires);
 
 	account = crm_result_text(0, 9);
 	template->account_id = DatumGetInt64(crm_result(0, 6, &no_account));
@@ -123,6 +113,32 @@ read_template(const char *name, TimestampTz due_at, Template *template)
 		template->account_id = crm_result_int64(0, 8);
 }
 
+/* Days and months count on the clock of pg_crm.time_zone. */
+TimestampTz
+crm_send_expires(const CrmSendTemplate *template, TimestampTz due_at)
+{
+	Datum zone;
+	Datum local;
+
+	if (template->never_expires)
+		return DT_NOEND;
+	zone = CStringGetTextDatum(crm_guc_time_zone);
+	local = DirectFunctionCall2(timestamptz_zone, zone, TimestampTzGetDatum(due_at));
+	local = DirectFunctionCall2(timestamp_pl_interval, local, template->valid_for);
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamp_zone, zone, local));
+}
+
+void
+crm_send_clash(const char *send_key, int64 contact_id, const char *template)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("send_key \"%s\" of contact %lld stands for another message", send_key,
+					(long long) contact_id),
+			 errdetail("It was given for template \"%s\".", template),
+			 errhint("Repeat a call with the same template and params, or use another key.")));
+}
+
 static void
 refuse_clash(const CrmSending *sending)
 {
@@ -131,23 +147,21 @@ refuse_clash(const CrmSending *sending)
 						CStringGetTextDatum(sending->template), sending->params };
 
 	if (crm_run(&find_clash, values, NULL) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNIQUE_VIOLATION),
-				 errmsg("send_key \"%s\" of contact %lld stands for another message",
-						sending->send_key, (long long) crm_result_int64(0, 1)),
-				 errdetail("It was given for template \"%s\".", crm_result_text(0, 2)),
-				 errhint("Repeat a call with the same template and params, or use another key.")));
+		crm_send_clash(sending->send_key, crm_result_int64(0, 1), crm_result_text(0, 2));
 }
 
 static int64
 queue(CrmPlan *plan, const CrmSending *sending)
 {
-	Template template;
+	CrmSendTemplate template;
+	TimestampTz expires_at = sending->expires_at;
 	Datum values[11];
 	char nulls[12] = "           ";
 	int64 n;
 
-	read_template(sending->template, sending->due_at, &template);
+	crm_send_template(sending->template, &template);
+	if (expires_at == DT_NOEND)
+		expires_at = crm_send_expires(&template, sending->due_at);
 	values[0] = crm_int64_array(sending->contacts, sending->ncontacts);
 	values[1] = Int64GetDatum(template.account_id);
 	values[2] = CStringGetTextDatum(sending->template);
@@ -158,13 +172,8 @@ queue(CrmPlan *plan, const CrmSending *sending)
 	values[7] = sending->send_key == NULL ? (Datum) 0 : CStringGetTextDatum(sending->send_key);
 	nulls[7] = sending->send_key == NULL ? 'n' : ' ';
 	values[8] = TimestampTzGetDatum(sending->due_at);
-	if (sending->expires_at != DT_NOEND)
-		values[9] = TimestampTzGetDatum(sending->expires_at);
-	else
-	{
-		values[9] = template.expires_at;
-		nulls[9] = template.never_expires ? 'n' : ' ';
-	}
+	values[9] = TimestampTzGetDatum(expires_at);
+	nulls[9] = expires_at == DT_NOEND ? 'n' : ' ';
 	values[10] = CStringGetTextDatum(template.lane);
 	n = crm_run(plan, values, nulls);
 	if (n > 0)

@@ -12,7 +12,7 @@
 /* Whether any string of the body has a place for a value. */
 extern bool crm_template_has_places(const Jsonb *body);
 
-/* Raises 22023 for a place that is not {{name}} or {{name|fallback}}, and says where. */
+/* Raises 22023 for a place in any string of it that is not {{name}} or {{name|fallback}}. */
 extern void crm_template_check_places(Jsonb *body);
 
 /* Whether a place asks for what params do not have, so that the contact is to be read. */
@@ -24,5 +24,8 @@ extern bool crm_template_asks_contact(const Jsonb *body, Jsonb *params);
  * missing; *missing is its name then.
  */
 extern char *crm_template_render(Jsonb *body, Jsonb *params, Jsonb *contact, char **missing);
+
+/* One string with places, filled from params alone; NULL where a value is missing. */
+extern char *crm_template_fill(const char *text, Jsonb *params);
 
 #endif /* CRM_TEMPLATE_H */

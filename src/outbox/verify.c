@@ -38,6 +38,13 @@ static CrmPlan find_differences = {
 	"  AND u.message_id = m.message_id"
 	" WHERE m.message_id IS NULL OR u.message_id IS NULL"
 	" UNION ALL"
+	/* of those that ended there is a row until the journey has gone on, so one may be missing */
+	" SELECT 'end of message ' || e.message_id, e.contact_id,"
+	" CASE WHEN m.message_id IS NOT NULL THEN m.state END, 'a row of crm.message_end'"
+	" FROM crm.message_end e LEFT JOIN crm.message m ON m.contact_id = e.contact_id"
+	"  AND m.message_id = e.message_id"
+	" WHERE m.message_id IS NULL OR NOT m.awaited OR m.state IN ('queued', 'sending')"
+	" UNION ALL"
 	" SELECT 'window ' || g.grant_id, g.contact_id,"
 	" CASE WHEN g.used > g.quota THEN 'at most ' || g.quota || ' used'"
 	"  ELSE n.messages || ' used' END, g.used || ' used'"

@@ -11,6 +11,7 @@
 
 PG_FUNCTION_INFO_V1(rooms_template_check);
 PG_FUNCTION_INFO_V1(rooms_template_render);
+PG_FUNCTION_INFO_V1(rooms_template_fill);
 
 Datum
 rooms_template_check(PG_FUNCTION_ARGS)
@@ -29,4 +30,15 @@ rooms_template_render(PG_FUNCTION_ARGS)
 
 	PG_RETURN_TEXT_P(
 		cstring_to_text(text == NULL ? psprintf("?%s", missing) : psprintf("=%s", text)));
+}
+
+/* template_fill(text, params): NULL where a value is missing */
+Datum
+rooms_template_fill(PG_FUNCTION_ARGS)
+{
+	char *filled = crm_template_fill(text_to_cstring(PG_GETARG_TEXT_PP(0)), PG_GETARG_JSONB_P(1));
+
+	if (filled == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(filled));
 }

@@ -21,3 +21,9 @@ LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_token_outcome';
 CREATE FUNCTION template_check(body jsonb) RETURNS bool LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_template_check';
 CREATE FUNCTION template_render(body jsonb, params jsonb, contact jsonb) RETURNS text
 LANGUAGE c AS 'MODULE_PATH', 'rooms_template_render';
+CREATE FUNCTION template_fill(body text, params jsonb) RETURNS text LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_template_fill';
+CREATE FUNCTION send_each(template text, contacts bigint[], params jsonb[], send_keys text[], due_at timestamptz[],
+    expires_at timestamptz[], awaited bool) RETURNS bigint[]
+LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_send_each';
+CREATE FUNCTION cancel_many(contacts bigint[], message_ids bigint[], reason text) RETURNS bigint
+LANGUAGE c AS 'MODULE_PATH', 'rooms_cancel_many';

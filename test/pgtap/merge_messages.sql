@@ -18,6 +18,7 @@ $$SELECT jsonb_build_object(
     'outbox', (SELECT jsonb_agg(o ORDER BY message_id) FROM crm.outbox o WHERE contact_id = $1),
     'delivery_attempt', (SELECT jsonb_agg(d ORDER BY attempt_id) FROM crm.delivery_attempt d WHERE contact_id = $1),
     'message_unknown', (SELECT jsonb_agg(u ORDER BY message_id) FROM crm.message_unknown u WHERE contact_id = $1),
+    'message_end', (SELECT jsonb_agg(e ORDER BY message_id) FROM crm.message_end e WHERE contact_id = $1),
     'window_grant', (SELECT jsonb_agg(w ORDER BY grant_id) FROM crm.window_grant w WHERE contact_id = $1),
     'follower', (SELECT jsonb_agg(f ORDER BY account_id) FROM crm.follower f WHERE contact_id = $1),
     'consent', (SELECT jsonb_agg(c ORDER BY channel, class) FROM crm.consent c WHERE contact_id = $1),
@@ -40,6 +41,8 @@ UNION ALL SELECT 'delivery_attempt', message_id FROM crm.delivery_attempt d WHER
     WHERE m.contact_id = d.contact_id AND m.message_id = d.message_id)
 UNION ALL SELECT 'message_unknown', message_id FROM crm.message_unknown u WHERE NOT EXISTS (SELECT FROM crm.message m
     WHERE m.contact_id = u.contact_id AND m.message_id = u.message_id AND m.state = 'unknown')
+UNION ALL SELECT 'message_end', message_id FROM crm.message_end e WHERE NOT EXISTS (SELECT FROM crm.message m
+    WHERE m.contact_id = e.contact_id AND m.message_id = e.message_id AND m.awaited AND m.state NOT IN ('queued', 'sending'))
 UNION ALL SELECT 'grant', message_id FROM crm.message m WHERE m.grant_id IS NOT NULL AND NOT EXISTS (SELECT FROM crm.window_grant g
     WHERE m.contact_id = g.contact_id AND m.grant_id = g.grant_id);
 
@@ -54,11 +57,12 @@ SELECT crm.send(1, 'hello', send_key => 'alone'), crm.send(2, 'hello', send_key 
 SELECT crm.send(2, 'hello') AS lost, crm.send(2, 'hello') AS going \gset
 -- as the worker leaves them: one unknown, one on its way
 INSERT INTO crm.delivery_attempt (contact_id, attempt_id, message_id, occurred_at, outcome) VALUES (2, 900, :lost, crm.now(), 'no_reply');
-UPDATE crm.message SET state = 'unknown', reason = 'no_reply', attempt_id = 900, tried_at = crm.now(),
+UPDATE crm.message SET awaited = true, state = 'unknown', reason = 'no_reply', attempt_id = 900, tried_at = crm.now(),
     grant_id = (SELECT min(grant_id) FROM crm.window_grant WHERE contact_id = 2) WHERE message_id = :lost;
 DELETE FROM crm.outbox WHERE message_id = :lost;
 UPDATE crm.window_grant SET used = 1 WHERE contact_id = 2 AND grant_id = (SELECT min(grant_id) FROM crm.window_grant WHERE contact_id = 2);
 INSERT INTO crm.message_unknown VALUES (2, :lost, crm.now());
+INSERT INTO crm.message_end VALUES (2, :lost, crm.now() + interval '1 hour');
 UPDATE crm.message SET state = 'sending', attempt_id = 901, tried_at = crm.now() WHERE message_id = :going;
 UPDATE crm.outbox SET lease = crm.now() + interval '1 minute', attempt_id = 901, attempts = 1 WHERE message_id = :going;
 SELECT is_empty('TABLE astray', 'sound before');
@@ -98,7 +102,10 @@ SELECT pg_temp.ended(12, 'loser sent', 'sent'), pg_temp.ended(11, 'survivor sent
 -- went out, and is queued again under the platform's key
 UPDATE crm.message SET tried_at = crm.now(), reason = 'no_reply' WHERE contact_id = 11 AND send_key = 'survivor perhaps';
 SELECT is_empty('TABLE astray');
+UPDATE crm.message SET awaited = true WHERE contact_id = 12;
 SELECT is(crm.merge(12, 11), 11::bigint);
+SELECT results_eq('SELECT m.send_key, e.due_at FROM crm.message_end e JOIN crm.message m USING (contact_id, message_id) WHERE contact_id = 11 ORDER BY 1',
+    $$VALUES ('both queued#12', crm.now()), ('survivor perhaps#12', crm.now()), ('survivor sent#12', crm.now())$$, 'who waited for one that was taken back is told');
 SELECT results_eq($$SELECT m.send_key, m.state, m.reason, o.message_id IS NOT NULL FROM crm.message m LEFT JOIN crm.outbox o USING (contact_id, message_id)
     WHERE m.contact_id = 11 ORDER BY m.send_key COLLATE "C"$$,
     $$VALUES ('both queued', 'queued', NULL::text, true), ('both queued#12', 'cancelled', 'merged', false),
@@ -130,6 +137,22 @@ SELECT is((SELECT isfinite(due_at) FROM crm.outbox WHERE contact_id = 22), true,
 UPDATE crm.outbox SET due_at = 'infinity' WHERE contact_id = 22;
 SELECT crm.merge(21, 22) \g /dev/null
 SELECT is((SELECT isfinite(due_at) FROM crm.outbox WHERE contact_id = 21 AND lease IS NULL), true, 'and by a merge');
+
+-- what became of a message while it was the survivor's goes back with it
+INSERT INTO crm.contact (contact_id, created_at) VALUES (23, '2020-01-01Z'), (24, '2021-01-01Z');
+SELECT crm.send(24, 'hello') AS lost, crm.send(24, 'hello') AS stays, crm.send(23, 'hello') AS own \gset
+UPDATE crm.message SET awaited = true WHERE contact_id IN (23, 24);
+SELECT crm.merge(23, 24) \g /dev/null
+UPDATE crm.message SET state = 'unknown', tried_at = crm.now() WHERE message_id IN (:lost, :own);
+DELETE FROM crm.outbox WHERE message_id IN (:lost, :own);
+INSERT INTO crm.message_unknown VALUES (23, :lost, crm.now()), (23, :own, crm.now());
+INSERT INTO crm.message_end VALUES (23, :lost, crm.now()), (23, :own, crm.now());
+INSERT INTO crm.delivery_attempt (contact_id, message_id, occurred_at, outcome) VALUES (23, :lost, crm.now(), 'no_reply'), (23, :own, crm.now(), 'no_reply');
+SELECT ok(crm.cancel_message(24, :stays));
+SELECT crm.unmerge(24) \g /dev/null
+SELECT is_empty('TABLE astray');
+SELECT results_eq(format('SELECT contact_id, message_id = %s FROM crm.message_end WHERE contact_id IN (23, 24) ORDER BY contact_id, message_id', :lost),
+    'VALUES (23::bigint, false), (24, true), (24, false)', 'ends too');
 
 -- consent: a no of either stands
 CREATE FUNCTION pg_temp.said(contact bigint, channel text, granted boolean, day int, what text) RETURNS void LANGUAGE sql AS

@@ -34,6 +34,10 @@ SELECT is(pg_temp.checked($$UPDATE crm.message SET state = 'sending'$$), 'state 
 SELECT is(pg_temp.checked($$UPDATE crm.outbox SET lease = now(), attempt_id = 7$$), 'state of message N: sending, attempt 7 / queued', 'a lease of one that is queued');
 SELECT is(pg_temp.checked(format('INSERT INTO crm.message_unknown VALUES (%s, %s, now())', :c, :m)), 'unknown message N: - / a row of crm.message_unknown', 'one that is not unknown');
 SELECT is(pg_temp.checked($$DELETE FROM crm.outbox; UPDATE crm.message SET state = 'unknown'$$), 'unknown message N: a row of crm.message_unknown / -', 'one that nobody would find');
+SELECT is(pg_temp.checked(format('INSERT INTO crm.message_end VALUES (%s, %s, now()); UPDATE crm.message SET awaited = true', :c, :m)), 'end of message N: queued / a row of crm.message_end', 'an end of one that goes on');
+SELECT is(pg_temp.checked(format('INSERT INTO crm.message_end VALUES (%s, %s, now()); UPDATE crm.message SET state = ''sent''; DELETE FROM crm.outbox', :c, :m)), 'end of message N: sent / a row of crm.message_end', 'an end that nobody waits for');
+SELECT is(pg_temp.checked(format('INSERT INTO crm.message_end VALUES (%s, %s + 1, now())', :c, :m)), 'end of message N: - / a row of crm.message_end', 'an end of nothing');
+SELECT is(pg_temp.checked(format('INSERT INTO crm.message_end VALUES (%s, %s, now()); UPDATE crm.message SET awaited = true, state = ''sent''; DELETE FROM crm.outbox', :c, :m)), NULL, 'an end that is one');
 SELECT is(pg_temp.checked($$UPDATE crm.window_grant SET used = 1 WHERE kind = 'message'$$), 'window N: - / 1 used', 'a window that no message used');
 SELECT is(pg_temp.checked($$UPDATE crm.message SET grant_id = (SELECT grant_id FROM crm.window_grant WHERE kind = 'message')$$), 'window N: 1 used / 0 used', 'a message that used none');
 SELECT is(pg_temp.checked($$UPDATE crm.window_grant SET used = 6 WHERE kind = 'message'$$), 'window N: at most 5 used / 6 used', 'more than a window has');

@@ -167,7 +167,7 @@ SELECT throws_ok($$UPDATE crm.message SET state = 'sent'$$, '42501', NULL, 'and 
 -- analyst, and who is an analyst and more
 SET ROLE bi;
 SELECT lives_ok('SELECT * FROM crm.' || v, 'an analyst reads ' || v)
-  FROM unnest(ARRAY['lifecycle_funnel', 'stage_daily', 'achievement_timeline', 'scan_count', 'award', 'profile_counter', 'stage', 'segment', 'segment_member', 'segment_size', 'segment_change', 'segment_overlap(''p'')', 'template', 'template_version', 'outbox', 'message_unknown', 'window_grant', 'follower', 'frequency_cap', 'quiet_hours', 'api_usage', 'alarm', 'worker_status', 'active_alarm', 'queue_health', 'message_outcome']) AS v;
+  FROM unnest(ARRAY['lifecycle_funnel', 'stage_daily', 'achievement_timeline', 'scan_count', 'award', 'profile_counter', 'stage', 'segment', 'segment_member', 'segment_size', 'segment_change', 'segment_overlap(''p'')', 'template', 'template_version', 'outbox', 'message_unknown', 'message_end', 'window_grant', 'follower', 'frequency_cap', 'quiet_hours', 'api_usage', 'alarm', 'worker_status', 'active_alarm', 'queue_health', 'message_outcome']) AS v;
 SELECT lives_ok('SELECT contact_id, stage, orders, spend, city FROM crm.profile', 'and profiles');
 SELECT lives_ok('SELECT contact_id, amount FROM crm.transaction', 'and orders');
 SELECT lives_ok('SELECT template, state, reason, sent_at FROM crm.message', 'and what became of messages');
@@ -211,7 +211,7 @@ SELECT lives_ok($$INSERT INTO crm.account_secret SELECT account_id, 'app_secret'
 SELECT lives_ok($$UPDATE crm.account_secret SET value = 'file:/run/secret' WHERE name = 'app_secret'$$, 'changes them');
 SELECT lives_ok('SELECT value FROM crm.account_secret, crm.account_token', 'and reads them');
 SELECT lives_ok($$INSERT INTO crm.api_limit (channel, api, per_second) VALUES ('webhook', 'post', 50)$$, 'it says what a platform allows');
-SELECT lives_ok('SELECT reply FROM crm.delivery_attempt, crm.alarm, crm.outbox, crm.message_unknown', 'and watches the queue');
+SELECT lives_ok('SELECT reply FROM crm.delivery_attempt, crm.alarm, crm.outbox, crm.message_unknown, crm.message_end', 'and watches the queue');
 SELECT lives_ok($$SELECT crm.pause_account('shop', 'test'), crm.resume_account('shop') FROM crm.queue_health, crm.active_alarm$$, 'stops accounts and lets them go on');
 SELECT throws_ok($$SELECT crm.resolve_message(1, 0, 'sent')$$, '23503', NULL, 'resolves messages');
 RESET ROLE;

@@ -62,6 +62,8 @@ $node->safe_psql('shop', q{
     UPDATE crm.message SET state = 'unknown', tried_at = now() WHERE contact_id = 73;
     DELETE FROM crm.outbox WHERE contact_id = 73;
     INSERT INTO crm.message_unknown SELECT contact_id, message_id, now() FROM crm.message WHERE contact_id = 73;
+    UPDATE crm.message SET awaited = true WHERE contact_id = 73;
+    INSERT INTO crm.message_end SELECT contact_id, message_id, now() + interval '1 h' FROM crm.message WHERE contact_id = 73;
     INSERT INTO crm.delivery_attempt (contact_id, message_id, occurred_at, recorded_at, outcome)
     SELECT contact_id, message_id, now(), r.at, 'no_reply' FROM crm.message, (VALUES (now()), (now() + interval '1 month')) AS r (at) WHERE contact_id = 73;
     INSERT INTO crm.account_token (account_id, token) SELECT account_id, 'TOKEN' FROM crm.account WHERE name = 'shop';

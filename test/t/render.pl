@@ -165,6 +165,17 @@ $same[$_] or push @wrong, "case $equal[$_][0]: $equal[$_][1], not $equal[$_][2]"
 is(join("\n", @wrong[ 0 .. ($#wrong < 4 ? $#wrong : 4) ]), '', "what comes out is the reference's (SEED=$seed)");
 ok(($seen{$_} // 0) > 30, "of them $_: " . ($seen{$_} // 0)) for qw(filled plain missing);
 
+# a text by itself, without a contact
+my @texts = map { [ text(), object(\&junk) ] } 1 .. $cases / 3;
+my @filled = run_sql(map { 'SELECT coalesce(to_jsonb(template_fill(' . lit($_->[0]) . ', ' . lit(json($_->[1])) . ')), \'null\')' } @texts);
+my @other = grep {
+    my $want = eval { fill(@{ $texts[$_] }) };
+    # one that is ill formed is left as it is from there on
+    (defined $want || $@ =~ /^\?/) && ($want // "\0") ne ($filled[$_] // "\0")
+} 0 .. $#texts;
+is(join("\n", map { "$texts[$_][0] => " . ($filled[$_] // 'NULL') } @other[ 0 .. ($#other < 4 ? $#other : 4) ]), '', "so are single texts (SEED=$seed)");
+ok((grep { defined } @filled) > 30 && (grep { !defined } @filled) > 30, 'some of which miss a value');
+
 # what is ill formed is refused, and what was well formed is not
 is(scalar(grep { !defined $_ } run_sql(map { 'SELECT to_jsonb(template_check(' . lit(json($_->[0])) . '))' } @good)), 0, 'templates are taken');
 my $refuse = q{CREATE FUNCTION refused(body jsonb) RETURNS text LANGUAGE plpgsql AS $$
