@@ -7,6 +7,7 @@
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 
 #include "base/db.h"
@@ -26,7 +27,7 @@ crm_member_text(Jsonb *document, const char *path)
 	const char *dot;
 	FmgrInfo extract;
 	LOCAL_FCINFO(fcinfo, 2);
-	Datum text;
+	Datum member;
 
 	crm_column_init(&names, TEXTOID);
 	while ((dot = strchr(path, '.')) != NULL)
@@ -41,8 +42,8 @@ crm_member_text(Jsonb *document, const char *path)
 	fcinfo->args[0].isnull = false;
 	fcinfo->args[1].value = crm_column_array(&names);
 	fcinfo->args[1].isnull = false;
-	text = FunctionCallInvoke(fcinfo);
-	return fcinfo->isnull ? NULL : TextDatumGetCString(text);
+	member = FunctionCallInvoke(fcinfo);
+	return fcinfo->isnull ? NULL : TextDatumGetCString(member);
 }
 
 /* of context.x the name in the document, where it lies beside the entry */
