@@ -25,6 +25,7 @@
 #include "base/table.h"
 #include "profile/definition.h"
 #include "profile/profile.h"
+#include "rules/fact_columns.h"
 
 const char *const crm_profile_column_names[CRM_PROFILE_COLUMNS] = {
 	"contact_id",   "orders",    "spend",       "first_order_at", "last_order_at", "refunds",
@@ -51,35 +52,9 @@ const char *const crm_profile_column_names[CRM_PROFILE_COLUMNS] = {
 	{                                                                    \
 		"last_seen_at", TIMESTAMPTZOID, CRM_P_LAST_SEEN_AT, false        \
 	}
-#define FACT_VARIABLES                                                                       \
-	{ "fact.kind", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_KIND), false },                          \
-		{ "fact.occurred_at", TIMESTAMPTZOID, CRM_VALUE_OF_FACT(CRM_F_OCCURRED_AT), false }, \
-		{ "fact.amount", NUMERICOID, CRM_VALUE_OF_FACT(CRM_F_AMOUNT), false },               \
-		{ "fact.currency", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_CURRENCY), false },              \
-		{ "fact.external_ref", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_EXTERNAL_REF), false },      \
-		{ "fact.items", JSONBOID, CRM_VALUE_OF_FACT(CRM_F_ITEMS), false },                   \
-		{ "fact.store_id", INT8OID, CRM_VALUE_OF_FACT(CRM_F_STORE_ID), false },              \
-		{ "fact.account_id", INT8OID, CRM_VALUE_OF_FACT(CRM_F_ACCOUNT_ID), false },          \
-		{ "fact.properties", JSONBOID, CRM_VALUE_OF_FACT(CRM_F_PROPERTIES), false },         \
-		{ "fact.qr_code_id", INT8OID, CRM_VALUE_OF_FACT(CRM_F_QR_CODE_ID), false },          \
-	{                                                                                        \
-		"fact.campaign", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_CAMPAIGN), false                   \
-	}
-
-/* of a field that changed, as text */
-#define CHANGE_VARIABLES                                         \
-	{ "field", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_FIELD), false }, \
-		{ "old", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_OLD), false }, \
-	{                                                            \
-		"new", TEXTOID, CRM_VALUE_OF_FACT(CRM_F_NEW), false      \
-	}
 
 static const CrmVariable stage_variables[] = { PROFILE_VARIABLES, SIGHT_VARIABLES };
-static const CrmVariable achievement_variables[] = { PROFILE_VARIABLES, FACT_VARIABLES };
-static const CrmVariable earning_variables[] = { FACT_VARIABLES };
-static const CrmVariable achievement_change_variables[] = { PROFILE_VARIABLES, FACT_VARIABLES,
-															CHANGE_VARIABLES };
-static const CrmVariable earning_change_variables[] = { FACT_VARIABLES, CHANGE_VARIABLES };
+static const CrmVariable profile_variables[] = { PROFILE_VARIABLES };
 
 /* what is found of a fact only where some rule asks for it */
 static const CrmFactColumn details[] = { CRM_F_CURRENCY,   CRM_F_ITEMS,      CRM_F_STORE_ID,
@@ -246,41 +221,48 @@ compile_stage_rule(CrmDefinitions *build, const char *text)
 	return crm_expression_compile(text, &scope);
 }
 
+/* A rule over a fact, with columns of its profile or without, of a changed field or not. */
+static CrmExpression *
+compile_over_fact(const char *what, const char *text, bool profile, bool change)
+{
+	CrmVariable variables[lengthof(profile_variables) + CRM_FACT_COLUMNS];
+	CrmScope scope = { what, 0, variables };
+
+	if (profile)
+	{
+		memcpy(variables, profile_variables, sizeof(profile_variables));
+		scope.nvariables = lengthof(profile_variables);
+	}
+	for (int i = 0; i < (change ? CRM_FACT_COLUMNS : CRM_FACT_COLUMNS_OF_ALL); i++)
+	{
+		variables[scope.nvariables] = crm_fact_variables[i];
+		variables[scope.nvariables++].position = CRM_VALUE_OF_FACT(i);
+	}
+	return crm_expression_compile(text, &scope);
+}
+
 static CrmExpression *
 compile_achievement_rule(CrmDefinitions *build, const char *text)
 {
-	static const CrmScope scope = { "the rule of an achievement", lengthof(achievement_variables),
-									achievement_variables };
-
-	return crm_expression_compile(text, &scope);
+	return compile_over_fact("the rule of an achievement", text, true, false);
 }
 
 static CrmExpression *
 compile_earning_rule(CrmDefinitions *build, const char *text)
 {
-	static const CrmScope scope = { "an earning rule", lengthof(earning_variables),
-									earning_variables };
-
-	return crm_expression_compile(text, &scope);
+	return compile_over_fact("an earning rule", text, false, false);
 }
 
 static CrmExpression *
 compile_achievement_change_rule(CrmDefinitions *build, const char *text)
 {
-	static const CrmScope scope = { "the rule of an achievement on changed fields",
-									lengthof(achievement_change_variables),
-									achievement_change_variables };
-
-	return crm_expression_compile(text, &scope);
+	return compile_over_fact("the rule of an achievement on changed fields", text, true, true);
 }
 
 static CrmExpression *
 compile_earning_change_rule(CrmDefinitions *build, const char *text)
 {
-	static const CrmScope scope = { "an earning rule on changed fields",
-									lengthof(earning_change_variables), earning_change_variables };
-
-	return crm_expression_compile(text, &scope);
+	return compile_over_fact("an earning rule on changed fields", text, false, true);
 }
 
 typedef CrmExpression *(*Compile)(CrmDefinitions *build, const char *text);

@@ -13,31 +13,36 @@
 #include "parser/parser.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
 
 #include "pg_crm.h"
 #include "rules/language.h"
 
 static void
-append_restriction(StringInfo sql, char alias, CrmRuleScope scope)
+append_restriction(StringInfo sql, char alias, const CrmRuleTree *rule, CrmRuleScope scope)
 {
-	appendStringInfo(sql,
-					 scope == CRM_RULE_ONE ? "%c.contact_id = $%d" : "%c.contact_id = ANY ($%d)",
-					 alias, CRM_RULE_CONTACTS);
+	if (rule->each)
+		appendStringInfo(sql, "%c.contact_id = t.contact_id", alias);
+	else
+		appendStringInfo(sql,
+						 scope == CRM_RULE_ONE ? "%c.contact_id = $%d"
+											   : "%c.contact_id = ANY ($%d)",
+						 alias, CRM_RULE_CONTACTS);
 }
 
 /* {x} becomes the restriction of x.contact_id to the contacts of a batch. */
 static void
-append_join(StringInfo sql, const CrmRuleJoin *join, CrmRuleScope scope)
+append_join(StringInfo sql, const CrmRuleTree *rule, const CrmRuleJoin *join, CrmRuleScope scope)
 {
-	appendStringInfoString(sql, " LEFT JOIN (");
+	appendStringInfo(sql, " LEFT JOIN %s(", rule->each ? "LATERAL " : "");
 	for (const char *c = join->sql; *c != '\0'; c++)
 	{
 		if (c[0] == '{' && c[1] != '\0' && c[2] == '}')
 		{
 			if (scope != CRM_RULE_ALL)
 			{
-				append_restriction(sql, c[1], scope);
+				append_restriction(sql, c[1], rule, scope);
 				appendStringInfoString(sql, " AND");
 			}
 			c += 2;
@@ -133,6 +138,54 @@ narrow_fence(SelectStmt *select)
 	}
 }
 
+/*
+ * t has a row for each contact, with its moment and its fact; then the profile of
+ * each, fenced, so that the rule is asked of nobody's profile with somebody else's fact.
+ */
+static void
+append_each(StringInfo sql, const CrmRuleTree *rule)
+{
+	appendStringInfo(sql, "SELECT t.n FROM unnest($%d, $%d, $%d", CRM_RULE_CONTACTS, CRM_RULE_AS_OF,
+					 CRM_RULE_TODAY);
+	for (int i = 0; i < CRM_FACT_COLUMNS; i++)
+		if (rule->facts & ((uint32) 1 << i))
+			appendStringInfo(sql, ", $%d", CRM_RULE_PARAMETERS + i + 1);
+	appendStringInfoString(sql, ") WITH ORDINALITY AS t(contact_id, as_of, today");
+	for (int i = 0; i < CRM_FACT_COLUMNS; i++)
+		if (rule->facts & ((uint32) 1 << i))
+			appendStringInfo(sql, ", \"%s\"", crm_fact_variables[i].name);
+	appendStringInfoString(sql, ", n) CROSS JOIN LATERAL (SELECT FROM crm.profile AS q WHERE ");
+	append_restriction(sql, 'q', rule, CRM_RULE_MANY);
+	appendStringInfoString(sql, " OFFSET 0) AS p");
+}
+
+static void
+append_profile(StringInfo sql, const CrmRuleTree *rule, CrmRuleScope scope)
+{
+	/* OFFSET 0 keeps the rule from being asked about others: it might fail for them */
+	if (scope == CRM_RULE_FEW || scope == CRM_RULE_MANY)
+	{
+		appendStringInfoString(sql,
+							   "SELECT p.contact_id FROM (SELECT FROM crm.profile AS q WHERE ");
+		append_restriction(sql, 'q', rule, scope);
+		appendStringInfoString(sql, " OFFSET 0) AS p");
+	}
+	else
+		appendStringInfoString(sql, "SELECT p.contact_id FROM crm.profile AS p");
+	/*
+	 * A plan that knows the values, as that for many contacts does, would leave
+	 * out parts that another plan evaluates, and that fail; it does not look
+	 * into functions in FROM.
+	 */
+	if (rule->reads_time)
+		appendStringInfo(sql,
+						 scope == CRM_RULE_MANY
+							 ? " CROSS JOIN ROWS FROM (unnest(ARRAY[$%d]), unnest(ARRAY[$%d]))"
+							   " AS t(as_of, today)"
+							 : " CROSS JOIN (SELECT $%d AS as_of, $%d AS today) AS t",
+						 CRM_RULE_AS_OF, CRM_RULE_TODAY);
+}
+
 static SelectStmt *
 make_statement(const CrmRuleTree *rule, CrmRuleScope scope, List *columns)
 {
@@ -141,36 +194,18 @@ make_statement(const CrmRuleTree *rule, CrmRuleScope scope, List *columns)
 	ListCell *cell;
 
 	initStringInfo(&sql);
-	/* OFFSET 0 keeps the rule from being asked about others: it might fail for them */
-	if (scope == CRM_RULE_FEW || scope == CRM_RULE_MANY)
-	{
-		appendStringInfoString(&sql,
-							   "SELECT p.contact_id FROM (SELECT FROM crm.profile AS q WHERE ");
-		append_restriction(&sql, 'q', scope);
-		appendStringInfoString(&sql, " OFFSET 0) AS p");
-	}
+	if (rule->each)
+		append_each(&sql, rule);
 	else
-		appendStringInfoString(&sql, "SELECT p.contact_id FROM crm.profile AS p");
-	/*
-	 * A plan that knows the values, as that for many contacts does, would leave
-	 * out parts that another plan evaluates, and that fail; it does not look
-	 * into functions in FROM.
-	 */
-	if (rule->reads_time)
-		appendStringInfo(&sql,
-						 scope == CRM_RULE_MANY
-							 ? " CROSS JOIN ROWS FROM (unnest(ARRAY[$%d]), unnest(ARRAY[$%d]))"
-							   " AS t(as_of, today)"
-							 : " CROSS JOIN (SELECT $%d AS as_of, $%d AS today) AS t",
-						 CRM_RULE_AS_OF, CRM_RULE_TODAY);
+		append_profile(&sql, rule, scope);
 	if (rule->reads_rank)
 		appendStringInfoString(&sql, " LEFT JOIN crm.stage AS r ON r.stage = p.stage");
 	foreach(cell, rule->joins)
-		append_join(&sql, lfirst(cell), scope);
+		append_join(&sql, rule, lfirst(cell), scope);
 	if (scope == CRM_RULE_ONE)
 	{
 		appendStringInfoString(&sql, " WHERE ");
-		append_restriction(&sql, 'p', scope);
+		append_restriction(&sql, 'p', rule, scope);
 	}
 	select = castNode(SelectStmt,
 					  linitial_node(RawStmt, raw_parser(sql.data, RAW_PARSE_DEFAULT))->stmt);
@@ -266,13 +301,34 @@ crm_rule_analyze(CrmRuleTree *rule, SelectStmt *select, const Oid *types, int nt
 	return query;
 }
 
+void
+crm_rule_fact_types(bool each, Oid *types)
+{
+	for (int i = 0; i < CRM_RULE_PARAMETERS; i++)
+		types[i] = each && i != CRM_RULE_ZONE - 1 ? get_array_type(crm_rule_one_types[i])
+												  : crm_rule_one_types[i];
+	for (int i = 0; i < CRM_FACT_COLUMNS; i++)
+		types[CRM_RULE_PARAMETERS + i] = each ? get_array_type(crm_fact_variables[i].type)
+											  : crm_fact_variables[i].type;
+}
+
 Query *
 crm_rule_query(CrmRuleTree *rule, CrmRuleScope scope, List *columns)
 {
 	int nest_level = crm_rule_enter();
-	Query *query = crm_rule_analyze(rule, make_statement(rule, scope, columns),
-									scope == CRM_RULE_ONE ? crm_rule_one_types : crm_rule_types,
-									CRM_RULE_PARAMETERS);
+	Oid types[CRM_RULE_FACT_PARAMETERS];
+	int ntypes = CRM_RULE_PARAMETERS;
+	Query *query;
+
+	if (rule->each || rule->over_fact)
+	{
+		crm_rule_fact_types(rule->each, types);
+		ntypes = CRM_RULE_FACT_PARAMETERS;
+	}
+	else
+		memcpy(types, scope == CRM_RULE_ONE ? crm_rule_one_types : crm_rule_types,
+			   sizeof(Oid) * CRM_RULE_PARAMETERS);
+	query = crm_rule_analyze(rule, make_statement(rule, scope, columns), types, ntypes);
 
 	if (scope == CRM_RULE_ONE)
 		make_conditions_the_result(query);

@@ -1,6 +1,6 @@
 /*
  * direct.c
- *		A rule asked of one contact without a plan: the contact's rows are found
+ *		A rule asked of contacts without a plan: the contact's rows are found
  *		by their keys, and the analysed rule is evaluated on them, its columns
  *		of crm.profile taken from the tables that the view shows. To start and
  *		end a plan takes longer than all of that.
@@ -11,6 +11,7 @@
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -181,6 +182,14 @@ profile_column(Translation *translation, AttrNumber attno)
 	return (Node *) makeBoolConst(false, true);
 }
 
+static Oid
+type_of(int number)
+{
+	return number <= CRM_RULE_PARAMETERS
+		? crm_rule_one_types[number - 1]
+		: crm_fact_variables[number - CRM_RULE_PARAMETERS - 1].type;
+}
+
 static Node *
 parameter(Translation *translation, int number)
 {
@@ -188,7 +197,7 @@ parameter(Translation *translation, int number)
 
 	param->paramkind = PARAM_EXTERN;
 	param->paramid = number;
-	param->paramtype = crm_rule_one_types[number - 1];
+	param->paramtype = type_of(number);
 	param->paramtypmod = -1;
 	param->paramcollid = get_typcollation(param->paramtype);
 	param->location = -1;
@@ -321,10 +330,10 @@ make_evaluation(CrmDirectRule *rule, MemoryContext context)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
 
-	rule->parameters = makeParamList(CRM_RULE_PARAMETERS);
-	for (int i = 0; i < CRM_RULE_PARAMETERS; i++)
+	rule->parameters = makeParamList(CRM_RULE_FACT_PARAMETERS);
+	for (int i = 0; i < CRM_RULE_FACT_PARAMETERS; i++)
 	{
-		rule->parameters->params[i].ptype = crm_rule_one_types[i];
+		rule->parameters->params[i].ptype = type_of(i + 1);
 		rule->parameters->params[i].isnull = true;
 	}
 	rule->evaluation = CreateStandaloneExprContext();
@@ -457,18 +466,26 @@ row_of(const Question *question, Source source)
 	return question->targets[source] == NULL ? NULL : question->targets[source]->found;
 }
 
+/* Of the rows that were found. */
 static void
-ask(Question *question, TimestampTz as_of, ErrorData **error)
+prepare_evaluation(Question *question, TimestampTz as_of, const CrmFactValues *fact)
 {
 	CrmDirectRule *rule = question->rule;
 	ExprContext *evaluation = rule->evaluation;
-	ErrorData *failure;
 
 	ResetExprContext(evaluation);
 	evaluation->ecxt_scantuple = row_of(question, CONTACT);
 	evaluation->ecxt_innertuple = row_of(question, COUNTER);
 	evaluation->ecxt_outertuple = row_of(question, STAGE);
 	set_parameter(rule, CRM_RULE_AS_OF, TimestampTzGetDatum(as_of));
+	if (fact != NULL)
+		for (int i = 0; i < CRM_FACT_COLUMNS; i++)
+		{
+			ParamExternData *parameter = &rule->parameters->params[CRM_RULE_PARAMETERS + i];
+
+			parameter->value = fact->values[i];
+			parameter->isnull = fact->nulls[i];
+		}
 	if (rule->reads_today)
 		set_parameter(rule, CRM_RULE_TODAY, DateADTGetDatum(crm_rule_today(as_of)));
 	if (rule->reads_zone)
@@ -478,30 +495,120 @@ ask(Question *question, TimestampTz as_of, ErrorData **error)
 		set_parameter(rule, CRM_RULE_ZONE, CStringGetTextDatum(crm_guc_time_zone));
 		MemoryContextSwitchTo(old);
 	}
-	if (!rule->may_fail)
+}
+
+/* What is asked; the failure of one is an error. */
+typedef struct Batch
+{
+	CrmDirectRule *rule;
+	const bool *stale;
+	const CrmAsked *asked;
+	bool possible;
+} Batch;
+
+static const CrmFactValues *
+fact_of(const CrmAsked *asked, int place)
+{
+	return asked->facts == NULL ? NULL : asked->facts[place];
+}
+
+static bool
+ask_all(void *arg)
+{
+	Batch *batch = arg;
+	const CrmAsked *asked = batch->asked;
+	Question question = { .rule = batch->rule };
+
+	batch->possible = open_sources(&question) && !*batch->stale;
+	for (int i = 0; batch->possible && i < asked->n; i++)
 	{
-		(void) evaluate(question);
-		return;
+		CHECK_FOR_INTERRUPTS();
+		question.holds = false;
+		if (find_rows(&question, asked->contacts[i]))
+		{
+			prepare_evaluation(&question, asked->as_of[i], fact_of(asked, i));
+			(void) evaluate(&question);
+		}
+		asked->holds[i] = question.holds;
 	}
-	if (crm_attempt(evaluate, question, &failure))
-		return;
-	if (!crm_rule_is_contained(failure))
-		ReThrowError(failure);
-	question->holds = false;
-	*error = failure;
+	close_sources(&question);
+	return true;
+}
+
+/* The rows are found outside the subtransaction, whose end would take them away. */
+static bool
+ask_one(const Batch *batch, const CrmAsked *asked)
+{
+	Question question = { .rule = batch->rule };
+	bool possible = open_sources(&question) && !*batch->stale;
+	ErrorData *error = NULL;
+
+	if (possible && find_rows(&question, asked->contacts[0]))
+	{
+		prepare_evaluation(&question, asked->as_of[0], fact_of(asked, 0));
+		if (!crm_attempt(evaluate, &question, &error))
+			question.holds = false;
+	}
+	close_sources(&question);
+	asked->holds[0] = question.holds;
+	if (error != NULL)
+		crm_asked_failed(asked, error);
+	return possible;
 }
 
 bool
-crm_direct_ask(CrmDirectRule *rule, const bool *stale, int64 contact_id, TimestampTz as_of,
-			   bool *holds, ErrorData **error)
+crm_direct_ask(CrmDirectRule *rule, const bool *stale, const CrmAsked *asked)
 {
-	Question question = { .rule = rule };
-	bool possible = open_sources(&question) && !*stale;
+	Batch batch = { rule, stale, asked };
+	ErrorData *error;
 
-	*error = NULL;
-	if (possible && find_rows(&question, contact_id))
-		ask(&question, as_of, error);
-	close_sources(&question);
-	*holds = question.holds;
-	return possible;
+	if (!rule->may_fail)
+	{
+		(void) ask_all(&batch);
+		return batch.possible;
+	}
+	/* all in one subtransaction, and one by one if any fails */
+	if (asked->n > 1)
+	{
+		if (crm_attempt(ask_all, &batch, &error))
+			return batch.possible;
+		if (!crm_rule_is_contained(error))
+			ReThrowError(error);
+		FreeErrorData(error);
+	}
+	for (int i = 0; i < asked->n; i++)
+	{
+		CrmAsked one = crm_asked_part(asked, i, 1);
+
+		CHECK_FOR_INTERRUPTS();
+		if (!ask_one(&batch, &one))
+			return false;
+	}
+	return true;
+}
+
+CrmAsked
+crm_asked_part(const CrmAsked *asked, int start, int n)
+{
+	CrmAsked part = *asked;
+
+	part.n = n;
+	part.contacts += start;
+	part.as_of += start;
+	if (part.facts != NULL)
+		part.facts += start;
+	part.holds += start;
+	return part;
+}
+
+void
+crm_asked_failed(const CrmAsked *asked, ErrorData *error)
+{
+	if (!crm_rule_is_contained(error))
+		ReThrowError(error);
+	asked->holds[0] = false;
+	SPI_connect();
+	crm_rule_count_error(asked->user, asked->contacts[0], error->sqlerrcode, error->message);
+	SPI_finish();
+	FreeErrorData(error);
 }

@@ -1,6 +1,6 @@
 /*
  * direct.h
- *		A rule asked of one contact without a plan: its rows are found by their
+ *		A rule asked of contacts without a plan: their rows are found by their
  *		keys, and the rule is evaluated on them.
  */
 #ifndef CRM_DIRECT_H
@@ -12,6 +12,8 @@
 #include "nodes/parsenodes.h"
 #include "utils/elog.h"
 
+#include "rules/fact_rule.h"
+
 typedef struct CrmDirectRule CrmDirectRule;
 
 /*
@@ -20,12 +22,25 @@ typedef struct CrmDirectRule CrmDirectRule;
  */
 extern CrmDirectRule *crm_direct_compile(Query *query, MemoryContext context);
 
+/* What is asked of contacts, in any order and as often as you like. */
+typedef struct CrmAsked
+{
+	const CrmRuleUser *user;
+	int n;
+	const int64 *contacts;
+	const TimestampTz *as_of;
+	const CrmFactValues *const *facts; /* NULL: the rule is over the profile alone */
+	bool *holds;                       /* the answers */
+} CrmAsked;
+
 /*
- * Does the rule hold? False is returned, and nothing said, where a plan must be
- * asked: row security or the like on the tables, or *stale once they are locked.
- * Where the rule fails *error says why, and it does not hold.
+ * Asks, and counts failures. False is returned, and nothing said, where a plan
+ * must be asked: row security or the like on the tables, or *stale once they are locked.
  */
-extern bool crm_direct_ask(CrmDirectRule *rule, const bool *stale, int64 contact_id,
-						   TimestampTz as_of, bool *holds, ErrorData **error);
+extern bool crm_direct_ask(CrmDirectRule *rule, const bool *stale, const CrmAsked *asked);
+
+/* The contact failed; it is the first of these. */
+extern void crm_asked_failed(const CrmAsked *asked, ErrorData *error);
+extern CrmAsked crm_asked_part(const CrmAsked *asked, int start, int n);
 
 #endif /* CRM_DIRECT_H */

@@ -131,14 +131,13 @@ analyze(const char *text, CrmRuleScope scope)
 	return query;
 }
 
-static SPIPlanPtr
-make_plan(Query *query, CrmRuleScope scope)
+SPIPlanPtr
+crm_rule_prepare(Query *query, CrmRuleScope scope, const Oid *types, int ntypes)
 {
-	const Oid *types = scope == CRM_RULE_ONE ? crm_rule_one_types : crm_rule_types;
 	char *sql = crm_rule_write(query);
 	/* under the path under which it runs, or it would be made anew then */
 	int path = crm_catalog_path_begin();
-	SPIPlanPtr plan = SPI_prepare_cursor(sql, CRM_RULE_PARAMETERS, unconstify(Oid *, types),
+	SPIPlanPtr plan = SPI_prepare_cursor(sql, ntypes, unconstify(Oid *, types),
 										 scope == CRM_RULE_MANY ? CURSOR_OPT_CUSTOM_PLAN
 																: CURSOR_OPT_GENERIC_PLAN);
 
@@ -146,6 +145,14 @@ make_plan(Query *query, CrmRuleScope scope)
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
 	return plan;
+}
+
+static SPIPlanPtr
+make_plan(Query *query, CrmRuleScope scope)
+{
+	return crm_rule_prepare(query, scope,
+							scope == CRM_RULE_ONE ? crm_rule_one_types : crm_rule_types,
+							CRM_RULE_PARAMETERS);
 }
 
 static SPIPlanPtr
@@ -203,6 +210,17 @@ scope_for(int ncontacts)
 	return ncontacts > LARGE_BATCH ? CRM_RULE_MANY : CRM_RULE_FEW;
 }
 
+void
+crm_rule_set_parameter(ParamListInfo parameters, int place, Oid type, Datum value, bool isnull)
+{
+	ParamExternData *parameter = &parameters->params[place];
+
+	parameter->value = value;
+	parameter->isnull = isnull;
+	parameter->pflags = PARAM_FLAG_CONST;
+	parameter->ptype = type;
+}
+
 /* The only row of a plan for one contact is whether the rule holds. */
 typedef struct OneReceiver
 {
@@ -233,49 +251,49 @@ static const OneReceiver one_receiver = { { receive_one, receive_no_tuples, rece
 											receive_nothing, DestNone } };
 
 static void
-execute_plan(Run *run)
+execute_plan(SPIPlanPtr plan, CrmRuleScope scope, ParamListInfo parameters, bool *holds)
 {
-	ParamListInfo parameters = makeParamList(CRM_RULE_PARAMETERS);
-	const Oid *types = run->scope == CRM_RULE_ONE ? crm_rule_one_types : crm_rule_types;
 	SPIExecuteOptions options = { .params = parameters, .read_only = true };
 	OneReceiver one = one_receiver;
 	int path = crm_catalog_path_begin();
 	int code;
 
-	for (int i = 0; i < CRM_RULE_PARAMETERS; i++)
-	{
-		ParamExternData *parameter = &parameters->params[i];
-
-		parameter->value = run->values[i];
-		parameter->isnull = false;
-		parameter->pflags = PARAM_FLAG_CONST;
-		parameter->ptype = types[i];
-	}
-	if (run->scope == CRM_RULE_ONE)
+	if (scope == CRM_RULE_ONE)
 		options.dest = &one.receiver;
-	code = SPI_execute_plan_extended(run->plan, &options);
+	code = SPI_execute_plan_extended(plan, &options);
 	if (code < 0)
 		elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(code));
 	crm_catalog_path_end(path);
-	if (run->scope == CRM_RULE_ONE)
-		run->holds[0] = one.holds;
+	if (scope == CRM_RULE_ONE)
+		*holds = one.holds;
 }
 
-static void
-execute_fixed(Run *run)
+void
+crm_rule_run(SPIPlanPtr plan, CrmRuleScope scope, ParamListInfo parameters, bool *holds)
 {
 	CrmRuleStyle outside;
 
 	crm_rule_style_begin(&outside);
 	PG_TRY();
 	{
-		execute_plan(run);
+		execute_plan(plan, scope, parameters, holds);
 	}
 	PG_FINALLY();
 	{
 		crm_rule_style_end(&outside);
 	}
 	PG_END_TRY();
+}
+
+static void
+execute_fixed(Run *run)
+{
+	ParamListInfo parameters = makeParamList(CRM_RULE_PARAMETERS);
+	const Oid *types = run->scope == CRM_RULE_ONE ? crm_rule_one_types : crm_rule_types;
+
+	for (int i = 0; i < CRM_RULE_PARAMETERS; i++)
+		crm_rule_set_parameter(parameters, i, types[i], run->values[i], false);
+	crm_rule_run(run->plan, run->scope, parameters, run->holds);
 }
 
 static bool
@@ -402,25 +420,6 @@ run_plans(Run *run, TimestampTz as_of)
 	SPI_finish();
 }
 
-/* Of one contact off its rows; false where that cannot be done. */
-static bool
-ask_directly(Run *run, TimestampTz as_of)
-{
-	ErrorData *error;
-
-	if (!crm_direct_ask(run->rule->direct, &kept.stale, run->contacts[0], as_of, run->holds,
-						&error))
-		return false;
-	if (error != NULL)
-	{
-		SPI_connect();
-		crm_rule_count_error(run->user, run->contacts[0], error->sqlerrcode, error->message);
-		SPI_finish();
-		FreeErrorData(error);
-	}
-	return true;
-}
-
 static Compiled *
 find_rule(const char *text, CrmRuleScope scope)
 {
@@ -443,10 +442,12 @@ crm_rule_evaluate(const char *text, const CrmRuleUser *user, const int64 *contac
 {
 	CrmActing acting;
 	Run run = { .user = user, .contacts = contacts, .ncontacts = ncontacts, .holds = holds };
+	CrmAsked asked = { user, 1, contacts, &as_of, NULL, holds };
 
 	crm_act_as_owner_unnamed(&acting);
 	run.rule = find_rule(text, scope_for(ncontacts));
-	if (ncontacts != 1 || run.rule->direct == NULL || !ask_directly(&run, as_of))
+	if (ncontacts != 1 || run.rule->direct == NULL ||
+		!crm_direct_ask(run.rule->direct, &kept.stale, &asked))
 		run_plans(&run, as_of);
 	crm_act_end(&acting);
 }

@@ -31,10 +31,19 @@
 
 /* raise no error whatever they are given, beside those marked LEAKPROOF */
 static const char *const safe_functions[] = {
-	"bpchareq",    "bpcharne",    "int8_numeric", "int4_numeric", "interval_eq", "interval_ge",
-	"interval_gt", "interval_le", "interval_lt",  "interval_ne",  "numeric_cmp", "numeric_eq",
-	"numeric_ge",  "numeric_gt",  "numeric_le",   "numeric_lt",   "numeric_ne",  "text_ge",
-	"text_gt",     "text_le",     "text_lt",
+	"bpchareq",     "bpcharne",
+	"int4_numeric", "int8_numeric",
+	"interval_eq",  "interval_ge",
+	"interval_gt",  "interval_le",
+	"interval_lt",  "interval_ne",
+	"jsonb_eq",     "jsonb_exists",
+	"jsonb_ne",     "jsonb_object_field",
+	"numeric_cmp",  "numeric_eq",
+	"numeric_ge",   "numeric_gt",
+	"numeric_le",   "numeric_lt",
+	"numeric_ne",   "jsonb_object_field_text",
+	"text_ge",      "text_gt",
+	"text_le",      "text_lt",
 };
 
 bool
@@ -236,8 +245,33 @@ analyze(CrmRuleTree *rule, CrmExpression *expression)
 	expression->reads_settings = rule->reads_zone;
 }
 
+/* In the current context, with the analysed tree at hand. */
+static void
+make_evaluation(CrmExpression *expression, const CrmExpressionInputs *inputs, Node *planned)
+{
+	expression->ninputs = inputs->n;
+	memcpy(expression->inputs, inputs->list, sizeof(CrmInput) * inputs->n);
+	expression->parameters = makeParamList(inputs->n);
+	for (int i = 0; i < inputs->n; i++)
+	{
+		expression->parameters->params[i].ptype = inputs->list[i].type;
+		expression->parameters->params[i].pflags = 0;
+	}
+	expression->evaluation = CreateStandaloneExprContext();
+	expression->evaluation->ecxt_param_list_info = expression->parameters;
+	expression->state = ExecInitExpr((Expr *) copyObject(planned), NULL);
+	crm_expression_find_moments(expression, expression->tree);
+	expression->tree = NULL;
+}
+
 CrmExpression *
 crm_expression_compile(const char *text, const CrmScope *scope)
+{
+	return crm_expression_compile_part(text, scope, NULL);
+}
+
+CrmExpression *
+crm_expression_compile_part(const char *text, const CrmScope *scope, bool (*wants)(Node *condition))
 {
 	CrmExpression *expression = palloc0(sizeof(CrmExpression));
 	MemoryContext context = CurrentMemoryContext;
@@ -246,33 +280,28 @@ crm_expression_compile(const char *text, const CrmScope *scope)
 	CrmRuleTree *rule;
 	ErrorContextCallback callback;
 	int nest_level;
-	Node *tree;
+	Node *tree = NULL;
 
 	MemoryContextSwitchTo(scratch);
 	rule = palloc0(sizeof(CrmRuleTree));
 	rule->inputs = palloc0(sizeof(CrmExpressionInputs));
 	rule->inputs->scope = scope;
+	rule->wants = wants;
 	nest_level = crm_rule_enter();
 	crm_rule_point(&callback, text);
 	crm_rule_read_into(rule, text);
-	analyze(rule, expression);
-	tree = (Node *) expression_planner((Expr *) expression->tree);
+	if (rule->tree != NULL)
+	{
+		analyze(rule, expression);
+		tree = (Node *) expression_planner((Expr *) expression->tree);
+	}
 	crm_rule_point_end(&callback);
 
 	MemoryContextSwitchTo(context);
-	expression->ninputs = rule->inputs->n;
-	memcpy(expression->inputs, rule->inputs->list, sizeof(CrmInput) * expression->ninputs);
-	expression->parameters = makeParamList(expression->ninputs);
-	for (int i = 0; i < expression->ninputs; i++)
-	{
-		expression->parameters->params[i].ptype = expression->inputs[i].type;
-		expression->parameters->params[i].pflags = 0;
-	}
-	expression->evaluation = CreateStandaloneExprContext();
-	expression->evaluation->ecxt_param_list_info = expression->parameters;
-	expression->state = ExecInitExpr((Expr *) copyObject(tree), NULL);
-	crm_expression_find_moments(expression, expression->tree);
-	expression->tree = NULL;
+	if (rule->tree != NULL)
+		make_evaluation(expression, rule->inputs, tree);
+	else
+		expression = NULL;
 	crm_rule_leave(nest_level);
 	MemoryContextDelete(scratch);
 	return expression;

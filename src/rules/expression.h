@@ -53,6 +53,10 @@ typedef struct CrmExpression CrmExpression;
  */
 extern CrmExpression *crm_expression_compile(const char *text, const CrmScope *scope);
 
+/* The same of those conditions, of what AND joins at the top, that are wanted; NULL: none is. */
+extern CrmExpression *crm_expression_compile_part(const char *text, const CrmScope *scope,
+												  bool (*wants)(struct Node *condition));
+
 /* An expression that never holds, in place of a rule that no longer compiles. */
 extern CrmExpression *crm_expression_never(void);
 

@@ -5,6 +5,10 @@
 #ifndef CRM_FACT_COLUMNS_H
 #define CRM_FACT_COLUMNS_H
 
+#include "postgres.h"
+
+#include "rules/expression.h"
+
 /* What a rule may read of a fact; NULL where its kind has no such thing. */
 typedef enum CrmFactColumn
 {
@@ -24,5 +28,14 @@ typedef enum CrmFactColumn
 	CRM_F_NEW,
 	CRM_FACT_COLUMNS
 } CrmFactColumn;
+
+/* the columns that every fact has; the others are of field changes */
+#define CRM_FACT_COLUMNS_OF_ALL CRM_F_FIELD
+
+/* Their names and types, by their places: "fact.amount" and so on, field, old, new. */
+extern const CrmVariable crm_fact_variables[CRM_FACT_COLUMNS];
+
+/* The place of a name, -1 where it is none of a fact. */
+extern int crm_fact_column(const char *name);
 
 #endif /* CRM_FACT_COLUMNS_H */

@@ -77,15 +77,24 @@ join(RuleCall *call, const char *sql, const char *within, const char *otherwise)
 	return (Node *) value;
 }
 
+/* The moment for which a contact is asked. */
+static const char *
+as_of(CrmRuleTree *rule)
+{
+	rule->reads_as_of = true;
+	return rule->each ? "t.as_of" : psprintf("$%d", CRM_RULE_AS_OF);
+}
+
 /* AND of the facts that lie in the interval before as_of. */
 static char *
-in_time(const char *alias, const char *within)
+in_time(RuleCall *call, const char *within)
 {
-	char *until = psprintf(" AND %s.occurred_at <= $%d", alias, CRM_RULE_AS_OF);
+	const char *moment = as_of(call->rule);
+	char *until = psprintf(" AND o.occurred_at <= %s", moment);
 
 	if (within == NULL)
 		return until;
-	return psprintf("%s AND %s.occurred_at > $%d - %s::interval", until, alias, CRM_RULE_AS_OF,
+	return psprintf("%s AND o.occurred_at > %s - %s::interval", until, moment,
 					quote_literal_cstr(within));
 }
 
@@ -135,18 +144,18 @@ facts_of(RuleCall *call, const char *what)
 	what = value_of(call, what, within);
 	if (strcmp(kind, "purchase") == 0)
 		return psprintf("SELECT o.contact_id, %s" NET_ORDERS "%s GROUP BY o.contact_id", what,
-						in_time("o", within));
+						in_time(call, within));
 	if (strcmp(kind, "refund") == 0)
 		return psprintf("SELECT o.contact_id, %s FROM crm.transaction AS o"
 						" WHERE {o} o.kind = 'refund'%s GROUP BY o.contact_id",
-						what, in_time("o", within));
+						what, in_time(call, within));
 	if (strcmp(kind, "scan") == 0)
 		return psprintf("SELECT o.contact_id, %s FROM crm.scan AS o"
 						" WHERE {o} true%s GROUP BY o.contact_id",
-						what, in_time("o", within));
+						what, in_time(call, within));
 	return psprintf("SELECT o.contact_id, %s FROM crm.event AS o"
 					" WHERE {o} o.kind = %s%s GROUP BY o.contact_id",
-					what, quote_literal_cstr(kind), in_time("o", within));
+					what, quote_literal_cstr(kind), in_time(call, within));
 }
 
 static Node *
@@ -171,7 +180,7 @@ build_spent(RuleCall *call)
 						 " AND o.currency = crm.default_currency()%s"
 						 " GROUP BY o.contact_id",
 						 value_of(call, "sum(o.amount - coalesce(n.refunded, 0))", within),
-						 in_time("o", within)),
+						 in_time(call, within)),
 				within, "0::pg_catalog.numeric");
 }
 
@@ -207,8 +216,8 @@ build_awarded(RuleCall *call)
 	return join(call,
 				psprintf("SELECT o.contact_id, true AS value FROM crm.award AS o"
 						 " WHERE {o} o.achievement = %s AND o.revoked_at IS NULL"
-						 " AND o.awarded_at <= $%d%s GROUP BY o.contact_id",
-						 quote_literal_cstr(call->arguments[0]), CRM_RULE_AS_OF, reached),
+						 " AND o.awarded_at <= %s%s GROUP BY o.contact_id",
+						 quote_literal_cstr(call->arguments[0]), as_of(call->rule), reached),
 				NULL, "false");
 }
 
@@ -230,15 +239,15 @@ static Node *
 build_suppressed(RuleCall *call)
 {
 	const char *channel = call->arguments[0];
+	const char *moment = as_of(call->rule);
 
 	if (channel != NULL)
 		crm_check_channel(channel);
 	return join(call,
 				psprintf("SELECT o.contact_id, true AS value FROM crm.suppression AS o"
-						 " WHERE {o} o.channel IN ('', %s) AND o.since <= $%d"
-						 " AND (o.ended_at IS NULL OR o.ended_at > $%d) GROUP BY o.contact_id",
-						 quote_literal_cstr(channel == NULL ? "" : channel), CRM_RULE_AS_OF,
-						 CRM_RULE_AS_OF),
+						 " WHERE {o} o.channel IN ('', %s) AND o.since <= %s"
+						 " AND (o.ended_at IS NULL OR o.ended_at > %s) GROUP BY o.contact_id",
+						 quote_literal_cstr(channel == NULL ? "" : channel), moment, moment),
 				NULL, "false");
 }
 
@@ -275,9 +284,8 @@ at_home(RuleCall *call, const char *type)
 												 ? "COALESCE(time_zone, "
 												 : "(",
 											 quote_literal_cstr(crm_guc_time_zone), ")", type)));
-	return crm_rule_fragment(
-		psprintf("($%d AT TIME ZONE COALESCE(p.time_zone, $%d))::pg_catalog.%s", CRM_RULE_AS_OF,
-				 CRM_RULE_ZONE, type));
+	return crm_rule_fragment(psprintf("(%s AT TIME ZONE COALESCE(p.time_zone, $%d))::pg_catalog.%s",
+									  as_of(call->rule), CRM_RULE_ZONE, type));
 }
 
 static Node *
@@ -330,20 +338,33 @@ constant_of(const RuleFunction *function, RuleCall *call, Node *node)
 	return NULL; /* keep the compiler quiet */
 }
 
+static const RuleFunction *
+find_function(const char *name)
+{
+	for (int i = 0; i < lengthof(functions); i++)
+		if (strcmp(functions[i].name, name) == 0)
+			return &functions[i];
+	return NULL;
+}
+
+bool
+crm_rule_is_function(const FuncCall *call)
+{
+	return list_length(call->funcname) == 1 &&
+		find_function(strVal(linitial(call->funcname))) != NULL;
+}
+
 Node *
 crm_rule_function(CrmRuleTree *rule, FuncCall *called)
 {
 	const char *name = strVal(linitial(called->funcname));
-	const RuleFunction *function = NULL;
+	const RuleFunction *function = find_function(name);
 	RuleCall call = { .rule = rule, .location = called->location };
 	CrmRuleReference *reference;
 	StringInfoData label;
 	int n = 0;
 	ListCell *cell;
 
-	for (int i = 0; i < lengthof(functions); i++)
-		if (strcmp(functions[i].name, name) == 0)
-			function = &functions[i];
 	if (function == NULL)
 		return NULL;
 	if (list_length(called->args) < function->required ||

@@ -41,15 +41,23 @@ compare_keys(const void *a, const void *b, Size size)
 	return left->zone != right->zone || strcmp(left->text, right->text) != 0;
 }
 
+/* all kinds: a backend has room for few callbacks */
+static slist_head kinds;
+
 /* Plans look after themselves, but not after the names that a rule may use. */
 static void
 note_change(Datum arg, Oid relid)
 {
-	CrmKeptRules *rules = (CrmKeptRules *) DatumGetPointer(arg);
+	slist_iter iter;
 
-	for (int i = 0; i < lengthof(rules->oids); i++)
-		if (relid == InvalidOid || relid == rules->oids[i])
-			rules->stale = true;
+	slist_foreach(iter, &kinds)
+	{
+		CrmKeptRules *rules = slist_container(CrmKeptRules, node, iter.cur);
+
+		for (int i = 0; i < lengthof(rules->oids); i++)
+			if (relid == InvalidOid || relid == rules->oids[i])
+				rules->stale = true;
+	}
 }
 
 static void
@@ -61,9 +69,11 @@ start(CrmKeptRules *rules)
 						.match = compare_keys,
 						.hcxt = CacheMemoryContext };
 
-	CacheRegisterRelcacheCallback(note_change, PointerGetDatum(rules));
+	if (slist_is_empty(&kinds))
+		CacheRegisterRelcacheCallback(note_change, (Datum) 0);
 	rules->by_text = hash_create("pg_crm kept rules", 64, &control,
 								 HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	slist_push_head(&kinds, &rules->node);
 }
 
 static void

@@ -36,6 +36,7 @@ typedef struct CrmKeptRules
 	const char *tables[2]; /* of crm, that its rules read */
 	Oid oids[2];
 	bool stale;
+	slist_node node;
 	HTAB *by_text;
 	dlist_head recent;  /* the last used first */
 	dlist_head leaving; /* no longer found, but in use when they were dropped */

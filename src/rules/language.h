@@ -9,10 +9,14 @@
 
 #include "compat.h"
 #include "datatype/timestamp.h"
+#include "executor/spi.h"
+#include "nodes/params.h"
 #include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
 #include "pgtime.h"
 #include "utils/date.h"
+
+#include "rules/fact_columns.h"
 
 /* the parameters of a compiled rule */
 #define CRM_RULE_CONTACTS   1 /* bigint[], or bigint for one */
@@ -20,6 +24,9 @@
 #define CRM_RULE_TODAY      3 /* date, in the zone */
 #define CRM_RULE_ZONE       4 /* text */
 #define CRM_RULE_PARAMETERS 4
+
+/* of one over a fact: then the columns of the fact, by their places */
+#define CRM_RULE_FACT_PARAMETERS (CRM_RULE_PARAMETERS + CRM_FACT_COLUMNS)
 
 /* A rule function as a join: at most one row a contact, columns contact_id and value. */
 typedef struct CrmRuleJoin
@@ -47,11 +54,18 @@ typedef struct CrmRuleLeaf
 
 typedef struct CrmRuleTree
 {
+	/* how it will be asked, said before it is read */
+	bool each;                      /* contacts, each at a moment and with a fact of its own */
+	bool over_fact;                 /* it may name columns of the fact */
+	bool (*wants)(Node *condition); /* of those that AND joins at the top; NULL: all */
+
 	const char *text;
-	Node *tree;       /* raw; columns and rule functions are replaced */
+	Node *tree;       /* raw; columns and rule functions are replaced; NULL: none is wanted */
 	bool reads_time;  /* as_of, today */
+	bool reads_as_of; /* or functions that depend on it */
 	bool reads_rank;  /* of the contact's stage */
 	bool reads_zone;  /* or another setting: found when it is compiled */
+	uint32 facts;     /* columns of the fact, a bit each */
 	List *joins;      /* CrmRuleJoin */
 	List *strings;    /* A_Const */
 	List *leaves;     /* CrmRuleLeaf, in the order of the text */
@@ -75,6 +89,10 @@ extern int crm_rule_position(const CrmRuleTree *rule, int location);
 
 /* functions.c: what stands for a rule function; NULL if none has this name */
 extern Node *crm_rule_function(CrmRuleTree *rule, FuncCall *call);
+extern bool crm_rule_is_function(const FuncCall *call);
+
+/* reads.c: what a tree that was read names of a contact */
+extern struct CrmRuleReads *crm_rule_reads_of(const CrmRuleTree *rule);
 
 /* check.c: refuses what must not run in a rule, once every name is resolved */
 extern void crm_rule_check_tree(CrmRuleTree *rule, Node *node);
@@ -82,6 +100,8 @@ extern void crm_rule_check_tree(CrmRuleTree *rule, Node *node);
 /*
  * compile.c: the statement for a tree. It returns contact_id where the rule
  * holds, or contact_id and the columns given (raw, of a rule that compiled).
+ * Of contacts with a moment and a fact each, all parameters but the zone are
+ * arrays of the same length, and it returns places in them, from 1.
  */
 typedef enum CrmRuleScope
 {
@@ -94,6 +114,9 @@ extern char *crm_rule_compile(CrmRuleTree *rule, CrmRuleScope scope, List *colum
 /* the same in two steps: analysed and checked, and written out */
 extern Query *crm_rule_query(CrmRuleTree *rule, CrmRuleScope scope, List *columns);
 extern char *crm_rule_write(Query *query);
+
+/* The types of its parameters, of contacts each or of one over a fact: CRM_RULE_FACT_PARAMETERS. */
+extern void crm_rule_fact_types(bool each, Oid *types);
 
 /* Analyses a statement that holds the rule, under the settings and names of rules. */
 extern Query *crm_rule_analyze(CrmRuleTree *rule, SelectStmt *select, const Oid *types, int ntypes);
@@ -131,6 +154,13 @@ extern DateADT crm_rule_today(TimestampTz as_of);
 extern const Oid crm_rule_types[CRM_RULE_PARAMETERS];
 extern const Oid crm_rule_one_types[CRM_RULE_PARAMETERS]; /* of CRM_RULE_ONE */
 extern void crm_rule_values(TimestampTz as_of, Datum *values);
+
+/* A plan for the statement, and running it; *holds is the answer of one for one contact. */
+extern SPIPlanPtr crm_rule_prepare(Query *query, CrmRuleScope scope, const Oid *types, int ntypes);
+extern void crm_rule_set_parameter(ParamListInfo parameters, int place, Oid type, Datum value,
+								   bool isnull);
+extern void crm_rule_run(SPIPlanPtr plan, CrmRuleScope scope, ParamListInfo parameters,
+						 bool *holds);
 
 /* Is this a failure of the rule for a contact, and not of the server or the transaction? */
 extern bool crm_rule_is_contained(const ErrorData *error);

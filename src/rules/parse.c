@@ -94,6 +94,9 @@ unknown_column(const CrmRuleTree *rule, const char *name, int location)
 	StringInfoData known;
 
 	initStringInfo(&known);
+	if (rule->over_fact)
+		for (int i = 0; i < CRM_FACT_COLUMNS; i++)
+			appendStringInfo(&known, "%s, ", crm_fact_variables[i].name);
 	for (int i = 0; i < descriptor->natts; i++)
 		if (!TupleDescAttr(descriptor, i)->attisdropped)
 			appendStringInfo(&known, "%s, ", NameStr(TupleDescAttr(descriptor, i)->attname));
@@ -105,6 +108,21 @@ unknown_column(const CrmRuleTree *rule, const char *name, int location)
 			 errposition(crm_rule_position(rule, location))));
 }
 
+/* A parameter, or a column of the rows of parameters. */
+static Node *
+make_fact_column(CrmRuleTree *rule, int place, int location)
+{
+	ParamRef *parameter;
+
+	rule->facts |= (uint32) 1 << place;
+	if (rule->each)
+		return make_column("t", crm_fact_variables[place].name, location);
+	parameter = makeNode(ParamRef);
+	parameter->number = CRM_RULE_PARAMETERS + place + 1;
+	parameter->location = location;
+	return (Node *) parameter;
+}
+
 static Node *
 rewrite_column(CrmRuleTree *rule, ColumnRef *column)
 {
@@ -113,6 +131,9 @@ rewrite_column(CrmRuleTree *rule, ColumnRef *column)
 	if (!IsA(llast(column->fields), String))
 		crm_rule_refuse(rule, column->location, "an asterisk", "Name the columns.");
 	name = NameListToString(column->fields);
+	if (rule->over_fact && crm_fact_column(name) >= 0)
+		return refer_to(rule, column->location, name,
+						make_fact_column(rule, crm_fact_column(name), column->location));
 	if (rule->inputs != NULL)
 		return refer_to(rule, column->location, name,
 						crm_input_column(rule, name, column->location));
@@ -120,7 +141,7 @@ rewrite_column(CrmRuleTree *rule, ColumnRef *column)
 	{
 		if (strcmp(name, "as_of") == 0 || strcmp(name, "today") == 0)
 		{
-			rule->reads_time = true;
+			rule->reads_time = rule->reads_as_of = true;
 			return refer_to(rule, column->location, name, make_column("t", name, column->location));
 		}
 		if (strcmp(name, "stage_rank") == 0)
@@ -315,6 +336,33 @@ rewrite_condition(CrmRuleTree *rule, Node *node)
 	return leaf->node;
 }
 
+static List *
+select_conditions(const CrmRuleTree *rule, Node *node, List *conditions)
+{
+	ListCell *cell;
+
+	check_stack_depth();
+	if (!IsA(node, BoolExpr) || ((BoolExpr *) node)->boolop != AND_EXPR)
+		return rule->wants(node) ? lappend(conditions, node) : conditions;
+	foreach(cell, ((BoolExpr *) node)->args)
+		conditions = select_conditions(rule, lfirst(cell), conditions);
+	return conditions;
+}
+
+/* The wanted ones of the conditions that AND joins. */
+static Node *
+wanted_part(const CrmRuleTree *rule, Node *node)
+{
+	List *conditions;
+
+	if (rule->wants == NULL)
+		return node;
+	conditions = select_conditions(rule, node, NIL);
+	return list_length(conditions) > 1 ? (Node *) makeBoolExpr(AND_EXPR, conditions, -1)
+		: conditions == NIL            ? NULL
+									   : linitial(conditions);
+}
+
 CrmRuleTree *
 crm_rule_read(const char *text)
 {
@@ -330,6 +378,7 @@ crm_rule_read_into(CrmRuleTree *rule, const char *text)
 	List *trees;
 	SelectStmt *select;
 	ResTarget *target;
+	Node *part;
 
 	rule->text = pstrdup(text);
 	if (strlen(text) > MAX_RULE_BYTES)
@@ -350,5 +399,6 @@ crm_rule_read_into(CrmRuleTree *rule, const char *text)
 	if (target->name != NULL)
 		crm_rule_refuse(rule, target->location, "a column alias",
 						"A rule is one boolean expression.");
-	rule->tree = rewrite_condition(rule, target->val);
+	part = wanted_part(rule, target->val);
+	rule->tree = part == NULL ? NULL : rewrite_condition(rule, part);
 }

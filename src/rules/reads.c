@@ -117,24 +117,33 @@ add_column(CrmRuleReads *reads, const char *column)
 }
 
 CrmRuleReads *
-crm_rule_reads(const char *text)
+crm_rule_reads_of(const CrmRuleTree *rule)
 {
 	CrmRuleReads *reads = palloc0(sizeof(CrmRuleReads));
-	ErrorContextCallback callback;
-	CrmRuleTree *rule;
 	ListCell *cell;
 
-	crm_rule_point(&callback, text);
-	rule = crm_rule_read(text);
 	foreach(cell, rule->references)
 	{
 		const char *label = ((CrmRuleReference *) lfirst(cell))->label;
 
 		if (strchr(label, '(') != NULL)
 			add_function(reads, label);
-		else
+		else if (!rule->over_fact || crm_fact_column(label) < 0)
 			add_column(reads, label);
 	}
+	return reads;
+}
+
+CrmRuleReads *
+crm_rule_reads(const char *text)
+{
+	CrmRuleReads *reads;
+	ErrorContextCallback callback;
+	CrmRuleTree *rule;
+
+	crm_rule_point(&callback, text);
+	rule = crm_rule_read(text);
+	reads = crm_rule_reads_of(rule);
 	(void) crm_rule_compile(rule, CRM_RULE_FEW, NIL);
 	crm_rule_point_end(&callback);
 	return reads;

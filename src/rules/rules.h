@@ -29,6 +29,13 @@ extern void crm_rule_evaluate(const char *text, const CrmRuleUser *user, const i
 							  int ncontacts, TimestampTz as_of, bool *holds);
 
 /*
+ * The same of contacts in any order, which may repeat, each asked as of a time
+ * of its own.
+ */
+extern void crm_rule_evaluate_at(const char *text, const CrmRuleUser *user, const int64 *contacts,
+								 int ncontacts, const TimestampTz *as_of, bool *holds);
+
+/*
  * due.c: how the answer of a rule over the profile depends on time alone, and
  * the next moment after as_of at which it may change for these contacts, ids
  * ascending and distinct; DT_NOEND where it cannot. As the active snapshot shows them.
