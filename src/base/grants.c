@@ -209,6 +209,8 @@ static const struct
 	{ "SELECT", "active_alarm", NULL, APP | ANALYST | MARKETER | DISPATCHER },
 	{ "SELECT", "queue_health", NULL, APP | ANALYST | MARKETER | DISPATCHER },
 	{ "SELECT", "message_outcome", NULL, APP | ANALYST | MARKETER },
+	{ "SELECT", "journey", NULL, APP | ANALYST | MARKETER },
+	{ "SELECT", "journey_version", NULL, APP | ANALYST | MARKETER },
 	{ "SELECT", "definition_log", NULL, MARKETER },
 	{ "SELECT", "worker_status", NULL, APP | MARKETER | ANALYST | DISPATCHER },
 	{ "SELECT", "rule_error",

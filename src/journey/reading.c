@@ -222,8 +222,12 @@ nearest(List *known, const char *key)
 	foreach(cell, known)
 	{
 		const char *candidate = lfirst(cell);
-		int distance = varstr_levenshtein_less_equal(key, len, candidate, strlen(candidate), 1, 1,
-													 1, least, true);
+		int distance;
+
+		if (len >= 3 && strncmp(candidate, key, len) == 0)
+			return candidate; /* cut short */
+		distance = varstr_levenshtein_less_equal(key, len, candidate, strlen(candidate), 1, 1, 1,
+												 least, true);
 
 		if (distance < least && distance < len)
 		{

@@ -137,10 +137,10 @@ crm_read_interval(CrmReading *reading, const char *key, const JsonbValue *value,
 		return NULL;
 	}
 	interval = DatumGetIntervalP(result);
-	days = (int64) interval->month * DAYS_PER_MONTH + interval->day +
-		interval->time / USECS_PER_DAY;
-	if (interval->time == PG_INT64_MIN || interval->month == PG_INT32_MIN ||
-		days > MAX_YEARS * DAYS_PER_YEAR || days < -MAX_YEARS * DAYS_PER_YEAR)
+	days = (int64) interval->day + interval->time / USECS_PER_DAY;
+	if (interval->month > MAX_YEARS * MONTHS_PER_YEAR ||
+		interval->month < -MAX_YEARS * MONTHS_PER_YEAR || days > MAX_YEARS * DAYS_PER_YEAR ||
+		days < -MAX_YEARS * DAYS_PER_YEAR)
 		crm_fault_at(reading, key, "\"%s\" is longer than %d years", crm_shown(text), MAX_YEARS);
 	else if (least >= 0 && (interval->month < 0 || interval->day < 0 || interval->time < 0))
 		crm_fault_at(reading, key, "\"%s\" is negative", crm_shown(text));
