@@ -7,6 +7,7 @@
 
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
 #include "base/db.h"
@@ -453,7 +454,7 @@ move_points(CrmMoves *moves)
 		add_row(&columns, moves, moves->runs[i], key_datum(moves->runs[i]));
 	values[0] = crm_column_array(&columns.contacts);
 	values[1] = crm_column_array(&columns.values);
-	values[2] = Int64GetDatum(moves->step->points);
+	values[2] = DirectFunctionCall1(numeric_int8, moves->step->points);
 	values[3] = CStringGetTextDatum(moves->step->object);
 	values[4] = CStringGetTextDatum(moves->step->reason != NULL
 										? moves->step->reason

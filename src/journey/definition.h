@@ -157,7 +157,7 @@ typedef struct CrmStep
 	/* award, stage, coupon, points, journey: the object's name; exit: the reason */
 	const char *object;
 	Datum threshold; /* award: numeric, 0 for none */
-	int64 points;    /* points: below 0 they are taken */
+	Datum points;    /* points: numeric, below 0 they are taken */
 	const char *reason;
 } CrmStep;
 

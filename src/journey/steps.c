@@ -136,8 +136,10 @@ read_branches(CrmReading *reading, const char *key, const JsonbValue *value, Crm
 	{
 		int outside = crm_path_enter_place(reading, i);
 		CrmBranch *branch = &step->branches[i];
+		CrmRuleTime ignored;
 		CrmObject object;
 
+		branch->outcome = psprintf("%d", i + 1);
 		branch->when = "false";
 		branch->next = CRM_NO_STEP;
 		if (crm_object_open(reading, &elements[i], &object))
@@ -145,7 +147,7 @@ read_branches(CrmReading *reading, const char *key, const JsonbValue *value, Crm
 			JsonbValue *when = crm_object_require(reading, &object, "when");
 
 			if (when != NULL)
-				(void) crm_read_rule(reading, "when", when, &branch->when, &branch->time, NULL);
+				(void) crm_read_rule(reading, "when", when, &branch->when, &ignored, NULL);
 			crm_read_edge(reading, "next", crm_object_take(&object, "next"), &branch->next);
 			crm_object_close(reading, &object);
 		}
