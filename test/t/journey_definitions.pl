@@ -1,13 +1,16 @@
 # Random documents of journeys. Sound ones must be published and come back as they were; ones broken
 # in known ways must be refused with each fault at its place; where edges are led elsewhere at random,
-# the server must say what a search of the graph in here says of it.
+# the server must say what a search of the graph in here says of it. And doc/journey.schema.json knows
+# the same kinds and keys as the server, and takes the sound ones and the examples of doc/journeys.md.
 #
 # SEED=n draws the same again; CRM_JOURNEYS=n says how many.
 use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
+use CrmSchema;
 use CrmTest;
+use JSON::PP;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -319,4 +322,46 @@ is($node->safe_psql('journeys', q{SELECT count(*) FROM (SELECT journey, version,
      WINDOW w AS (PARTITION BY journey)) AS v JOIN crm.journey AS j USING (journey) WHERE v.max <> v.count OR j.version <> v.max}), '0', 'versions are counted without gaps');
 cmp_ok($node->safe_psql('journeys', q{SELECT max(version) FROM crm.journey_version}), '>', 5, 'some journeys have several') if $n >= 2000;
 is($node->safe_psql('journeys', q{SELECT * FROM crm.verify() LIMIT 5}), '', 'read again they are as sound as when they were published');
+
+# the schema says of kinds, keys and needed keys what the server does
+my $schema = decode_json(slurp_file('doc/journey.schema.json'));
+my %listed;
+for my $line (split /\n/, $node->safe_psql('journeys', 'SELECT kind, key, required FROM crm.journey_step_kinds()'))
+{
+    my ($kind, $key, $needed) = split /\|/, $line;
+    $listed{"$kind.$key" . ($needed eq 't' ? ' needed' : '')} = 1;
+}
+my %said;
+for my $kind (map { $_->{'$ref'} =~ s{^#/\$defs/step_}{}r } @{ $schema->{'$defs'}{step}{oneOf} })
+{
+    my $step = $schema->{'$defs'}{"step_$kind"};
+    my %needed = map { $_ => 1 } @{ $step->{required} };
+    $said{ "$kind.$_" . ($needed{$_} ? ' needed' : '') } = 1 for keys %{ $step->{properties} };
+}
+is(join("\n", sort keys %said), join("\n", sort keys %listed), 'the schema has the kinds and keys of steps that the server has');
+
+my @faulty;
+for my $id (grep { !$expected{$_} } 1 .. ($n < 300 ? $n : 300))
+{
+    my $document = decode_json((split /\t/, $rows[ $id - 1 ], 2)[1] =~ s/\\\\/\\/gr);
+    push @faulty, map { "$id$_" } crm_schema_faults($schema, $document);
+}
+is(join("\n", @faulty), '', 'it takes sound documents');
+my $plain = { journey => 'x', start => 'a', steps => { a => { kind => 'exit' } } };
+is(scalar(crm_schema_faults($schema, $plain)), 0, 'and a plain one');
+for my $change (
+    [ 'no start', sub { delete $_[0]{start} } ], [ 'an unknown key', sub { $_[0]{colour} = 1 } ],
+    [ 'a key of another kind', sub { $_[0]{steps}{a}{next} = 'a' } ], [ 'an unknown kind', sub { $_[0]{steps}{a}{kind} = 'teleport' } ],
+    [ 'a branch without default', sub { $_[0]{steps}{a} = { kind => 'branch', branches => [ { when => 'true' } ] } } ],
+    [ 'one arm', sub { $_[0]{steps}{a} = { kind => 'split', arms => { x => { weight => 1 } } } } ],
+    [ 'a wait for nothing', sub { $_[0]{steps}{a} = { kind => 'wait' } } ], [ 'an hour of the day', sub { $_[0]{steps}{a} = { kind => 'wait', at => '24:00' } } ],
+    [ 'an entry on nothing', sub { $_[0]{entry} = [ {} ] } ], [ 'a goal on a date', sub { $_[0]{goal} = { on => 'date' } } ])
+{
+    my $document = decode_json(encode_json($plain));
+    $change->[1]->($document);
+    cmp_ok(scalar(crm_schema_faults($schema, $document)), '>', 0, "it refuses $change->[0]");
+}
+my @examples = slurp_file('doc/journeys.md') =~ /crm\.publish_journey\(\$\$(\{.*?\n\})\$\$/gs;
+cmp_ok(scalar(@examples), '>=', 3, 'doc/journeys.md has examples');
+is(join("\n", map { crm_schema_faults($schema, decode_json($_)) } @examples), '', 'which it takes');
 done_testing();
