@@ -26,7 +26,7 @@ PG_FUNCTION_INFO_V1(crm_sql_journey_svg);
 #define ENTRY_HEIGHT 30.0
 #define END_SIZE     16.0
 #define LABEL_HEIGHT 18.0
-#define LABEL_MAX    150.0
+#define LABEL_MAX    190.0
 #define LABEL_PAD    12.0
 #define LOOP_WIDTH   26.0
 #define LOOP_LINE    15.0
@@ -98,6 +98,15 @@ add_box(CrmLayered *layered, double width, double height)
 	return layered->nboxes++;
 }
 
+/* The main way runs down; back runs what timeouts and failures bring about. */
+static int
+priority_of(const CrmGraphEdge *edge)
+{
+	if (strcmp(edge->outcome, "next") == 0 || strcmp(edge->outcome, "default") == 0)
+		return 0;
+	return is_fault(edge) || strcmp(edge->outcome, "timeout") == 0 ? CRM_LAYERED_LAST : 1;
+}
+
 static void
 add_edge(Scene *scene, int from, int to, double width, int edge)
 {
@@ -106,6 +115,7 @@ add_edge(Scene *scene, int from, int to, double width, int edge)
 	added->from = from;
 	added->to = to;
 	added->label_width = width;
+	added->priority = edge < 0 ? 0 : priority_of(&scene->graph->edges[edge]);
 	scene->edges[scene->layered.nedges++] = edge;
 }
 

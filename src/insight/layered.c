@@ -107,11 +107,12 @@ find_layers(const CrmLayered *layered, const int *upper, const int *lower)
 /* ---------- cells ---------- */
 
 static int
-add_cell(CrmCells *cells, int layer, double left, double right, double height)
+add_cell(CrmCells *cells, int layer, int edge, double left, double right, double height)
 {
 	CrmCell *cell = &cells->list[cells->n];
 
 	cell->layer = layer;
+	cell->edge = edge;
 	cell->left = left;
 	cell->right = right;
 	cell->height = height;
@@ -119,13 +120,12 @@ add_cell(CrmCells *cells, int layer, double left, double right, double height)
 }
 
 static void
-add_link(CrmCells *cells, int upper, int lower, double weight)
+add_link(CrmCells *cells, int upper, int lower)
 {
 	CrmLink *link = &cells->links[cells->nlinks++];
 
 	link->upper = upper;
 	link->lower = lower;
-	link->weight = weight;
 }
 
 /* A cell for each box, then for each edge one in every layer between its boxes. */
@@ -156,7 +156,8 @@ make_cells(CrmLayered *layered, CrmCells *cells, const int *layer, const int *up
 	{
 		const CrmLayeredBox *box = &layered->boxes[i];
 
-		add_cell(cells, 2 * layer[i], box->width / 2, box->width / 2 + box->beside, box->height);
+		add_cell(cells, 2 * layer[i], -1, box->width / 2, box->width / 2 + box->beside,
+				 box->height);
 	}
 	for (int e = 0; e < layered->nedges; e++)
 	{
@@ -170,13 +171,12 @@ make_cells(CrmLayered *layered, CrmCells *cells, const int *layer, const int *up
 		{
 			bool labelled = at == (edge->upwards ? to : from);
 			double half = labelled ? edge->label_width / 2 : 0;
-			int cell = add_cell(cells, at, half, half, labelled ? layered->label_height : 0);
+			int cell = add_cell(cells, at, e, half, half, labelled ? layered->label_height : 0);
 
-			/* what passes many layers is to be straight */
-			add_link(cells, last, cell, last < layered->nboxes ? 1 : 8);
+			add_link(cells, last, cell);
 			last = cell;
 		}
-		add_link(cells, last, lower[e], 2);
+		add_link(cells, last, lower[e]);
 	}
 }
 
@@ -331,8 +331,10 @@ crm_layered_place(CrmLayered *layered)
 		first[layered->edges[e].from + 2]++;
 	for (int i = 0; i < layered->nboxes; i++)
 		first[i + 2] += first[i + 1];
-	for (int e = 0; e < nedges; e++)
-		outgoing[first[layered->edges[e].from + 1]++] = e;
+	for (int priority = 0; priority <= CRM_LAYERED_LAST; priority++)
+		for (int e = 0; e < nedges; e++)
+			if (layered->edges[e].priority == priority)
+				outgoing[first[layered->edges[e].from + 1]++] = e;
 	closing = closing_edges(layered, first, outgoing);
 	for (int e = 0; e < nedges; e++)
 	{

@@ -9,6 +9,8 @@
 
 #include "postgres.h"
 
+#define CRM_LAYERED_LAST 2
+
 /* Sizes are given, places are found; x is the middle, y the top. */
 typedef struct CrmLayeredBox
 {
@@ -36,6 +38,7 @@ typedef struct CrmLayeredEdge
 {
 	int from;
 	int to;
+	int priority; /* 0 to CRM_LAYERED_LAST: of a circle the last one tends to run upwards */
 	double label_width;
 	double label_x; /* middle of the label */
 	double label_y; /* middle too */

@@ -12,7 +12,9 @@
 #include "insight/layered_cells.h"
 
 #define CELL_GAP 24.0 /* between two cells of a layer */
-#define LINE_GAP 18.0 /* the same where both are but lines that pass */
+#define LINE_GAP 18.0 /* the same beside a line that passes */
+
+#define NEARLY   6.0 /* off the straight line */
 
 /* work that a picture is worth: sweeps get fewer the larger it is */
 #define WORK 2000000
@@ -330,55 +332,118 @@ crm_cells_spread(int n, double *values, const double *weights, const double *apa
 static double
 gap_between(const CrmCell *left, const CrmCell *right)
 {
-	bool lines = left->height == 0 && right->height == 0;
+	bool line = left->height == 0 || right->height == 0;
 
-	return left->right + (lines ? LINE_GAP : CELL_GAP) + right->left;
+	return left->right + (line ? LINE_GAP : CELL_GAP) + right->left;
 }
+
+/* what pulls a cell: its links, long edges to be straight, and the middle, so that nothing drifts off */
+#define PULL_LINK    1.0
+#define PULL_BOX     2.0 /* a link from a label to the box below */
+#define PULL_EDGE    8.0
+#define PULL_MIDDLE  0.03
+#define ALIGN_SWEEPS 200
 
 typedef struct Scratch
 {
 	double *values;
 	double *weights;
 	double *apart;
+	double *edge_x; /* mean of the cells of each edge */
+	int *edge_n;
 } Scratch;
 
-/* Puts the cells of a layer where what they are linked to is, above, below or both. */
+static double
+pull_of(const CrmCells *cells, const CrmLink *link)
+{
+	bool from_edge = cells->list[link->upper].edge >= 0;
+	bool to_edge = cells->list[link->lower].edge >= 0;
+
+	return from_edge && to_edge ? PULL_EDGE : from_edge ? PULL_BOX : PULL_LINK;
+}
+
+/* Keeps the order of a layer, and its distances. */
+static void
+settle_layer(CrmCells *cells, int layer, Scratch *scratch)
+{
+	int n = cells->sizes[layer];
+	const int *order = cells->layers[layer];
+
+	for (int i = 0; i < n; i++)
+		scratch->apart[i] = i == 0
+			? 0
+			: gap_between(&cells->list[order[i - 1]], &cells->list[order[i]]);
+	crm_cells_spread(n, scratch->values, scratch->weights, scratch->apart);
+	for (int i = 0; i < n; i++)
+		cells->list[order[i]].x = scratch->values[i];
+}
+
+/* Puts the cells of a layer where what they are linked to is, above and below. */
 static void
 place_layer(CrmCells *cells, int layer, double above, double below, Scratch *scratch)
 {
-	int n = cells->sizes[layer];
-
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < cells->sizes[layer]; i++)
 	{
-		CrmCell *cell = &cells->list[cells->layers[layer][i]];
+		const CrmCell *cell = &cells->list[cells->layers[layer][i]];
 		double sum = 0;
-		double weight = 0;
+		double weight = PULL_MIDDLE;
 
-		for (int k = 0; k < cell->nupper && above > 0; k++)
+		for (int k = 0; k < cell->nupper; k++)
 		{
 			const CrmLink *link = &cells->links[cell->upper[k]];
+			double pull = pull_of(cells, link) * above;
 
-			sum += cells->list[link->upper].x * link->weight * above;
-			weight += link->weight * above;
+			sum += cells->list[link->upper].x * pull;
+			weight += pull;
 		}
-		for (int k = 0; k < cell->nlower && below > 0; k++)
+		for (int k = 0; k < cell->nlower; k++)
 		{
 			const CrmLink *link = &cells->links[cell->lower[k]];
+			double pull = pull_of(cells, link) * below;
 
-			sum += cells->list[link->lower].x * link->weight * below;
-			weight += link->weight * below;
+			sum += cells->list[link->lower].x * pull;
+			weight += pull;
 		}
-		scratch->values[i] = weight > 0 ? sum / weight : cell->x;
-		scratch->weights[i] = Max(weight, 0.01);
-		scratch->apart[i] = i == 0 ? 0
-								   : gap_between(&cells->list[cells->layers[layer][i - 1]], cell);
+		scratch->values[i] = sum / weight;
+		scratch->weights[i] = weight;
 	}
-	crm_cells_spread(n, scratch->values, scratch->weights, scratch->apart);
-	for (int i = 0; i < n; i++)
-		cells->list[cells->layers[layer][i]].x = scratch->values[i];
+	settle_layer(cells, layer, scratch);
 }
 
-/* How far a cell may move to the left or right before it comes too near to its neighbour. */
+/*
+ * Draws the cells of each edge together to their mean; where one cannot go
+ * there, the mean comes nearer to it from sweep to sweep. Boxes stay if they can.
+ */
+static void
+align_edges(CrmCells *cells, int nedges, Scratch *scratch)
+{
+	memset(scratch->edge_x, 0, sizeof(double) * nedges);
+	memset(scratch->edge_n, 0, sizeof(int) * nedges);
+	for (int i = 0; i < cells->n; i++)
+	{
+		const CrmCell *cell = &cells->list[i];
+
+		if (cell->edge < 0)
+			continue;
+		scratch->edge_x[cell->edge] += cell->x;
+		scratch->edge_n[cell->edge]++;
+	}
+	for (int layer = 0; layer < cells->nlayers; layer++)
+	{
+		for (int i = 0; i < cells->sizes[layer]; i++)
+		{
+			const CrmCell *cell = &cells->list[cells->layers[layer][i]];
+			bool is_long = cell->edge >= 0 && scratch->edge_n[cell->edge] > 1;
+
+			scratch->values[i] = is_long ? scratch->edge_x[cell->edge] / scratch->edge_n[cell->edge]
+										 : cell->x;
+			scratch->weights[i] = is_long ? PULL_EDGE : 1;
+		}
+		settle_layer(cells, layer, scratch);
+	}
+}
+
+/* May the cell stand there without coming too near to its neighbours? */
 static bool
 may_stand(const CrmCells *cells, const CrmCell *cell, double x)
 {
@@ -403,38 +468,32 @@ may_stand(const CrmCells *cells, const CrmCell *cell, double x)
 	return true;
 }
 
-/* A line that passes several layers gets the same x in all of them where there is room. */
+/*
+ * What is nearly straight becomes straight: from the top, each cell of an edge
+ * and each end of the journey takes the x of the cell of the edge above it.
+ */
 static void
 straighten(CrmCells *cells)
 {
 	for (int i = 0; i < cells->nlinks; i++)
 	{
+		const CrmCell *upper = &cells->list[cells->links[i].upper];
+		CrmCell *lower = &cells->list[cells->links[i].lower];
+		bool is_end = lower->edge < 0 && lower->nlower == 0 && lower->nupper == 1;
+
+		if (upper->edge >= 0 &&
+			(is_end || (lower->edge >= 0 && fabs(upper->x - lower->x) < NEARLY)) &&
+			may_stand(cells, lower, upper->x))
+			lower->x = upper->x;
+	}
+	for (int i = cells->nlinks - 1; i >= 0; i--)
+	{
 		CrmCell *upper = &cells->list[cells->links[i].upper];
-		int first = cells->links[i].upper;
-		int last;
+		const CrmCell *lower = &cells->list[cells->links[i].lower];
 
-		/* of a run of cells of one edge the first link */
-		if (cells->links[i].weight < 8 ||
-			(i > 0 && cells->links[i - 1].weight >= 8 && cells->links[i - 1].lower == first))
-			continue;
-		for (last = i; last + 1 < cells->nlinks && cells->links[last + 1].weight >= 8 &&
-			 cells->links[last + 1].upper == cells->links[last].lower;
-			 last++)
-			;
-		for (int candidate = i; candidate <= last + 1; candidate++)
-		{
-			double x = candidate == i ? upper->x : cells->list[cells->links[candidate - 1].lower].x;
-			bool fits = may_stand(cells, upper, x);
-
-			for (int k = i; k <= last && fits; k++)
-				fits = may_stand(cells, &cells->list[cells->links[k].lower], x);
-			if (!fits)
-				continue;
-			upper->x = x;
-			for (int k = i; k <= last; k++)
-				cells->list[cells->links[k].lower].x = x;
-			break;
-		}
+		if (upper->edge >= 0 && lower->edge >= 0 && fabs(upper->x - lower->x) < NEARLY &&
+			may_stand(cells, upper, lower->x))
+			upper->x = lower->x;
 	}
 }
 
@@ -442,22 +501,29 @@ void
 crm_cells_place(CrmCells *cells)
 {
 	Scratch scratch;
-	int sweeps = sweeps_of(cells, 60);
+	int sweeps = sweeps_of(cells, 80);
+	int nedges = 0;
 	double left = 0;
 	double right = 0;
 
+	for (int i = 0; i < cells->n; i++)
+		nedges = Max(nedges, cells->list[i].edge + 1);
 	scratch.values = palloc_array(double, Max(cells->n, 1));
 	scratch.weights = palloc_array(double, Max(cells->n, 1));
 	scratch.apart = palloc_array(double, Max(cells->n, 1));
+	scratch.edge_x = palloc_array(double, Max(nedges, 1));
+	scratch.edge_n = palloc_array(int, Max(nedges, 1));
+
+	/* all at the middle, as far as they do not overlap */
 	for (int layer = 0; layer < cells->nlayers; layer++)
-		for (int i = 1; i < cells->sizes[layer]; i++)
+	{
+		for (int i = 0; i < cells->sizes[layer]; i++)
 		{
-			CrmCell *cell = &cells->list[cells->layers[layer][i]];
-			const CrmCell *before = &cells->list[cells->layers[layer][i - 1]];
-
-			cell->x = before->x + gap_between(before, cell);
+			scratch.values[i] = 0;
+			scratch.weights[i] = 1;
 		}
-
+		settle_layer(cells, layer, &scratch);
+	}
 	/* from one side, as trees want it, then from both, as lines want it */
 	for (int sweep = 0; sweep < sweeps; sweep++)
 	{
@@ -469,8 +535,12 @@ crm_cells_place(CrmCells *cells)
 			place_layer(cells, downwards ? i : cells->nlayers - 1 - i, downwards ? 1 : other,
 						downwards ? other : 1, &scratch);
 	}
-	for (int i = 0; i < 3; i++)
-		straighten(cells);
+	for (int sweep = 0; sweep < sweeps_of(cells, ALIGN_SWEEPS); sweep++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		align_edges(cells, nedges, &scratch);
+	}
+	straighten(cells);
 
 	for (int i = 0; i < cells->n; i++)
 	{
@@ -485,4 +555,6 @@ crm_cells_place(CrmCells *cells)
 	pfree(scratch.values);
 	pfree(scratch.weights);
 	pfree(scratch.apart);
+	pfree(scratch.edge_x);
+	pfree(scratch.edge_n);
 }

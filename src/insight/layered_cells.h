@@ -11,6 +11,7 @@
 typedef struct CrmCell
 {
 	int layer;
+	int edge;    /* that it is a part of; -1: a box */
 	int place;   /* in its layer, from 0 */
 	double left; /* of its middle */
 	double right;
@@ -26,7 +27,6 @@ typedef struct CrmLink
 {
 	int upper;
 	int lower;
-	double weight; /* how much it wants to be straight */
 } CrmLink;
 
 typedef struct CrmCells
@@ -34,7 +34,7 @@ typedef struct CrmCells
 	int n;
 	CrmCell *list;
 	int nlinks;
-	CrmLink *links;
+	CrmLink *links; /* those of an edge one after the other, downwards */
 	int nlayers;
 	int **layers; /* cells of each, in their order */
 	int *sizes;
