@@ -76,12 +76,12 @@ open_tables(Tables *tables)
 }
 
 static bool
-find(CrmTarget *target, const CrmDelivery *delivery)
+find(CrmTarget *target, const CrmDelivery *delivery, const ItemPointerData *place)
 {
 	Datum keys[M_COLUMNS] = { Int64GetDatum(delivery->contact_id),
 							  Int64GetDatum(delivery->message_id) };
 
-	return crm_target_find_row(target, keys);
+	return crm_target_find_at(target, place, keys);
 }
 
 /* What stands in the row found, to be changed here and there. */
@@ -135,7 +135,7 @@ crm_direct_claim(List *deliveries, TimestampTz now)
 		bool nulls[M_COLUMNS];
 
 		delivery->attempt_id = nextval_internal(sequence, false);
-		if (!find(tables.outbox, delivery))
+		if (!find(tables.outbox, delivery, &delivery->queue_place))
 			changed("outbox", delivery);
 		read_found(tables.outbox, O_COLUMNS, values, nulls);
 		values[O_LEASE] = TimestampTzGetDatum(delivery->lease);
@@ -145,7 +145,7 @@ crm_direct_claim(List *deliveries, TimestampTz now)
 		if (!crm_target_update(tables.outbox, values, nulls))
 			changed("outbox", delivery);
 
-		if (!find(tables.message, delivery))
+		if (!find(tables.message, delivery, &delivery->place))
 			changed("message", delivery);
 		read_found(tables.message, M_COLUMNS, values, nulls);
 		values[M_STATE] = sending;
@@ -172,7 +172,8 @@ write_sent(Tables *tables, const CrmDelivery *delivery, Datum sent, TimestampTz 
 	Datum values[M_COLUMNS];
 	bool nulls[M_COLUMNS];
 
-	if (!find(tables->message, delivery) || !find(tables->outbox, delivery))
+	if (!find(tables->message, delivery, &delivery->place) ||
+		!find(tables->outbox, delivery, &delivery->queue_place))
 		return false;
 	read_found(tables->outbox, O_COLUMNS, values, nulls);
 	if (nulls[O_ATTEMPT_ID] || DatumGetInt64(values[O_ATTEMPT_ID]) != delivery->attempt_id)
