@@ -33,7 +33,7 @@ extern bool crm_reader_empty(const CrmReader *reader);
 extern void crm_reader_find(CrmReader *reader, const Datum *keys);
 extern bool crm_reader_next(CrmReader *reader);
 
-/* Where the index says that the row is, for crm_target_find_at(). */
+/* Where the row is in the table, for crm_target_find_at(). */
 extern ItemPointerData crm_reader_place(CrmReader *reader);
 
 /* A value of the row, by the place of its column among those named at opening. */
