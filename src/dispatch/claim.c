@@ -227,6 +227,8 @@ make_delivery(const CrmSender *sender, const CrmCandidate *candidate, const char
 	delivery->tried_at = candidate->tried_at == DT_NOBEGIN ? now : candidate->tried_at;
 	delivery->tried_before = candidate->tried_at != DT_NOBEGIN;
 	delivery->expires_at = candidate->expires_at;
+	delivery->queue_place = candidate->queue_place;
+	delivery->place = candidate->place;
 
 	delivery->message.message_type = candidate->type->name;
 	delivery->message.recipient = candidate->recipient == NULL ? NULL
