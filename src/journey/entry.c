@@ -164,6 +164,8 @@ refuse_at_all(const CrmEntering *entering, TimestampTz now)
 	}
 	if (entering->depth > MOST_DEPTH)
 		return "loop";
+	if (entering->late)
+		return "late";
 	if (journey->max_lateness >= 0 && entering->source_at != DT_NOBEGIN &&
 		now - entering->source_at > journey->max_lateness)
 		return "late";
@@ -387,8 +389,8 @@ crm_signal_entry(const CrmSignal *signal)
 	entry = JsonbValueToJsonb(object);
 	if (fact->nulls[CRM_F_PROPERTIES])
 		return entry;
-	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(entry),
-											  fact->values[CRM_F_PROPERTIES]));
+	return DatumGetJsonbP(
+		DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(entry), fact->values[CRM_F_PROPERTIES]));
 }
 
 static void
