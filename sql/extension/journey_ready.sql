@@ -8,35 +8,40 @@ CREATE FUNCTION crm.welcome_journey(account text, journey text DEFAULT 'welcome'
 	at_event text DEFAULT 'acquired(''campaign'') IS NOT NULL',
 	hand_over text DEFAULT NULL, more jsonb DEFAULT '{}') RETURNS jsonb
 LANGUAGE sql STABLE
-RETURN pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
-	'journey', journey, 'account', account, 'reentry', 'once', 'start', 'source',
-	'label', 'Welcome, by where the contact was won',
-	-- who follows by a code has scanned it in the same moment: he comes in by the follow
-	'entry', '[{"on": "follow"}, {"on": "scan", "when": "followed_at IS NULL AND raw_scans = 1"}]'::pg_catalog.jsonb,
-	'exit', '{"on": "unfollow"}'::pg_catalog.jsonb,
-	'steps', pg_catalog.jsonb_build_object(
-		'source', pg_catalog.jsonb_build_object('kind', 'branch', 'default', 'elsewhere',
-			'branches', pg_catalog.jsonb_build_array(
-				pg_catalog.jsonb_build_object('when', in_store, 'next', 'in_store'),
-				pg_catalog.jsonb_build_object('when', at_event, 'next', 'at_event'))),
-		-- a follow or scan lets the account write within a minute, and no longer
-		'in_store', crm.step_send(coalesce(hello_in_store, hello), CASE WHEN ask IS NULL THEN 'talk' ELSE 'known' END, more => '{"expires_in": "1 minute"}'),
-		'at_event', crm.step_send(coalesce(hello_at_event, hello), CASE WHEN ask IS NULL THEN 'talk' ELSE 'known' END, more => '{"expires_in": "1 minute"}'),
-		'elsewhere', crm.step_send(hello, CASE WHEN ask IS NULL THEN 'talk' ELSE 'known' END, more => '{"expires_in": "1 minute"}'),
-		'known', CASE WHEN ask IS NOT NULL THEN crm.step_branch('mobile IS NOT NULL', 'talk', 'ask') END,
-		'ask', CASE WHEN ask IS NOT NULL THEN pg_catalog.jsonb_build_object('kind', 'ask', 'field', 'mobile', 'template', ask,
-			'expires_in', '1 minute', 'within', '48 hours', 'next', CASE WHEN thanks IS NULL THEN 'pause' ELSE 'thanks' END,
-			'on_timeout', 'silent', 'on_failed', 'pause') END,
-		'thanks', CASE WHEN ask IS NOT NULL AND thanks IS NOT NULL THEN crm.step_send(thanks, 'pause', more => '{"expires_in": "48 hours"}') END,
-		'talk', crm.step_wait_for('message', '48 hours', 'pause', 'silent'),
-		-- a message lets it write for 48 hours
-		'pause', crm.step_wait(later_after, 'later'),
-		'later', crm.step_send(later, CASE WHEN hand_over IS NOT NULL THEN 'hand_over' END,
-			more => pg_catalog.jsonb_build_object('expires_in', ('48 hours'::pg_catalog.interval OPERATOR(pg_catalog.-) later_after)::pg_catalog.text)),
-		'silent', CASE WHEN hand_over IS NULL THEN crm.step_exit('silent')
-			ELSE pg_catalog.jsonb_build_object('kind', 'journey', 'journey', hand_over) END,
-		'hand_over', CASE WHEN hand_over IS NOT NULL THEN pg_catalog.jsonb_build_object('kind', 'journey', 'journey', hand_over) END)))
-	OPERATOR(pg_catalog.||) more;
+RETURN (
+	SELECT pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+		'journey', journey, 'account', account, 'reentry', 'once',
+		'label', 'Welcome, by where the contact was won',
+		-- who follows by a code has scanned it in the same moment: he comes in by the follow
+		'entry', '[{"on": "follow"}, {"on": "scan", "when": "followed_at IS NULL AND raw_scans = 1"}]'::pg_catalog.jsonb,
+		'exit', '{"on": "unfollow"}'::pg_catalog.jsonb,
+		'start', CASE WHEN hello IS NULL THEN p.asked ELSE 'source' END,
+		'steps', pg_catalog.jsonb_build_object(
+			'source', CASE WHEN hello IS NOT NULL THEN pg_catalog.jsonb_build_object('kind', 'branch', 'default', 'elsewhere',
+				'branches', pg_catalog.jsonb_build_array(
+					pg_catalog.jsonb_build_object('when', in_store, 'next', 'in_store'),
+					pg_catalog.jsonb_build_object('when', at_event, 'next', 'at_event'))) END,
+			-- a follow or scan lets the account write within a minute, and no longer
+			'in_store', CASE WHEN hello IS NOT NULL THEN crm.step_send(coalesce(hello_in_store, hello), p.asked, more => p.minute) END,
+			'at_event', CASE WHEN hello IS NOT NULL THEN crm.step_send(coalesce(hello_at_event, hello), p.asked, more => p.minute) END,
+			'elsewhere', CASE WHEN hello IS NOT NULL THEN crm.step_send(hello, p.asked, more => p.minute) END,
+			'known', CASE WHEN ask IS NOT NULL THEN crm.step_branch('mobile IS NOT NULL', 'talk', 'ask') END,
+			'ask', CASE WHEN ask IS NOT NULL THEN pg_catalog.jsonb_build_object('kind', 'ask', 'field', 'mobile', 'template', ask,
+				'within', '48 hours', 'next', CASE WHEN thanks IS NULL THEN p.written ELSE 'thanks' END,
+				'on_timeout', 'silent', 'on_failed', p.written) OPERATOR(pg_catalog.||) p.minute END,
+			'thanks', CASE WHEN ask IS NOT NULL AND thanks IS NOT NULL THEN crm.step_send(thanks, p.written, more => '{"expires_in": "48 hours"}') END,
+			'talk', crm.step_wait_for('message', '48 hours', p.written, 'silent'),
+			-- a message lets it write for 48 hours
+			'pause', CASE WHEN later IS NOT NULL THEN crm.step_wait(later_after, 'later') END,
+			'later', CASE WHEN later IS NOT NULL THEN crm.step_send(later, p.over, more => pg_catalog.jsonb_build_object('expires_in',
+				('48 hours'::pg_catalog.interval OPERATOR(pg_catalog.-) later_after)::pg_catalog.text)) END,
+			'silent', CASE WHEN hand_over IS NULL THEN crm.step_exit('silent') ELSE p.another END,
+			'hand_over', p.another))) OPERATOR(pg_catalog.||) more
+	FROM (SELECT CASE WHEN ask IS NULL THEN 'talk' ELSE 'known' END AS asked,
+			CASE WHEN later IS NOT NULL THEN 'pause' WHEN hand_over IS NOT NULL THEN 'hand_over' END AS written,
+			CASE WHEN hand_over IS NOT NULL THEN 'hand_over' END AS over,
+			CASE WHEN hand_over IS NOT NULL THEN pg_catalog.jsonb_build_object('kind', 'journey', 'journey', hand_over) END AS another,
+			'{"expires_in": "1 minute"}'::pg_catalog.jsonb AS minute) AS p);
 COMMENT ON FUNCTION crm.welcome_journey(text, text, text, text, text, text, text, text, interval, text, text, text, jsonb) IS 'A journey that welcomes who follows or scans within the minute, by where he was won, asks for the mobile, and writes again within 48 hours of his own message.';
 REVOKE ALL ON FUNCTION crm.welcome_journey(text, text, text, text, text, text, text, text, interval, text, text, text, jsonb) FROM PUBLIC;
 
