@@ -36,3 +36,7 @@ LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_fact_rules_time';
 CREATE FUNCTION fact_rule_reads(rule text) RETURNS text LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_fact_rule_reads';
 CREATE FUNCTION rule_at(rule text, contacts bigint[], as_of timestamptz[], one_by_one boolean) RETURNS boolean[]
 LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_rule_at';
+CREATE FUNCTION journeys() RETURNS text LANGUAGE c AS 'MODULE_PATH', 'rooms_journeys';
+CREATE FUNCTION journey_find(journey text, version int, place bool DEFAULT false) RETURNS text
+LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_journey_find';
+CREATE FUNCTION journey_listens(kind text) RETURNS bool LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_journey_listens';
