@@ -26,7 +26,8 @@ static CrmPlan find_due = {
 	" GROUP BY x.contact_id ORDER BY min(x.due_at), x.contact_id LIMIT $2",
 	3,
 	{ TIMESTAMPTZOID, INT8OID, TEXTARRAYOID },
-	.always_generic = true
+	.always_generic = true,
+	.by_index = true
 };
 static CrmPlan find_next = {
 	"SELECT least((SELECT min(d.due_at) FROM unnest($1) AS j(journey) CROSS JOIN LATERAL"
@@ -35,7 +36,8 @@ static CrmPlan find_next = {
 	" (SELECT min(m.due_at) FROM crm.message_end m))",
 	1,
 	{ TEXTARRAYOID },
-	.always_generic = true
+	.always_generic = true,
+	.by_index = true
 };
 /* of messages for which nobody waits any more */
 static CrmPlan forget_ends = {
@@ -43,16 +45,15 @@ static CrmPlan forget_ends = {
 	" AND NOT EXISTS (SELECT FROM crm.enrolment e WHERE e.contact_id = m.contact_id"
 	"  AND e.state = 'active' AND e.message_id = m.message_id)",
 	2,
-	{ INT8ARRAYOID, TIMESTAMPTZOID }
+	{ INT8ARRAYOID, TIMESTAMPTZOID },
+	.by_index = true
 };
 static CrmPlan read_clock = { "SELECT c.ticked_at FROM crm.journey_clock c", 0 };
-static CrmPlan set_clock = {
-	"INSERT INTO crm.journey_clock AS c (ticked_at) VALUES ($1)"
-	" ON CONFLICT (one) DO UPDATE SET ticked_at = excluded.ticked_at"
-	" WHERE c.ticked_at < excluded.ticked_at",
-	1,
-	{ TIMESTAMPTZOID }
-};
+static CrmPlan set_clock = { "INSERT INTO crm.journey_clock AS c (ticked_at) VALUES ($1)"
+							 " ON CONFLICT (one) DO UPDATE SET ticked_at = excluded.ticked_at"
+							 " WHERE c.ticked_at < excluded.ticked_at",
+							 1,
+							 { TIMESTAMPTZOID } };
 
 int64 *
 crm_journeys_due(TimestampTz as_of, int64 limit, int *ncontacts)
@@ -160,8 +161,7 @@ move_due(void *arg)
 
 	do
 	{
-		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
-													  "pg_crm due enrolments",
+		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm due enrolments",
 													  ALLOCSET_DEFAULT_SIZES);
 		MemoryContext old = MemoryContextSwitchTo(context);
 		CrmEngine *engine = crm_engine_create();

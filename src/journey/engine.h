@@ -69,17 +69,17 @@ struct CrmRun
 	int step; /* CRM_NO_STEP: none yet */
 	Jsonb *context;
 
-	bool begun;       /* not stored yet */
-	bool changed;     /* otherwise than stored */
-	TimestampTz at;   /* its clock */
-	bool looked;      /* at by a function that goes through them step by step */
-	bool moving;      /* enters a step, the same one again after a failure */
-	bool again;       /* the step is not entered anew */
+	bool begun;     /* not stored yet */
+	bool changed;   /* otherwise than stored */
+	TimestampTz at; /* its clock */
+	bool looked;    /* at by a function that goes through them step by step */
+	bool moving;    /* enters a step, the same one again after a failure */
+	bool again;     /* the step is not entered anew */
 	int entering;
 	TimestampTz previous_at; /* when the step before was entered, if that was just now */
-	int steps_at_once; /* without a wait between them */
-	CrmVisit *open;         /* of the step at which it is */
-	CrmVisit *stored_visit; /* that of them which stands in crm.step_visit */
+	int steps_at_once;       /* without a wait between them */
+	CrmVisit *open;          /* of the step at which it is */
+	CrmVisit *stored_visit;  /* that of them which stands in crm.step_visit */
 	TimestampTz message_ended_at;
 	const char *message_state; /* of the message it waited for */
 	int64 batch_place;         /* of the caller's */
@@ -152,7 +152,7 @@ extern void crm_endings_of_begun(CrmEngine *engine, int first);
 
 /* act.c */
 extern int64 *crm_moves_send(const CrmMoves *moves, bool awaited); /* ids of the messages */
-extern void crm_leave_by_message(CrmRun *run); /* its message has ended */
+extern void crm_leave_by_message(CrmRun *run);                     /* its message has ended */
 
 /* ask.c */
 extern void crm_asks_by_signals(CrmEngine *engine, CrmSignal *const *signals);
@@ -177,8 +177,8 @@ typedef struct CrmEntering
 	TimestampTz source_at; /* DT_NOBEGIN: no fact */
 	int64 parent_id;
 	int depth;
-	const char *key; /* NULL: none */
-	Jsonb *entry;    /* NULL: none */
+	const char *key;    /* NULL: none */
+	Jsonb *entry;       /* NULL: none */
 	CrmRun *run;        /* out: NULL where it is refused */
 	const char *reason; /* out */
 } CrmEntering;

@@ -18,14 +18,16 @@
 static CrmPlan find_of_key = { "SELECT e.enrolment_id FROM crm.enrolment e WHERE e.contact_id = $1"
 							   " AND e.journey = $2 AND e.key = $3 ORDER BY e.enrolment_id LIMIT 1",
 							   3,
-							   { INT8OID, TEXTOID, TEXTOID } };
+							   { INT8OID, TEXTOID, TEXTOID },
+							   .by_index = true };
 static CrmPlan find_queued = {
 	"SELECT v.contact_id, v.message_id FROM crm.enrolment e"
 	" JOIN crm.step_visit v ON v.contact_id = e.contact_id AND v.enrolment_id = e.enrolment_id"
 	" JOIN crm.outbox o ON o.contact_id = v.contact_id AND o.message_id = v.message_id"
 	" WHERE e.contact_id = ANY ($1) AND e.journey = $2 AND e.state = 'active'",
 	2,
-	{ INT8ARRAYOID, TEXTOID }
+	{ INT8ARRAYOID, TEXTOID },
+	.by_index = true
 };
 
 CrmJourney *
@@ -83,9 +85,9 @@ typedef struct Changing
 {
 	const int64 *contacts;
 	int ncontacts;
-	const char *journey;   /* NULL: any */
-	int64 enrolment_id;    /* 0: any */
-	const char *reason;    /* of the end */
+	const char *journey; /* NULL: any */
+	int64 enrolment_id;  /* 0: any */
+	const char *reason;  /* of the end */
 	int64 changed;
 } Changing;
 
