@@ -8,6 +8,7 @@
 
 #include "base/guc.h"
 #include "base/install.h"
+#include "base/reader.h"
 #include "base/shmem.h"
 #include "base/table.h"
 #include "base/wake.h"
@@ -49,6 +50,7 @@ _PG_init(void)
 {
 	crm_guc_init();
 	crm_table_init();
+	crm_reader_init();
 	crm_install_init();
 	crm_mobile_init();
 	crm_definition_init();

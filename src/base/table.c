@@ -580,6 +580,40 @@ crm_target_find_row(CrmTarget *target, const Datum *values)
 	return fetch_next(target);
 }
 
+/* Keys of by-reference types are left to the index. */
+static bool
+has_keys(CrmTarget *target, const Datum *values)
+{
+	for (int key = 0; key < target->nkeys; key++)
+	{
+		int column = target->keys[key];
+		bool isnull;
+		Datum value = crm_target_value(target, column, &isnull);
+
+		if (isnull || value != values[column] ||
+			!TupleDescAttr(RelationGetDescr(target->rel), target->attno[column] - 1)->attbyval)
+			return false;
+	}
+	return true;
+}
+
+bool
+crm_target_find_at(CrmTarget *target, const ItemPointerData *place, const Datum *values)
+{
+	ItemPointerData tid = *place;
+	bool all_dead;
+
+	/* who empties a table waits until it is closed, so pages that are there stay */
+	if (ItemPointerIsValid(&tid) && target->npages <= ItemPointerGetBlockNumber(&tid))
+		target->npages = RelationGetNumberOfBlocks(target->rel);
+	ExecClearTuple(target->found);
+	if (ItemPointerIsValid(&tid) && ItemPointerGetBlockNumber(&tid) < target->npages &&
+		target->rel->rd_tableam == GetHeapamTableAmRoutine() &&
+		fetch_heap_row(target, &tid, &all_dead) && has_keys(target, values))
+		return true;
+	return crm_target_find_row(target, values);
+}
+
 TM_Result
 crm_target_lock(CrmTarget *target)
 {

@@ -53,6 +53,7 @@ typedef struct CrmTarget
 	int keys[INDEX_MAX_KEYS]; /* their places among the columns named at opening */
 	Relation index;
 	IndexScanDesc scan;
+	BlockNumber npages;    /* that it has at least, once that matters */
 	TupleTableSlot *found; /* the row that was found */
 	TupleTableSlot *slot;  /* its new version */
 
@@ -103,6 +104,13 @@ extern bool crm_target_find(CrmTarget *target, int64 key);
  * only where all of them are named, and of types that are compared here.
  */
 extern bool crm_target_find_row(CrmTarget *target, const Datum *values);
+
+/*
+ * The same where the place of the row in the table is known, or was: the index is
+ * asked only if it is there no more.
+ */
+extern bool crm_target_find_at(CrmTarget *target, const ItemPointerData *place,
+							   const Datum *values);
 
 /* Locks the newest version of the row found and puts it in its place. */
 extern TM_Result crm_target_lock(CrmTarget *target);

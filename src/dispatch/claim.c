@@ -27,6 +27,15 @@ static CrmPlan find_due = {
 	{ INT8OID, TEXTOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT8OID },
 	.always_generic = true
 };
+/* what comes next in a lane, behind what was due */
+static CrmPlan find_next = {
+	"SELECT o.due_at FROM crm.outbox o WHERE o.account_id = $1 AND o.lane = $2"
+	" AND o.due_at > $3 AND o.due_at < 'infinity' AND o.lease IS NULL"
+	" ORDER BY o.due_at LIMIT 1",
+	3,
+	{ INT8OID, TEXTOID, TIMESTAMPTZOID },
+	.always_generic = true
+};
 static CrmPlan lock_contacts = {
 	"SELECT p.contact_id FROM crm.profile_counter p WHERE p.contact_id = ANY ($1)"
 	" FOR NO KEY UPDATE SKIP LOCKED",
@@ -227,6 +236,8 @@ make_delivery(const CrmSender *sender, const CrmCandidate *candidate, const char
 	delivery->tried_at = candidate->tried_at == DT_NOBEGIN ? now : candidate->tried_at;
 	delivery->tried_before = candidate->tried_at != DT_NOBEGIN;
 	delivery->expires_at = candidate->expires_at;
+	delivery->queue_place = candidate->queue_place;
+	delivery->place = candidate->place;
 
 	delivery->message.message_type = candidate->type->name;
 	delivery->message.recipient = candidate->recipient == NULL ? NULL
@@ -567,6 +578,15 @@ crm_claim(CrmSender *sender, int lane, int room, TimestampTz now, TimestampTz *n
 	{
 		crm_heads_woken();
 		*next = now;
+	}
+	if (!*more)
+	{
+		Datum values[3] = { Int64GetDatum(sender->account_id), CStringGetTextDatum(crm_lanes[lane]),
+							TimestampTzGetDatum(now) };
+		bool isnull;
+
+		if (crm_run(&find_next, values, NULL) > 0)
+			*next = Min(*next, DatumGetTimestampTz(crm_result(0, 1, &isnull)));
 	}
 	return deliveries;
 }

@@ -78,12 +78,12 @@ open_tables(Tables *tables)
 }
 
 static bool
-find(CrmTarget *target, const CrmDelivery *delivery)
+find(CrmTarget *target, const CrmDelivery *delivery, const ItemPointerData *place)
 {
 	Datum keys[M_COLUMNS] = { Int64GetDatum(delivery->contact_id),
 							  Int64GetDatum(delivery->message_id) };
 
-	return crm_target_find_row(target, keys);
+	return crm_target_find_at(target, place, keys);
 }
 
 /* What stands in the row found, to be changed here and there. */
@@ -137,7 +137,7 @@ crm_direct_claim(List *deliveries, TimestampTz now)
 		bool nulls[M_COLUMNS];
 
 		delivery->attempt_id = nextval_internal(sequence, false);
-		if (!find(tables.outbox, delivery))
+		if (!find(tables.outbox, delivery, &delivery->queue_place))
 			changed("outbox", delivery);
 		read_found(tables.outbox, O_COLUMNS, values, nulls);
 		values[O_LEASE] = TimestampTzGetDatum(delivery->lease);
@@ -147,7 +147,7 @@ crm_direct_claim(List *deliveries, TimestampTz now)
 		if (!crm_target_update(tables.outbox, values, nulls))
 			changed("outbox", delivery);
 
-		if (!find(tables.message, delivery))
+		if (!find(tables.message, delivery, &delivery->place))
 			changed("message", delivery);
 		read_found(tables.message, M_COLUMNS, values, nulls);
 		values[M_STATE] = sending;
@@ -174,7 +174,8 @@ write_sent(Tables *tables, const CrmDelivery *delivery, Datum sent, CrmEnds *end
 	Datum values[M_COLUMNS];
 	bool nulls[M_COLUMNS];
 
-	if (!find(tables->message, delivery) || !find(tables->outbox, delivery))
+	if (!find(tables->message, delivery, &delivery->place) ||
+		!find(tables->outbox, delivery, &delivery->queue_place))
 		return false;
 	read_found(tables->outbox, O_COLUMNS, values, nulls);
 	if (nulls[O_ATTEMPT_ID] || DatumGetInt64(values[O_ATTEMPT_ID]) != delivery->attempt_id)

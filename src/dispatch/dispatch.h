@@ -59,6 +59,8 @@ typedef struct CrmDelivery
 	TimestampTz expires_at;
 	TimestampTz started_at;
 	TimestampTz lease;
+	ItemPointerData queue_place; /* of its rows, where they are known */
+	ItemPointerData place;
 	MemoryContext context;
 	CrmChannelMessage message;
 	CrmChannelRequest request;

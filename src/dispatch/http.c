@@ -2,10 +2,11 @@
  * http.c
  *		HTTP requests through libcurl's multi interface.
  *
- * Three things are not left to libcurl.
+ * Four things are not left to libcurl.
  *
- * Waiting: its sockets and a timer are members of one private epoll descriptor,
- * which the caller's WaitEventSet watches beside its latch.
+ * Waiting: http_watch.c has its sockets and a timer behind one descriptor.
+ *
+ * Finding a free connection: http_pool.c, as libcurl looks at all it has.
  *
  * Errors: no PostgreSQL error may unwind libcurl's frames, so its callbacks use
  * malloc() and static state only. Its threads, which look up names, must not run
@@ -20,20 +21,11 @@
  */
 #include "postgres.h"
 
-#ifndef __linux__
-#error "pg_crm sends through epoll and timerfd, which only Linux has"
-#endif
-
 #include <curl/curl.h>
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/timerfd.h>
-#include <unistd.h>
 
 #include "lib/ilist.h"
 #include "storage/fd.h"
@@ -41,6 +33,8 @@
 
 #include "dispatch/http.h"
 #include "dispatch/http_error.h"
+#include "dispatch/http_pool.h"
+#include "dispatch/http_watch.h"
 
 #if LIBCURL_VERSION_NUM < 0x074100
 #error "pg_crm needs libcurl 7.65 or newer"
@@ -50,16 +44,13 @@
 #define MAX_IDLE_SECONDS   20L
 #define MAX_CONNECTION_AGE 600L
 #define FIRST_REPLY_BUFFER 1024
-#define EVENTS_A_TURN      64
-#define IDLE               (UINT64CONST(1) << 32) /* of an epoll event, beside the socket */
 #define SPARE_FDS          16
 #define KEPT_MEMORY        (16 * 1024 * 1024)
-#define TURNS_A_STEP       8
 
 /* a request, from start until its reply was looked at; then kept for the next */
 typedef struct Job
 {
-	dlist_node node; /* in running, finished or idle */
+	dlist_node node; /* in starting, running, finished or idle */
 	CURL *easy;
 	struct curl_slist *headers;
 
@@ -75,6 +66,7 @@ typedef struct Job
 	bool truncated;
 
 	int64 owner;
+	int pool; /* while it runs */
 	TimestampTz started_at;
 	CrmHttpResult result;
 	long status;
@@ -82,25 +74,16 @@ typedef struct Job
 	char error[CURL_ERROR_SIZE];
 } Job;
 
-static CURLM *multi = NULL;
-static int epoll_fd = -1;
-static int timer_fd = -1;
 static int connection_limit = 0;
 static int reserved_fds = 0;
-static bool broken = false; /* a callback could not do its work */
-static bool stepping = false;
-static bool timeout_changed = false; /* in this step */
-static long timeout_wanted = -1;
-static bool due_at_once = false; /* the timer is set so */
 
+static dlist_head starting = DLIST_STATIC_INIT(starting);
 static dlist_head running = DLIST_STATIC_INIT(running);
 static dlist_head finished = DLIST_STATIC_INIT(finished);
 static dlist_head idle = DLIST_STATIC_INIT(idle);
-static int nrunning = 0;
+static int nrunning = 0; /* starting ones too */
 static int nidle = 0;
 static Job *shown = NULL; /* whose reply the caller looks at */
-
-static void start_multi(void);
 
 static void
 block_signals(sigset_t *before)
@@ -123,80 +106,6 @@ restore_signals(const sigset_t *before)
 }
 
 /* ----- libcurl's callbacks: no palloc, no ereport, nothing that may jump ----- */
-
-static bool
-is_tcp(int fd)
-{
-	int protocol = 0;
-	socklen_t length = sizeof(protocol);
-
-	return getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length) == 0 &&
-		protocol == IPPROTO_TCP;
-}
-
-/*
- * A socket that libcurl no longer watches is closed, or is that of a connection
- * which waits to be used again. We go on watching it: see hang_up().
- */
-static int
-on_socket(CURL *easy, curl_socket_t fd, int what, void *context, void *of_socket)
-{
-	struct epoll_event event = { .data.u64 = fd };
-
-	if (what == CURL_POLL_REMOVE)
-	{
-		event.data.u64 |= IDLE;
-		event.events = EPOLLIN | EPOLLRDHUP;
-		if (!is_tcp(fd) || epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &event) != 0)
-			epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, &event);
-		return 0;
-	}
-	if (what & CURL_POLL_IN)
-		event.events |= EPOLLIN;
-	if (what & CURL_POLL_OUT)
-		event.events |= EPOLLOUT;
-	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0)
-		return 0;
-	if (errno == EEXIST && epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &event) == 0)
-		return 0;
-	broken = true;
-	return -1;
-}
-
-/* -1: none; 0: at once, which a timer takes for none */
-static bool
-set_timer(long timeout_ms)
-{
-	struct itimerspec when = { 0 };
-
-	if (timeout_ms > 0)
-	{
-		when.it_value.tv_sec = timeout_ms / 1000;
-		when.it_value.tv_nsec = timeout_ms % 1000 * 1000000;
-	}
-	else if (timeout_ms == 0)
-		when.it_value.tv_nsec = 1;
-	return timerfd_settime(timer_fd, 0, &when, NULL) == 0;
-}
-
-/* libcurl changes its mind with every request; only the last word of a step goes to the kernel */
-static int
-on_timer(CURLM *of, long timeout_ms, void *context)
-{
-	if (stepping)
-	{
-		timeout_wanted = timeout_ms;
-		timeout_changed = true;
-		return 0;
-	}
-	if (timeout_ms == 0 && due_at_once)
-		return 0;
-	due_at_once = timeout_ms == 0;
-	if (set_timer(timeout_ms))
-		return 0;
-	broken = true;
-	return -1;
-}
 
 #if LIBCURL_VERSION_NUM >= 0x075000
 #define ASKS_BEFORE_SENDING
@@ -341,7 +250,7 @@ finish(Job *job, CURLcode code)
 	job->result = judge(job, code);
 	if (job->result != CRM_HTTP_REPLY)
 		set_error(job, code == CURLE_OK ? CURLE_GOT_NOTHING : code);
-	curl_multi_remove_handle(multi, job->easy);
+	crm_pool_remove(job->pool, job->easy);
 	dlist_delete(&job->node);
 	nrunning--;
 	dlist_push_tail(&finished, &job->node);
@@ -503,33 +412,10 @@ prepare(Job *job, const CrmHttpRequest *request)
 
 /* ----- the interface ----- */
 
-static void
-start_multi(void)
-{
-	bool done = true;
-	struct epoll_event event = { .events = EPOLLIN };
-
-	broken = false;
-	multi = curl_multi_init();
-#define SET(option, value) \
-	(done = done && multi && curl_multi_setopt(multi, option, value) == CURLM_OK)
-	SET(CURLMOPT_SOCKETFUNCTION, on_socket);
-	SET(CURLMOPT_TIMERFUNCTION, on_timer);
-	SET(CURLMOPT_MAX_TOTAL_CONNECTIONS, (long) connection_limit);
-	SET(CURLMOPT_MAX_HOST_CONNECTIONS, (long) connection_limit);
-	SET(CURLMOPT_MAXCONNECTS, (long) connection_limit);
-#undef SET
-	if (!done)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not start libcurl")));
-	event.data.u64 = timer_fd;
-	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, timer_fd, &event) != 0 && errno != EEXIST)
-		ereport(ERROR, (errcode_for_file_access(), errmsg("could not watch a timer by epoll: %m")));
-}
-
 void
 crm_http_init(int max_connections)
 {
-	if (multi)
+	if (connection_limit > 0)
 		return;
 	connection_limit = Max(max_connections, 1);
 #ifdef __GLIBC__
@@ -542,9 +428,7 @@ crm_http_init(int max_connections)
 	if (curl_global_init(CURL_GLOBAL_ALL) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION), errmsg("could not start libcurl")));
-	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	if (epoll_fd < 0 || timer_fd < 0)
+	if (!crm_watch_open() || !crm_pools_open(connection_limit))
 	{
 		int saved = errno;
 
@@ -562,14 +446,12 @@ crm_http_init(int max_connections)
 		reserved_fds++;
 	for (int i = 0; i < SPARE_FDS && reserved_fds > 0; i++, reserved_fds--)
 		ReleaseExternalFD();
-	start_multi();
 }
 
 void
 crm_http_start(const CrmHttpRequest *request)
 {
 	Job *job = new_job();
-	sigset_t before;
 	CURLcode code;
 
 	job->owner = request->owner;
@@ -577,110 +459,67 @@ crm_http_start(const CrmHttpRequest *request)
 	code = prepare(job, request);
 	if (code == CURLE_OK)
 	{
-		block_signals(&before);
-		if (curl_multi_add_handle(multi, job->easy) != CURLM_OK)
-			code = CURLE_OUT_OF_MEMORY;
-		restore_signals(&before);
-	}
-	if (code == CURLE_OK)
-	{
-		dlist_push_tail(&running, &job->node);
+		dlist_push_tail(&starting, &job->node);
 		nrunning++;
-		return;
 	}
-	job->result = CRM_HTTP_NOT_SENT;
-	set_error(job, code);
-	dlist_push_tail(&finished, &job->node);
-	/* make the descriptor readable */
-	on_timer(multi, 0, NULL);
+	else
+	{
+		job->result = CRM_HTTP_NOT_SENT;
+		set_error(job, code);
+		dlist_push_tail(&finished, &job->node);
+	}
+	crm_pools_step_soon();
 }
 
 int
 crm_http_descriptor(void)
 {
-	return epoll_fd;
+	return crm_watch_descriptor();
 }
 
-/* A multi handle that failed is replaced; its transfers end as they are. */
+/* Multi handles of which one failed are replaced; their transfers end as they are. */
 static void
 start_anew(void)
 {
 	while (!dlist_is_empty(&running))
 		finish(dlist_head_element(Job, node, &running), CURLE_ABORTED_BY_CALLBACK);
 	/* handles know the connections of their multi handle until it is gone */
-	curl_multi_cleanup(multi);
-	multi = NULL;
-	start_multi();
+	crm_pools_reset();
 }
 
-/*
- * Something came on a connection that nobody uses: the peer has left it, or sends
- * an answer that nobody asked for, which must not be taken for that of the next
- * request. Emptied and shut down, libcurl finds it dead.
- */
 static void
-hang_up(int fd)
+add_started(void)
 {
-	struct epoll_event unused = { 0 };
-	char scrap[4096];
-
-	for (int i = 0; i < 16 && recv(fd, scrap, sizeof(scrap), MSG_DONTWAIT) > 0; i++)
-		;
-	shutdown(fd, SHUT_RDWR);
-	epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, &unused);
-}
-
-static CURLMcode
-act_on(const struct epoll_event *event)
-{
-	int fd = (int) event->data.u64;
-	int what = 0;
-	int unused;
-	uint64 times;
-
-	if (fd == timer_fd)
+	while (!dlist_is_empty(&starting))
 	{
-		if (read(timer_fd, &times, sizeof(times)) <= 0)
-			return CURLM_OK;
-		due_at_once = false;
-		return curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &unused);
+		Job *job = dlist_container(Job, node, dlist_pop_head_node(&starting));
+
+		job->pool = crm_pool_add(job->easy);
+		if (job->pool >= 0)
+		{
+			dlist_push_tail(&running, &job->node);
+			continue;
+		}
+		nrunning--;
+		job->result = CRM_HTTP_NOT_SENT;
+		set_error(job, CURLE_OUT_OF_MEMORY);
+		dlist_push_tail(&finished, &job->node);
 	}
-	if (event->events & EPOLLIN)
-		what |= CURL_CSELECT_IN;
-	if (event->events & EPOLLOUT)
-		what |= CURL_CSELECT_OUT;
-	if (event->events & (EPOLLERR | EPOLLHUP))
-		what |= CURL_CSELECT_ERR;
-	return curl_multi_socket_action(multi, fd, what, &unused);
 }
 
 void
 crm_http_step(void)
 {
-	struct epoll_event events[EVENTS_A_TURN];
 	sigset_t before;
-	int unused;
-	int n = EVENTS_A_TURN;
-	CURLMcode failed = CURLM_OK;
+	bool good;
 	CURLMsg *message;
 
-	if (multi == NULL)
+	if (connection_limit == 0)
 		return;
 	block_signals(&before);
-	stepping = true;
-	timeout_changed = false;
-	for (int turn = 0; turn < TURNS_A_STEP && n == EVENTS_A_TURN && !failed; turn++)
-	{
-		n = epoll_wait(epoll_fd, events, EVENTS_A_TURN, 0);
-		/* first, while nothing has taken such a connection or its number */
-		for (int i = 0; i < n; i++)
-			if (events[i].data.u64 & IDLE)
-				hang_up((int) (events[i].data.u64 & ~IDLE));
-		for (int i = 0; i < n && !failed; i++)
-			if (!(events[i].data.u64 & IDLE))
-				failed = act_on(&events[i]);
-	}
-	while ((message = curl_multi_info_read(multi, &unused)) != NULL)
+	add_started();
+	good = crm_pools_step();
+	while ((message = crm_pools_message()) != NULL)
 	{
 		Job *job;
 
@@ -691,15 +530,9 @@ crm_http_step(void)
 			curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **) &job) == CURLE_OK)
 			finish(job, code);
 	}
-	stepping = false;
-	if (timeout_changed)
-	{
-		due_at_once = timeout_wanted == 0;
-		if (!set_timer(timeout_wanted))
-			broken = true;
-	}
+	good = crm_pools_set_timer() && good;
 	restore_signals(&before);
-	if (broken || failed)
+	if (!good)
 		start_anew();
 }
 
@@ -712,7 +545,7 @@ crm_http_next(CrmHttpReply *reply)
 
 		shown = NULL;
 		clear_job(job);
-		if (multi && nidle < connection_limit)
+		if (nidle < connection_limit)
 		{
 			dlist_push_head(&idle, &job->node);
 			nidle++;
@@ -764,24 +597,22 @@ crm_http_end(void)
 {
 	dlist_mutable_iter iter;
 
-	if (multi)
-		dlist_foreach_modify(iter, &running)
-			curl_multi_remove_handle(multi, dlist_container(Job, node, iter.cur)->easy);
+	dlist_foreach_modify(iter, &running)
+	{
+		Job *job = dlist_container(Job, node, iter.cur);
+
+		crm_pool_remove(job->pool, job->easy);
+	}
+	free_jobs(&starting);
 	free_jobs(&running);
 	free_jobs(&finished);
 	free_jobs(&idle);
 	if (shown)
 		free_job(shown);
 	shown = NULL;
-	nrunning = nidle = 0;
-	if (multi)
-		curl_multi_cleanup(multi);
-	multi = NULL;
-	if (timer_fd >= 0)
-		close(timer_fd);
-	if (epoll_fd >= 0)
-		close(epoll_fd);
-	timer_fd = epoll_fd = -1;
+	nrunning = nidle = connection_limit = 0;
+	crm_pools_close();
+	crm_watch_close();
 	for (; reserved_fds > 0; reserved_fds--)
 		ReleaseExternalFD();
 }

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -77,15 +78,28 @@ float_at(uint64 row, int column, double otherwise)
 	return isnull ? otherwise : DatumGetFloat8(value);
 }
 
+/* The day found last is that of later moments too, until it ends. */
 static void
 find_day(const char *zone, TimestampTz now, Datum *day, TimestampTz *next)
 {
+	static char known_zone[TZ_STRLEN_MAX + 1] = "";
+	static TimestampTz known_from;
+	static TimestampTz known_next;
+	static Datum known_day;
 	Datum values[2] = { CStringGetTextDatum(zone), TimestampTzGetDatum(now) };
 	bool isnull;
 
-	crm_run(&local_day, values, NULL);
-	*day = crm_result(0, 1, &isnull);
-	*next = DatumGetTimestampTz(crm_result(0, 2, &isnull));
+	if (strcmp(zone, known_zone) != 0 || now < known_from || now >= known_next)
+	{
+		crm_run(&local_day, values, NULL);
+		known_day = crm_result(0, 1, &isnull);
+		known_next = DatumGetTimestampTz(crm_result(0, 2, &isnull));
+		known_from = now;
+		/* a longer name is none and raised an error */
+		strlcpy(known_zone, zone, sizeof(known_zone));
+	}
+	*day = known_day;
+	*next = known_next;
 }
 
 TimestampTz

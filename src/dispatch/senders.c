@@ -24,7 +24,9 @@ const char *const crm_lanes[CRM_NLANES] = { "urgent", "normal", "bulk" };
  * in a queue that is worked off gone rows are many; so the next look goes on
  * from there. A transaction that began earlier may commit a row in front of it,
  * therefore a look from the start follows each wake, and once in a while
- * without one; but not so often that these looks become the work.
+ * without one; but not so often that these looks become the work. The urgent lane
+ * has few gone rows where others have many, so that it is looked at apart from
+ * them while it is not yet their time.
  */
 typedef struct Heads
 {
@@ -41,6 +43,8 @@ static int nheads = 0;
 static TimestampTz start_over_at = DT_NOBEGIN; /* not before */
 static TimestampTz started_over_at = DT_NOBEGIN;
 static bool start_over_wanted = true;
+static TimestampTz urgent_over_at = DT_NOBEGIN; /* the same for the urgent lane alone */
+static bool urgent_wanted = false;
 static TimestampTz look_again_at = DT_NOEND; /* once more, since something moved */
 
 /* the head of a lane is found past messages that are on their way, of which there are few */
@@ -112,7 +116,7 @@ crm_heads_forget(void)
 void
 crm_heads_woken(void)
 {
-	start_over_wanted = true;
+	start_over_wanted = urgent_wanted = true;
 }
 
 void
@@ -124,7 +128,9 @@ crm_heads_moved(TimestampTz now)
 TimestampTz
 crm_heads_due(void)
 {
-	return start_over_wanted ? start_over_at : Max(look_again_at, start_over_at);
+	TimestampTz due = start_over_wanted ? start_over_at : Max(look_again_at, start_over_at);
+
+	return urgent_wanted ? Min(due, urgent_over_at) : due;
 }
 
 /* Returns how many accounts have messages. */
@@ -158,20 +164,32 @@ crm_senders(TimestampTz now)
 	bool over = now >= start_over_at &&
 		(start_over_wanted || now >= look_again_at ||
 		 TimestampDifferenceExceeds(started_over_at, now, LOOK_EVERY_MILLISECONDS));
+	bool urgent_over = !over && urgent_wanted && now >= urgent_over_at;
 	TimestampTz begun = GetCurrentTimestamp();
+	TimestampTz rest;
 	uint64 n;
 
 	if (over)
 		nheads = 0;
+	for (int i = 0; urgent_over && i < nheads; i++)
+	{
+		heads[i].due_at[0] = DT_NOBEGIN;
+		heads[i].message_id[0] = 0;
+	}
 	n = find();
+	rest = GetCurrentTimestamp();
+	rest += (rest - begun) * LOOK_SHARE;
 	if (over)
 	{
-		TimestampTz done = GetCurrentTimestamp();
-
-		start_over_wanted = false;
+		start_over_wanted = urgent_wanted = false;
 		look_again_at = DT_NOEND;
 		started_over_at = now;
-		start_over_at = done + (done - begun) * LOOK_SHARE;
+		start_over_at = rest;
+	}
+	else if (urgent_over)
+	{
+		urgent_wanted = false;
+		urgent_over_at = rest;
 	}
 	for (uint64 i = 0; i < n; i++)
 	{

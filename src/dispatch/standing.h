@@ -43,6 +43,8 @@ typedef struct CrmCandidate
 	bool new_grant;         /* it was not counted before */
 	bool token_failed;
 	int attempts;
+	ItemPointerData queue_place; /* of its rows, where they are known */
+	ItemPointerData place;
 
 	/* of the contact */
 	char *recipient;

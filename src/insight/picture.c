@@ -22,7 +22,7 @@
 static const char style_sheet[] =
 	"<style>\n"
 	".crm-paper{fill:#ffffff}\n"
-	".crm-text,.crm-title,.crm-muted{font-family:system-ui,-apple-system,'Segoe UI',"
+	".crm-text,.crm-title,.crm-muted,.crm-name,.crm-here,.crm-out{font-family:system-ui,-apple-system,'Segoe UI',"
 	"'Noto Sans','DejaVu Sans','PingFang SC','Microsoft YaHei','Noto Sans CJK SC',sans-serif;"
 	"font-variant-numeric:tabular-nums}\n"
 	".crm-title{font-size:17px;font-weight:600;fill:#1b1f24}\n"
@@ -34,9 +34,29 @@ static const char style_sheet[] =
 	".crm-empty{stroke:#c9cfd6;stroke-width:1.5;stroke-dasharray:2 5}\n"
 	".crm-gained{stroke:#0b7a75;stroke-width:3}\n"
 	".crm-mark{fill:#0b7a75;stroke:#ffffff;stroke-width:2}\n"
+	".crm-name{font-size:13px;font-weight:600;fill:#1b1f24}\n"
+	".crm-value{fill:#1b1f24}\n"
+	".crm-here{font-size:12px;fill:#0b7a75}\n"
+	".crm-out{font-size:12px;fill:#a8442f}\n"
+	".crm-box{fill:#ffffff;stroke:#b4bcc5;stroke-width:1}\n"
+	".crm-empty-box{fill:#f6f7f8;stroke:#c9cfd6;stroke-width:1;stroke-dasharray:4 3}\n"
+	".crm-entry{fill:#e3f3f1;stroke:#0b7a75;stroke-width:1.5}\n"
+	".crm-end{fill:none;stroke:#656d76;stroke-width:1.5}\n"
+	".crm-end-dot{fill:#656d76}\n"
+	".crm-flow{fill:none;stroke:#7d9aa6}\n"
+	".crm-fault{fill:none;stroke:#cf8a78}\n"
+	".crm-unused{fill:none;stroke:#c9cfd6;stroke-width:1.2;stroke-dasharray:3 4}\n"
+	".crm-flow-head{fill:#7d9aa6}\n"
+	".crm-fault-head{fill:#cf8a78}\n"
+	".crm-unused-head{fill:#c9cfd6}\n"
+	".crm-talk{fill:#0b7a75}\n"
+	".crm-wait{fill:#c98a1b}\n"
+	".crm-choice{fill:#7a5bb5}\n"
+	".crm-change{fill:#3572b0}\n"
+	".crm-other{fill:#8a929b}\n"
 	"@media (prefers-color-scheme:dark){\n"
 	".crm-paper{fill:#15181c}\n"
-	".crm-title,.crm-text{fill:#e8eaed}\n"
+	".crm-title,.crm-text,.crm-name,.crm-value{fill:#e8eaed}\n"
 	".crm-muted{fill:#9aa4af}\n"
 	".crm-grid{stroke:#2a2f36}\n"
 	".crm-frame{stroke:#6b747e}\n"
@@ -44,6 +64,24 @@ static const char style_sheet[] =
 	".crm-empty{stroke:#454d56}\n"
 	".crm-gained{stroke:#35c9bd}\n"
 	".crm-mark{fill:#35c9bd;stroke:#15181c}\n"
+	".crm-here{fill:#35c9bd}\n"
+	".crm-out{fill:#ef9a85}\n"
+	".crm-box{fill:#1e2329;stroke:#59626c}\n"
+	".crm-empty-box{fill:#191d22;stroke:#454d56}\n"
+	".crm-entry{fill:#12312f;stroke:#35c9bd}\n"
+	".crm-end{stroke:#9aa4af}\n"
+	".crm-end-dot{fill:#9aa4af}\n"
+	".crm-flow{stroke:#67818d}\n"
+	".crm-fault{stroke:#a5604f}\n"
+	".crm-unused{stroke:#454d56}\n"
+	".crm-flow-head{fill:#67818d}\n"
+	".crm-fault-head{fill:#a5604f}\n"
+	".crm-unused-head{fill:#454d56}\n"
+	".crm-talk{fill:#35c9bd}\n"
+	".crm-wait{fill:#e0b050}\n"
+	".crm-choice{fill:#a78be0}\n"
+	".crm-change{fill:#6ea6df}\n"
+	".crm-other{fill:#7d858e}\n"
 	"}\n"
 	"</style>\n";
 
@@ -155,15 +193,16 @@ fitting_length(const char *string, double max_width)
 	return (int) (s - string);
 }
 
+static const char *const anchors[] = {
+	"",
+	" text-anchor=\"middle\"",
+	" text-anchor=\"end\"",
+};
+
 void
 crm_picture_text(CrmPicture *picture, const char *class, CrmAnchor anchor, double x, double y,
 				 double max_width, const char *string)
 {
-	static const char *const anchors[] = {
-		"",
-		" text-anchor=\"middle\"",
-		" text-anchor=\"end\"",
-	};
 	StringInfo svg = &picture->svg;
 
 	appendStringInfo(svg, "<text class=\"crm-%s\" x=\"%.1f\" y=\"%.1f\"%s>", class, x, y,
@@ -182,6 +221,74 @@ crm_picture_text(CrmPicture *picture, const char *class, CrmAnchor anchor, doubl
 	else
 		crm_picture_escape(svg, string);
 	appendStringInfoString(svg, "</text>\n");
+}
+
+void
+crm_picture_caption(CrmPicture *picture, CrmAnchor anchor, double x, double y, double max_width,
+					const char *name, const char *value)
+{
+	StringInfo svg = &picture->svg;
+	double room = max_width - crm_picture_text_width(value);
+	bool cut = crm_picture_text_width(name) > room;
+
+	appendStringInfo(svg, "<text class=\"crm-muted\" x=\"%.1f\" y=\"%.1f\"%s>", x, y,
+					 anchors[anchor]);
+	if (cut)
+	{
+		char *head = pnstrdup(name, fitting_length(name, Max(room - ELLIPSIS_WIDTH, 0)));
+
+		crm_picture_escape(svg, head);
+		appendStringInfoString(svg, "&#8230;");
+		pfree(head);
+	}
+	else
+		crm_picture_escape(svg, name);
+	if (*value != '\0')
+	{
+		appendStringInfo(svg, "%s<tspan class=\"crm-value\">", *name == '\0' ? "" : " ");
+		crm_picture_escape(svg, value);
+		appendStringInfoString(svg, "</tspan>");
+	}
+	if (cut)
+	{
+		appendStringInfoString(svg, "<title>");
+		crm_picture_escape(svg, name);
+		appendStringInfoString(svg, "</title>");
+	}
+	appendStringInfoString(svg, "</text>\n");
+}
+
+void
+crm_picture_box(CrmPicture *picture, const char *class, double x, double y, double width,
+				double height, double radius)
+{
+	appendStringInfo(&picture->svg,
+					 "<rect class=\"crm-%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" "
+					 "height=\"%.1f\" rx=\"%.1f\"/>\n",
+					 class, x, y, width, height, radius);
+}
+
+void
+crm_picture_path(CrmPicture *picture, const char *class, const char *data, double width)
+{
+	appendStringInfo(&picture->svg, "<path class=\"crm-%s\"", class);
+	if (width > 0)
+		appendStringInfo(&picture->svg, " stroke-width=\"%.1f\"", width);
+	appendStringInfo(&picture->svg, " d=\"%s\"/>\n", data);
+}
+
+void
+crm_picture_group(CrmPicture *picture, const char *tooltip)
+{
+	appendStringInfoString(&picture->svg, "<g><title>");
+	crm_picture_escape(&picture->svg, tooltip);
+	appendStringInfoString(&picture->svg, "</title>\n");
+}
+
+void
+crm_picture_group_end(CrmPicture *picture)
+{
+	appendStringInfoString(&picture->svg, "</g>\n");
 }
 
 /*

@@ -45,6 +45,19 @@ extern void crm_picture_circle(CrmPicture *picture, const char *class, double x,
 extern void crm_picture_text(CrmPicture *picture, const char *class, CrmAnchor anchor, double x,
 							 double y, double max_width, const char *string);
 
+/* A name, shortened so that both fit max_width, and a value after it; either may be empty. */
+extern void crm_picture_caption(CrmPicture *picture, CrmAnchor anchor, double x, double y,
+								double max_width, const char *name, const char *value);
+
+extern void crm_picture_box(CrmPicture *picture, const char *class, double x, double y,
+							double width, double height, double radius);
+/* data is that of an SVG path; width of the line, 0 = as the style says */
+extern void crm_picture_path(CrmPicture *picture, const char *class, const char *data,
+							 double width);
+/* What is drawn up to the end has this tooltip. */
+extern void crm_picture_group(CrmPicture *picture, const char *tooltip);
+extern void crm_picture_group_end(CrmPicture *picture);
+
 extern void crm_picture_escape(StringInfo buf, const char *string);
 
 /* Width of a text of CRM_PICTURE_FONT_SIZE, rather too large than too small. */

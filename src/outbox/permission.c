@@ -12,6 +12,7 @@
 
 #include "base/db.h"
 #include "base/guc.h"
+#include "base/reader.h"
 #include "outbox/permission.h"
 #include "types/weekly_hours.h"
 
@@ -55,12 +56,26 @@ may_be_told(const CrmPermission *permission, const char *channel, const char *cl
 	return permission->follows;
 }
 
+/* False where the table has nothing at all, which is cheaper to see than to ask. */
+static bool
+has_quiet_hours(void)
+{
+	static const char *const columns[] = { "name" };
+	CrmReader *reader = crm_guc_direct_access ? crm_reader_open("quiet_hours", columns, 1, 1)
+											  : NULL;
+	bool has = reader == NULL || !crm_reader_empty(reader);
+
+	if (reader != NULL)
+		crm_reader_close(reader);
+	return has;
+}
+
 List *
 crm_quiet_hours(const char *channel)
 {
 	Datum value = CStringGetTextDatum(channel);
 	List *rules = NIL;
-	uint64 n = crm_read(&find_quiet, &value, NULL);
+	uint64 n = has_quiet_hours() ? crm_read(&find_quiet, &value, NULL) : 0;
 
 	for (uint64 i = 0; i < n; i++)
 	{

@@ -69,6 +69,19 @@ typedef struct CrmPermission
 /* Of the current result; first is the column at which they begin. */
 extern void crm_permission_read(uint64 row, int first, CrmPermission *permission);
 
+/*
+ * The same for one contact after the other, found by indexes and without a plan,
+ * at one time and as the active snapshot shows them; between crm_connect() and
+ * crm_disconnect(). NULL where the tables ask for the executor. but is a message
+ * that caps do not count.
+ */
+typedef struct CrmPermissionTables CrmPermissionTables;
+extern CrmPermissionTables *crm_permission_open(TimestampTz at);
+extern void crm_permission_find(CrmPermissionTables *tables, int64 contact_id, int64 account_id,
+								const char *channel, const char *class, const char *recipient_kind,
+								int64 but, CrmPermission *permission);
+extern void crm_permission_close(CrmPermissionTables *tables);
+
 /* Quiet hours of a channel, to be read before the result that they are asked with. */
 extern List *crm_quiet_hours(const char *channel);
 

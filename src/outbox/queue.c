@@ -10,10 +10,12 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
 #include "base/guc.h"
+#include "base/reader.h"
 #include "base/rights.h"
 #include "base/wake.h"
 #include "outbox/outbox.h"
@@ -119,12 +121,45 @@ crm_ends_write(CrmEnds *ends)
 	crm_run(&write_ends, values, NULL);
 }
 
+/* Those of the contacts that have parked messages, which few have. */
+static Datum
+with_parked(Datum contacts)
+{
+	static const char *const columns[] = { "contact_id", "due_at" };
+	CrmReader *reader = crm_guc_direct_access ? crm_reader_open("outbox", columns, 2, 1) : NULL;
+	ArrayType *array = DatumGetArrayTypeP(contacts);
+	int n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	const int64 *ids = (const int64 *) ARR_DATA_PTR(array);
+	CrmColumn found;
+
+	if (reader == NULL)
+		return contacts;
+	crm_column_init(&found, INT8OID);
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	for (int i = 0; i < n; i++)
+	{
+		Datum key = Int64GetDatum(ids[i]);
+		bool parked = false;
+		bool isnull;
+
+		crm_reader_find(reader, &key);
+		while (!parked && crm_reader_next(reader))
+			parked = DatumGetTimestampTz(crm_reader_value(reader, 1, &isnull)) == DT_NOEND;
+		if (parked)
+			crm_column_add(&found, key, false);
+	}
+	crm_reader_close(reader);
+	PopActiveSnapshot();
+	return found.n == 0 ? (Datum) 0 : crm_column_array(&found);
+}
+
 bool
 crm_queue_release(Datum contacts, TimestampTz now)
 {
-	Datum values[2] = { contacts, TimestampTzGetDatum(now) };
+	Datum values[2] = { with_parked(contacts), TimestampTzGetDatum(now) };
 
-	return crm_run(&release, values, NULL) > 0;
+	return values[0] != 0 && crm_run(&release, values, NULL) > 0;
 }
 
 static char *

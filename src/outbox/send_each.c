@@ -2,7 +2,7 @@
  * send_each.c
  *		Queuing many messages that differ. What stands under their keys already is
  *		found first, as the contacts are locked; the others are written without
- *		the executor where the tables allow that, which takes half the time.
+ *		the executor where the tables allow that, which takes two thirds of the time.
  */
 #include "postgres.h"
 
@@ -24,12 +24,15 @@
 /* messages of one statement, so that their params do not become too large an array */
 #define STATEMENT_BATCH 1000
 
+/* OFFSET 0: each by the index, also where the plan is from a time when there were no messages */
 static CrmPlan find_messages = {
 	"SELECT n.place, m.message_id, m.template, m.params"
 	" FROM unnest($1, $2) WITH ORDINALITY AS n(contact_id, send_key, place)"
-	" JOIN crm.message m ON m.contact_id = n.contact_id AND m.send_key = n.send_key",
+	" CROSS JOIN LATERAL (SELECT * FROM crm.message f"
+	"  WHERE f.contact_id = n.contact_id AND f.send_key = n.send_key OFFSET 0) m",
 	2,
-	{ INT8ARRAYOID, TEXTARRAYOID }
+	{ INT8ARRAYOID, TEXTARRAYOID },
+	.always_generic = true
 };
 static CrmPlan insert_messages = {
 	"WITH n AS (SELECT * FROM unnest($1, $2, $3, $4, $5, $6)"

@@ -34,16 +34,22 @@ PG_FUNCTION_INFO_V1(crm_window_rules_changed);
 	   " AND NOT EXISTS (SELECT FROM crm.follower f WHERE f.contact_id = " contact                 \
 	   "  AND f.account_id = " account " AND f.unfollowed_at > " at ")"
 
+/* of facts of one instant each opens its window, unless another one's is as wide */
 static CrmPlan open_windows = {
-	"INSERT INTO crm.window_grant (contact_id, account_id, kind, opened_at, expires_at, quota)"
-	" SELECT DISTINCT ON (n.contact_id, n.account_id, n.at) n.contact_id, n.account_id, n.kind,"
-	"  n.at, n.at + r.valid_for, r.quota"
-	" FROM unnest($1, $2, $3, $4) AS n(contact_id, account_id, kind, at)"
-	" JOIN crm.account a ON a.account_id = n.account_id"
-	" JOIN crm.window_rule r ON r.account_kind = a.kind AND r.kind = n.kind"
-	" WHERE " OPENS(
+	"WITH c AS MATERIALIZED (SELECT DISTINCT n.contact_id, n.account_id, n.kind, n.at,"
+	"  n.at + r.valid_for AS expires_at, r.quota"
+	"  FROM unnest($1, $2, $3, $4) AS n(contact_id, account_id, kind, at)"
+	"  JOIN crm.account a ON a.account_id = n.account_id"
+	"  JOIN crm.window_rule r ON r.account_kind = a.kind AND r.kind = n.kind"
+	"  WHERE " OPENS(
 		"n.contact_id", "n.account_id",
-		"n.at") " ORDER BY n.contact_id, n.account_id, n.at, r.quota DESC NULLS FIRST, n.kind",
+		"n.at") ")"
+				" INSERT INTO crm.window_grant (contact_id, account_id, kind, opened_at, expires_at, quota)"
+				" SELECT c.* FROM c WHERE NOT EXISTS (SELECT FROM c w WHERE w.contact_id = c.contact_id"
+				"  AND w.account_id = c.account_id AND w.at = c.at AND w.expires_at >= c.expires_at"
+				"  AND (w.quota IS NULL OR w.quota >= c.quota)"
+				"  AND (w.expires_at > c.expires_at OR w.quota IS DISTINCT FROM c.quota OR w.kind < c.kind))"
+				" ORDER BY c.contact_id, c.account_id, c.at, c.kind",
 	6,
 	{ INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZOID,
 	  TIMESTAMPTZOID }

@@ -104,7 +104,7 @@ sub crm_rooms
     # -Bsymbolic: a preloaded pg_crm does not lend it its functions
     system($ENV{CC} || 'cc', qw(-shared -fPIC -O2 -g -Wall -Werror -D_GNU_SOURCE -fwrapv),
         '-fno-strict-aliasing', '-Wl,-Bsymbolic', '-DPG_CRM_VERSION="' . crm_version() . '"', '-Isrc',
-        "-I$include", '-o', $module, glob('test/module/*.c src/dispatch/http.c src/dispatch/http_error.c src/outbox/render.c src/channels/*.c src/rules/*.c'),
+        "-I$include", '-o', $module, glob('test/module/*.c src/dispatch/http*.c src/outbox/render.c src/channels/*.c src/rules/*.c'),
         (map { "src/base/$_.c" } qw(channel clock db guc rights row table)), @curl) == 0
       or die 'the module of the tests cannot be built';
     my $sql = slurp_file('test/module/rooms.sql');

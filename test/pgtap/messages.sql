@@ -89,6 +89,9 @@ SELECT is(pg_temp.windows(12), 'message@oa 5 01 11:00:00-03 11:00:00, message@oa
 UPDATE crm.window_rule SET quota = NULL, valid_for = '1 hour' WHERE account_kind = 'official_account' AND kind = 'menu_click';
 INSERT INTO crm.window_rule VALUES ('official_account', 'payment', NULL, '48 hours');
 SELECT crm.track(13, 'menu_click', at => '2024-06-01 11:59Z', account => 'oa'), crm.track(13, 'payment', at => '2024-06-01 11:30Z', account => 'oa') \g /dev/null
+INSERT INTO crm.contact (contact_id) VALUES (140);
+INSERT INTO crm.event (contact_id, kind, occurred_at, account_id) VALUES (140, 'menu_click', '2024-06-01 11:30Z', 1), (140, 'message', '2024-06-01 11:30Z', 1);
+SELECT is(pg_temp.windows(140), 'menu_click@oa any 01 11:30:00-01 12:30:00, message@oa 5 01 11:30:00-03 11:30:00', 'of two facts of one second each opens its window where neither is as wide as the other');
 SELECT is(pg_temp.windows(13), 'payment@oa any 01 11:30:00-03 11:30:00, menu_click@oa any 01 11:59:00-01 12:59:00', 'the numbers are rows');
 
 -- follows and scans

@@ -94,6 +94,20 @@ subtest 'many that differ' => sub {
     is(join(',', send_each('note', [ [ $people[0], undef, 'n' ] ])), $note, 'a key that send() gave');
     is($shop->refused('SELECT ' . each_of('none', [ [ $people[0] ] ])), '23503', 'a template that there is not');
     is($shop->sql("SELECT crm.cancel_message($people[0], $note)"), 't');
+    # a snapshot from before the message; ids that somebody gave by hand
+    my $session = $shop->session;
+    $session->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM crm.message');
+    my ($unseen) = send_each('note', [ [ $people[2], undef, 'unseen', '2034-05-01Z' ] ]);
+    is($session->query_safe('SELECT ' . each_of('note', [ [ $people[2], undef, 'unseen', '2034-05-01Z' ] ])), "{$unseen}", 'a message that the snapshot does not show');
+    $session->query_safe('COMMIT');
+    $session->quit;
+    for my $lane ('on', 'off')
+    {
+        is($shop->refused("SET pg_crm.direct_access = $lane; BEGIN; SELECT setval('crm.message_message_id_seq', $unseen, false); SELECT "
+              . each_of('note', [ [ $people[2], undef, 'by hand' ] ])), '23505', "lane $lane: an id that is taken");
+        $shop->sql("SELECT setval('crm.message_message_id_seq', (SELECT max(message_id) FROM crm.message) + 1000)");
+    }
+    is($shop->sql("SELECT cancel_many('{$people[2]}', '{$unseen}', NULL)"), '1');
     is($shop->sql("SELECT send_each('tale', '{}', '{}', '{}', '{}', '{}', true)"), '{}', 'none');
 };
 
@@ -190,6 +204,16 @@ for my $lane ('on', 'off')
             UPDATE crm.outbox SET lease = now() - interval '1 s', attempt_id = 900000001, attempts = 1 WHERE message_id = $message");
         $shop->restart_worker;
         ends($message, 'unknown no_reply', '1 in an hour', 'the next worker finds it');
+
+        # somebody else's by the time its outcome is written
+        my ($older, $younger) = map { $shop->person("o_${_}_$lane") } qw(older younger);
+        $sandbox->admin(settings => { latency_ms => 1000 });
+        $message = awaits($younger, 'order');
+        $shop->becomes("SELECT state FROM crm.message WHERE message_id = $message", 'sending', 'on its way');
+        $shop->sql("SELECT crm.merge($older, $younger)");
+        ends($message, 'sent', '1 now', 'of a contact that was merged');
+        $sandbox->admin(settings => { latency_ms => 0 });
+        is($shop->sql("SELECT contact_id FROM crm.message_end WHERE message_id = $message"), $older, 'told of the survivor');
 
         # its key has become too old while it was put off
         $message = awaits($contact, 'order', [ undef, undef, '2034-05-01Z' ]);
