@@ -36,6 +36,13 @@ static const CrmTimeWork time_work = {
 	.move_segments = crm_segments_due,
 };
 
+static void
+verify_more(CrmAddDifference add, void *arg)
+{
+	crm_outbox_verify(add, arg);
+	crm_journeys_verify(add, arg);
+}
+
 void _PG_init(void);
 
 void
@@ -56,7 +63,7 @@ _PG_init(void)
 	crm_launcher_init();
 	crm_lifecycle_init();
 	crm_dispatch_guc_init();
-	crm_verify_more = crm_outbox_verify;
+	crm_verify_more = verify_more;
 	crm_time_work = &time_work;
 	MarkGUCPrefixReserved("pg_crm");
 }

@@ -52,12 +52,14 @@ CREATE TABLE IF NOT EXISTS crm.enrolment (
 	entered_by text NOT NULL,
 	end_reason text,
 	stuck text,
+	reply text,
 	context jsonb NOT NULL DEFAULT '{}',
 	PRIMARY KEY (contact_id, enrolment_id)
 ) WITH (fillfactor = 60);
 -- no CHECK: rows are written without the executor
 CREATE UNIQUE INDEX IF NOT EXISTS enrolment_active_idx ON crm.enrolment (contact_id, journey, key) WHERE state = 'active';
 CREATE INDEX IF NOT EXISTS enrolment_due_at_idx ON crm.enrolment (journey, due_at, contact_id, enrolment_id) WHERE state = 'active';
+CREATE INDEX IF NOT EXISTS enrolment_reply_idx ON crm.enrolment (contact_id) WHERE reply IS NOT NULL;
 COMMENT ON TABLE crm.enrolment IS 'A person in a journey, from entering it to its end.';
 COMMENT ON COLUMN crm.enrolment.contact_id IS 'Who.';
 COMMENT ON COLUMN crm.enrolment.enrolment_id IS 'Id of the enrolment.';
@@ -83,7 +85,8 @@ COMMENT ON COLUMN crm.enrolment.state IS 'active, finished or exited.';
 COMMENT ON COLUMN crm.enrolment.entered_by IS 'Kind of the fact that let the contact in; api, journey, date or schedule.';
 COMMENT ON COLUMN crm.enrolment.end_reason IS 'Why it was left: goal, rule, unenrolled, cancelled, merged, erased or stranded; of a finished one the reason of its exit step.';
 COMMENT ON COLUMN crm.enrolment.stuck IS 'Why the step cannot be done now; NULL where all is well.';
-COMMENT ON COLUMN crm.enrolment.context IS 'entry: the fact that let the contact in; beside it what steps saved.';
+COMMENT ON COLUMN crm.enrolment.reply IS 'The mobile number that the contact gave and another contact has: it is bound, and the two are merged, at due_at.';
+COMMENT ON COLUMN crm.enrolment.context IS 'entry: the fact that let the contact in; beside it what steps saved; unenrolled: the reason given to unenrol().';
 
 CREATE TABLE IF NOT EXISTS crm.step_visit (
 	contact_id bigint NOT NULL,

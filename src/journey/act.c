@@ -243,18 +243,14 @@ describe_run(const CrmRun *run, const char *name, const char *value)
 	return JsonbPGetDatum(document);
 }
 
-/*
- * The columns set are those of the step; attributes are joined with those that
- * the contact has.
- */
+/* Attributes are joined with those that the contact has. */
 void
-crm_step_set(CrmMoves *moves)
+crm_contacts_set(const Jsonb *names, CrmColumn *contacts, CrmColumn *documents)
 {
 	StringInfoData sql;
 	Oid types[2] = { INT8ARRAYOID, JSONBARRAYOID };
-	Columns columns;
 	Datum values[2];
-	JsonbIterator *iterator = JsonbIteratorInit(&moves->step->fields->root);
+	JsonbIterator *iterator = JsonbIteratorInit(&unconstify(Jsonb *, names)->root);
 	JsonbIteratorToken token;
 	JsonbValue name;
 	const char *comma = "";
@@ -279,15 +275,23 @@ crm_step_set(CrmMoves *moves)
 						   " FROM unnest($1, $2) AS n(contact_id, fields) CROSS JOIN LATERAL"
 						   " jsonb_populate_record(NULL::crm.contact, n.fields) AS r"
 						   " WHERE c.contact_id = n.contact_id");
+	values[0] = crm_column_array(contacts);
+	values[1] = crm_column_array(documents);
+	code = SPI_execute_with_args(sql.data, 2, types, values, NULL, false, 0);
+	if (code < 0)
+		elog(ERROR, "SPI_execute_with_args failed: %s", SPI_result_code_string(code));
+}
+
+void
+crm_step_set(CrmMoves *moves)
+{
+	Columns columns;
+
 	init_columns(&columns, JSONBOID);
 	for (int i = 0; i < moves->n; i++)
 		add_row(&columns, moves, moves->runs[i],
 				JsonbPGetDatum(crm_run_fill(moves->runs[i], moves->step->fields)));
-	values[0] = crm_column_array(&columns.contacts);
-	values[1] = crm_column_array(&columns.values);
-	code = SPI_execute_with_args(sql.data, 2, types, values, NULL, false, 0);
-	if (code < 0)
-		elog(ERROR, "SPI_execute_with_args failed: %s", SPI_result_code_string(code));
+	crm_contacts_set(moves->step->fields, &columns.contacts, &columns.values);
 	leave_all(moves);
 }
 

@@ -145,10 +145,22 @@ typedef struct Moving
 	const int64 *contacts;
 	int ncontacts;
 	TimestampTz as_of;
+	const CrmBindings *bindings;
 	int64 max_steps; /* 0: any number */
 	int64 steps;
 	int64 nmoved;
 } Moving;
+
+/* Whose reply was bound, or could not be, goes on. */
+static void
+follow_bindings(Moving *moving)
+{
+	CrmEngine *engine = crm_engine_create();
+
+	moving->nmoved += crm_bindings_follow(engine, moving->bindings);
+	crm_engine_run(engine);
+	moving->steps += engine->steps;
+}
 
 /* Of each contact what is due first, until nothing is. */
 static void
@@ -159,6 +171,7 @@ move_due(void *arg)
 						TimestampTzGetDatum(moving->as_of) };
 	int nruns;
 
+	follow_bindings(moving);
 	do
 	{
 		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm due enrolments",
@@ -187,14 +200,13 @@ int64
 crm_journeys_move(const int64 *contacts, int ncontacts, TimestampTz as_of, int64 max_steps,
 				  int64 *nmoved)
 {
-	Moving moving = { .contacts = contacts,
-					  .ncontacts = ncontacts,
-					  .as_of = as_of,
-					  .max_steps = max_steps };
+	Moving moving = { .as_of = as_of, .max_steps = max_steps };
 
 	*nmoved = 0;
 	if (ncontacts == 0)
 		return 0;
+	moving.bindings = crm_replies_bind(contacts, ncontacts, as_of);
+	moving.contacts = crm_bindings_contacts(moving.bindings, &moving.ncontacts);
 	crm_journeys_work(move_due, &moving);
 	*nmoved = moving.nmoved;
 	return moving.steps;

@@ -102,6 +102,14 @@ crm_run_next_depth(const CrmRun *run)
 	return is_chain ? run->depth + 1 : 1;
 }
 
+void
+crm_effects_begin(CrmRun *const *runs, int n)
+{
+	crm_effects_depth = 0;
+	for (int i = 0; i < n; i++)
+		crm_effects_depth = Max(crm_effects_depth, crm_run_next_depth(runs[i]));
+}
+
 /* ---- how a run goes on */
 
 static void
@@ -125,7 +133,7 @@ crm_run_end(CrmRun *run, CrmRunState state, const char *reason, TimestampTz at)
 	run->ended_at = run->at;
 	run->due_at = run->step_due_at = DT_NOBEGIN;
 	run->message_id = 0;
-	run->stuck = NULL;
+	run->stuck = run->reply = NULL;
 	run->moving = false;
 	run->changed = true;
 }
@@ -135,7 +143,7 @@ crm_run_leave(CrmRun *run, const char *outcome, int next)
 {
 	run->changed = true;
 	run->failures = 0;
-	run->stuck = NULL;
+	run->stuck = run->reply = NULL;
 	run->message_id = 0;
 	run->step_due_at = DT_NOBEGIN;
 	run->again = false;
@@ -155,7 +163,7 @@ crm_run_stay(CrmRun *run, TimestampTz until)
 {
 	run->changed = true;
 	run->failures = 0;
-	run->stuck = NULL;
+	run->stuck = run->reply = NULL;
 	run->moving = false;
 	run->again = false;
 	run->step_due_at = until;
@@ -194,9 +202,8 @@ work(void *arg)
 	return true;
 }
 
-/* What another moment, or another transaction, may bring is not the contact's. */
-static bool
-is_contained(int code)
+bool
+crm_error_is_contained(int code)
 {
 	switch (ERRCODE_TO_CATEGORY(code))
 	{
@@ -220,7 +227,7 @@ crm_moves_attempt(CrmMoves *moves, void (*work_function)(CrmMoves *moves))
 	CHECK_FOR_INTERRUPTS();
 	if (crm_attempt(work, &attempt, &error))
 		return;
-	if (!is_contained(error->sqlerrcode))
+	if (!crm_error_is_contained(error->sqlerrcode))
 		ReThrowError(error);
 	if (moves->n == 1)
 	{
@@ -313,9 +320,7 @@ enter_together(CrmEngine *engine, CrmRun **runs, int n)
 			fail(engine, runs[i], psprintf("step \"%s\" is of an unknown kind", moves.step->name));
 		return;
 	}
-	crm_effects_depth = 0;
-	for (int i = 0; i < moves.n; i++)
-		crm_effects_depth = Max(crm_effects_depth, crm_run_next_depth(runs[i]));
+	crm_effects_begin(runs, moves.n);
 	if (moves.step->kind->writes)
 		crm_moves_attempt(&moves, moves.step->kind->enter);
 	else

@@ -13,6 +13,7 @@
 #include "utils/hsearch.h"
 #include "utils/jsonb.h"
 
+#include "base/db.h"
 #include "journey/definition.h"
 #include "journey/journey.h"
 
@@ -65,6 +66,7 @@ struct CrmRun
 	const char *entered_by;
 	const char *end_reason;
 	const char *stuck;
+	const char *reply; /* a mobile number that waits to be bound */
 	CrmRunState state;
 	int step; /* CRM_NO_STEP: none yet */
 	Jsonb *context;
@@ -132,12 +134,18 @@ extern TimestampTz crm_run_since(const CrmRun *run);
 /* How deep the journeys are nested in each other that a run's effects start. */
 extern int crm_run_next_depth(const CrmRun *run);
 extern int crm_effects_depth; /* of the step at work; 0 outside */
+extern void crm_effects_begin(CrmRun *const *runs, int n);
+
+/* Is an error the contact's, and not what another moment or transaction may bring? */
+extern bool crm_error_is_contained(int code);
 
 /* store.c: active enrolments of these contacts, in journeys that move; adds them */
 extern void crm_engine_load(CrmEngine *engine, const int64 *contacts, int ncontacts);
 /* the same of frozen journeys too */
 extern void crm_engine_load_all(CrmEngine *engine, const int64 *contacts, int ncontacts);
-/* of each contact the one that is due first */
+/* those whose reply waits to be bound */
+extern void crm_engine_load_replied(CrmEngine *engine, const int64 *contacts, int ncontacts);
+/* of each contact the one that is due first, but for those */
 extern void crm_engine_load_due(CrmEngine *engine, const int64 *contacts, int ncontacts,
 								TimestampTz as_of);
 extern void crm_engine_write(CrmEngine *engine);
@@ -154,8 +162,24 @@ extern void crm_endings_of_begun(CrmEngine *engine, int first);
 extern int64 *crm_moves_send(const CrmMoves *moves, bool awaited); /* ids of the messages */
 extern void crm_leave_by_message(CrmRun *run);                     /* its message has ended */
 
+/* sets columns of the contacts: the members of documents that all have the same names */
+extern void crm_contacts_set(const Jsonb *names, CrmColumn *contacts, CrmColumn *documents);
+
 /* ask.c */
 extern void crm_asks_by_signals(CrmEngine *engine, CrmSignal *const *signals);
+extern void crm_asks_look_back(CrmEngine *engine);
+/* the reply was stored, or could not be */
+extern void crm_leave_by_reply(CrmRun *run, bool stored);
+
+/* binding.c: binds mobile numbers to contacts, for as long as nobody else has to be waited for */
+extern void crm_mobiles_bind(CrmColumn *contacts, CrmColumn *mobiles, CrmColumn *times);
+/* Replies that wait for that, of contacts that are locked and none of whose runs are in memory. */
+typedef struct CrmBindings CrmBindings;
+extern CrmBindings *crm_replies_bind(const int64 *contacts, int ncontacts, TimestampTz as_of);
+/* The contacts and those who have become theirs by that, ascending. */
+extern const int64 *crm_bindings_contacts(const CrmBindings *bindings, int *ncontacts);
+/* Leads their runs on; how many. */
+extern int crm_bindings_follow(CrmEngine *engine, const CrmBindings *bindings);
 
 /* wait.c */
 extern void crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals);
@@ -163,6 +187,11 @@ extern void crm_waits_by_rules(CrmEngine *engine);
 extern void crm_waits_look_back(CrmEngine *engine);
 extern void crm_leave_by_time(CrmRun *run);   /* its wait is over */
 extern void crm_runs_plan(CrmEngine *engine); /* when each is looked at next */
+/* Does it wait at a step of this kind? */
+extern bool crm_run_is_at(const CrmRun *run, void (*enter)(CrmMoves *moves));
+/* Those that wait at the step of this one, of all from it on that were not looked at yet. */
+extern void crm_moves_take(CrmEngine *engine, int first, CrmMoves *moves);
+extern void crm_looks_forget(CrmEngine *engine);
 
 /* entry.c: who enters by these signals, one of a contact at most */
 extern void crm_entries_by_signals(CrmEngine *engine, CrmSignal *const *signals, int nsignals);

@@ -12,6 +12,7 @@
 
 #include "base/db.h"
 #include "base/wake.h"
+#include "journey/carried.h"
 #include "journey/engine.h"
 #include "outbox/outbox.h"
 
@@ -88,6 +89,8 @@ typedef struct Changing
 	const char *journey; /* NULL: any */
 	int64 enrolment_id;  /* 0: any */
 	const char *reason;  /* of the end */
+	const char *comment; /* of whoever ends it, or NULL */
+	bool replies_too;    /* looks at messages, too */
 	int64 changed;
 } Changing;
 
@@ -129,6 +132,8 @@ end_all(void *arg)
 	{
 		if (!is_meant(changing, engine->runs[i]))
 			continue;
+		if (changing->comment != NULL)
+			crm_run_save(engine->runs[i], "unenrolled", changing->comment);
 		crm_run_end(engine->runs[i], CRM_RUN_EXITED, changing->reason, engine->now);
 		changing->changed++;
 	}
@@ -136,12 +141,14 @@ end_all(void *arg)
 }
 
 int64
-crm_journey_end(const int64 *contacts, int ncontacts, const char *journey, const char *reason)
+crm_journey_end(const int64 *contacts, int ncontacts, const char *journey, const char *reason,
+				const char *comment)
 {
 	Changing changing = { .contacts = contacts,
 						  .ncontacts = ncontacts,
 						  .journey = journey,
-						  .reason = reason };
+						  .reason = reason,
+						  .comment = comment };
 
 	crm_journeys_work(end_all, &changing);
 	return changing.changed;
@@ -176,7 +183,7 @@ crm_journey_resume(int64 contact_id, int64 enrolment_id)
 	return changing.changed > 0;
 }
 
-/* Facts of the time in which nobody moved: what they satisfy goes on as if it had been noticed. */
+/* Facts that nobody took notice of: what they satisfy goes on as if it had been noticed. */
 static void
 look_again(void *arg)
 {
@@ -192,13 +199,25 @@ look_again(void *arg)
 		if (!engine->runs[i]->moving && engine->runs[i]->state == CRM_RUN_ACTIVE)
 			engine->runs[i]->at = engine->runs[i]->step_at;
 	crm_waits_look_back(engine);
+	if (changing->replies_too)
+		crm_asks_look_back(engine);
 	crm_engine_run(engine);
 }
 
 void
 crm_journey_thaw(const int64 *contacts, int ncontacts)
 {
-	Changing changing = { .contacts = contacts, .ncontacts = ncontacts };
+	Changing changing = { .contacts = contacts, .ncontacts = ncontacts, .replies_too = true };
 
 	crm_journeys_work(look_again, &changing);
+}
+
+/* What one of the two wrote was no reply to the other. */
+void
+crm_journey_joined(int64 contact_id)
+{
+	Changing changing = { .contacts = &contact_id, .ncontacts = 1 };
+
+	if (crm_journeys_exist())
+		crm_journeys_work(look_again, &changing);
 }

@@ -73,15 +73,41 @@ extern bool crm_journeys_clock_back(TimestampTz as_of);
  * under the key; 0 where entering is refused, which is recorded.
  */
 extern int64 crm_journey_enrol(int64 contact_id, const char *journey, const char *key);
-/* Ends their enrolments in a journey, with their messages that are still in the queue; how many. */
+/*
+ * Ends their enrolments in a journey, with their messages that are still in the
+ * queue; how many. A comment, where there is one, is kept in the context.
+ */
 extern int64 crm_journey_end(const int64 *contacts, int ncontacts, const char *journey,
-							 const char *reason);
+							 const char *reason, const char *comment);
 /* Lets a stuck enrolment try its step again; false where it is not stuck. */
 extern bool crm_journey_resume(int64 contact_id, int64 enrolment_id);
 /* After a time in which nobody moved: what happened meanwhile is noticed. */
 extern void crm_journey_thaw(const int64 *contacts, int ncontacts);
+/* The history has become that of two contacts: facts of the other are noticed. */
+extern void crm_journey_joined(int64 contact_id);
 /* Raises 23503 where there is none. */
 extern struct CrmJourney *crm_journey_require(const char *name);
+
+/* Is a batch at work? Its runs are in memory, so no contact of it may end. */
+extern bool crm_journeys_at_work(void);
+
+/*
+ * merge.c: before the rows of one contact are given to another: of two active
+ * enrolments of one journey and key the later ends, equal refusals are added up.
+ * Each returns what the ledger keeps.
+ */
+extern Datum crm_journey_merge(int64 loser, int64 survivor, bool *isnull);
+extern Datum crm_refusals_merge(int64 loser, int64 survivor, bool *isnull);
+/* The other has its enrolments again: what belongs to them follows, messages too. */
+extern void crm_journey_unmerge(int64 survivor, int64 other);
+/* Once everything has: what had ended is active again. */
+extern void crm_journey_reopen(int64 survivor, int64 other, Datum ended);
+extern void crm_refusals_unmerge(int64 survivor, Datum refusals);
+
+/* Calls add for each enrolment or visit that contradicts itself or another row. */
+typedef void (*CrmJourneyDifference)(void *arg, int64 contact_id, const char *check,
+									 const char *expected, const char *found);
+extern void crm_journeys_verify(CrmJourneyDifference add, void *arg);
 
 /* Called by _PG_init(). */
 extern void crm_journey_init(void);

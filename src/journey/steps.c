@@ -254,6 +254,10 @@ read_asked(CrmReading *reading, const char *key, const JsonbValue *value, CrmSte
 	if (step->field == NULL)
 		return;
 	step->reply = natural_reply(step->field);
+	if (is_carried(step->field, false) &&
+		(strcmp(step->field, "context.entry") == 0 || strpbrk(step->field + 8, ".{}|") != NULL))
+		crm_fault_at(reading, key, "\"%s\" is no name for a member of the context",
+					 crm_shown(step->field + 8));
 	if (strcmp(step->field, "mobile") != 0 && !is_carried(step->field, false) &&
 		!OidIsValid(crm_contact_column(step->field, &typmod, &not_null)))
 		crm_fault_at(reading, key,

@@ -16,7 +16,7 @@
 	"e.contact_id, e.enrolment_id, e.source_id, e.parent_id, e.source_at, e.entered_at,"         \
 	" e.recorded_at, e.due_at, e.step_at, e.step_due_at, e.visit_recorded_at, e.message_id,"     \
 	" e.version, e.visit, e.depth, e.failures, e.journey, e.key, e.step, e.entered_by, e.stuck," \
-	" e.context"
+	" e.reply, e.context"
 enum
 {
 	R_CONTACT_ID = 1,
@@ -40,11 +40,20 @@ enum
 	R_STEP,
 	R_ENTERED_BY,
 	R_STUCK,
+	R_REPLY,
 	R_CONTEXT,
 	R_MESSAGE_ENDED_AT,
 	R_MESSAGE_STATE
 };
 
+static CrmPlan find_replied = {
+	"SELECT " RUN_COLUMNS ", NULL::timestamptz, NULL::text FROM crm.enrolment e"
+	" WHERE e.contact_id = ANY ($1) AND e.state = 'active' AND e.reply IS NOT NULL"
+	" ORDER BY e.contact_id, e.enrolment_id",
+	1,
+	{ INT8ARRAYOID },
+	.by_index = true
+};
 static CrmPlan find_active = { "SELECT " RUN_COLUMNS
 							   ", NULL::timestamptz, NULL::text FROM crm.enrolment e"
 							   " WHERE e.contact_id = ANY ($1) AND e.state = 'active'"
@@ -60,7 +69,7 @@ static CrmPlan find_due = {
 	"  AND m.due_at <= $2"
 	" LEFT JOIN crm.message s ON s.contact_id = m.contact_id AND s.message_id = m.message_id"
 	" WHERE e.contact_id = ANY ($1) AND e.state = 'active'"
-	" AND (e.due_at <= $2 OR m.due_at IS NOT NULL)"
+	" AND (e.due_at <= $2 OR m.due_at IS NOT NULL) AND e.reply IS NULL"
 	" ORDER BY e.contact_id, least(e.due_at, m.due_at), e.enrolment_id",
 	3,
 	{ INT8ARRAYOID, TIMESTAMPTZOID, TEXTARRAYOID },
@@ -76,13 +85,14 @@ static CrmPlan forget_message_ends = {
 /* the keys, what changes on the way, and what does not */
 #define CHANGING_COLUMNS                                                                     \
 	"due_at, step_at, step_due_at, visit_recorded_at, ended_at, message_id, version, visit," \
-	" failures, step, state, end_reason, stuck, context"
+	" failures, step, state, end_reason, stuck, reply, context"
 #define LASTING_COLUMNS \
 	"source_id, parent_id, source_at, entered_at, recorded_at, journey, key, entered_by, depth"
 #define CHANGING_TYPES                                                                         \
 	INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, \
 		TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID, INT4ARRAYOID, INT4ARRAYOID,    \
-		INT4ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, JSONBARRAYOID
+		INT4ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,    \
+		JSONBARRAYOID
 enum
 {
 	W_CONTACT_ID,
@@ -100,6 +110,7 @@ enum
 	W_STATE,
 	W_END_REASON,
 	W_STUCK,
+	W_REPLY,
 	W_CONTEXT,
 	W_CHANGING,
 	W_SOURCE_ID = W_CHANGING,
@@ -117,8 +128,8 @@ enum
 static CrmPlan update_enrolments = {
 	"UPDATE crm.enrolment e SET (" CHANGING_COLUMNS ") = ROW(n.due_at, n.step_at, n.step_due_at,"
 	" n.visit_recorded_at, n.ended_at, n.message_id, n.version, n.visit, n.failures, n.step,"
-	" n.state, n.end_reason, n.stuck, n.context)"
-	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+	" n.state, n.end_reason, n.stuck, n.reply, n.context)"
+	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
 	"  AS n(contact_id, enrolment_id, " CHANGING_COLUMNS ")"
 	" WHERE e.contact_id = n.contact_id AND e.enrolment_id = n.enrolment_id",
 	W_CHANGING,
@@ -128,7 +139,7 @@ static CrmPlan update_enrolments = {
 static CrmPlan insert_enrolments = {
 	"INSERT INTO crm.enrolment (contact_id, enrolment_id, " CHANGING_COLUMNS ", " LASTING_COLUMNS
 	") SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,"
-	" $17, $18, $19, $20, $21, $22, $23, $24, $25)",
+	" $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)",
 	W_COLUMNS,
 	{ CHANGING_TYPES, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
 	  TIMESTAMPTZARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT4ARRAYOID }
@@ -237,6 +248,7 @@ read_run(CrmEngine *engine, SPITupleTable *table, uint64 row, bool frozen_too)
 	run->key = crm_result_text(row, R_KEY);
 	run->entered_by = crm_result_text(row, R_ENTERED_BY);
 	run->stuck = crm_result_text(row, R_STUCK);
+	run->reply = crm_result_text(row, R_REPLY);
 	run->step = step == NULL ? CRM_NO_STEP : crm_step_find(journey, step);
 	context = crm_result(row, R_CONTEXT, &isnull);
 	run->context = DatumGetJsonbPCopy(context);
@@ -249,10 +261,10 @@ read_run(CrmEngine *engine, SPITupleTable *table, uint64 row, bool frozen_too)
 }
 
 static void
-load_active(CrmEngine *engine, const int64 *contacts, int ncontacts, bool frozen_too)
+load(CrmEngine *engine, CrmPlan *plan, const int64 *contacts, int ncontacts, bool frozen_too)
 {
 	Datum array = crm_int64_array(contacts, ncontacts);
-	uint64 n = crm_run(&find_active, &array, NULL);
+	uint64 n = crm_run(plan, &array, NULL);
 	SPITupleTable *table = SPI_tuptable;
 
 	for (uint64 row = 0; row < n; row++)
@@ -263,13 +275,19 @@ load_active(CrmEngine *engine, const int64 *contacts, int ncontacts, bool frozen
 void
 crm_engine_load(CrmEngine *engine, const int64 *contacts, int ncontacts)
 {
-	load_active(engine, contacts, ncontacts, false);
+	load(engine, &find_active, contacts, ncontacts, false);
+}
+
+void
+crm_engine_load_replied(CrmEngine *engine, const int64 *contacts, int ncontacts)
+{
+	load(engine, &find_replied, contacts, ncontacts, false);
 }
 
 void
 crm_engine_load_all(CrmEngine *engine, const int64 *contacts, int ncontacts)
 {
-	load_active(engine, contacts, ncontacts, true);
+	load(engine, &find_active, contacts, ncontacts, true);
 }
 
 /* Ends of messages that were looked at are not looked at again. */
@@ -401,6 +419,7 @@ add_changing(CrmColumn *columns, Texts *texts, const CrmRun *run)
 	add_text(&columns[W_STATE], &texts[W_STATE], state_names[run->state]);
 	add_text(&columns[W_END_REASON], &texts[W_END_REASON], run->end_reason);
 	add_text(&columns[W_STUCK], &texts[W_STUCK], run->stuck);
+	add_text(&columns[W_REPLY], &texts[W_REPLY], run->reply);
 	crm_column_add(&columns[W_CONTEXT], JsonbPGetDatum(run->context), false);
 }
 

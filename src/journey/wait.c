@@ -16,8 +16,8 @@
 #include "journey/match.h"
 #include "journey/carried.h"
 
-static bool
-is_at(const CrmRun *run, void (*enter)(CrmMoves *moves))
+bool
+crm_run_is_at(const CrmRun *run, void (*enter)(CrmMoves *moves))
 {
 	return run->state == CRM_RUN_ACTIVE && !run->moving && run->step != CRM_NO_STEP &&
 		run->stuck == NULL && run->journey->steps[run->step].kind->enter == enter;
@@ -204,7 +204,7 @@ crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals)
 		CrmMatch *matches;
 		int n = 0;
 
-		if (!is_at(run, crm_step_wait_for) || signals[first] == NULL || run->looked)
+		if (!crm_run_is_at(run, crm_step_wait_for) || signals[first] == NULL || run->looked)
 			continue;
 		step = &run->journey->steps[run->step];
 		matches = palloc_array(CrmMatch, engine->nruns);
@@ -212,7 +212,8 @@ crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals)
 		{
 			CrmRun *other = engine->runs[k];
 
-			if (!is_at(other, crm_step_wait_for) || &other->journey->steps[other->step] != step)
+			if (!crm_run_is_at(other, crm_step_wait_for) ||
+				&other->journey->steps[other->step] != step)
 				continue;
 			other->looked = true;
 			/* at the very moment of the deadline the fact wins */
@@ -260,9 +261,8 @@ crm_step_wait_until(CrmMoves *moves)
 	ask_conditions(moves);
 }
 
-/* Those that wait at one step, of all from this place on that were not looked at yet. */
-static void
-take_step(CrmEngine *engine, int first, CrmMoves *moves)
+void
+crm_moves_take(CrmEngine *engine, int first, CrmMoves *moves)
 {
 	const CrmRun *run = engine->runs[first];
 
@@ -275,7 +275,7 @@ take_step(CrmEngine *engine, int first, CrmMoves *moves)
 	{
 		CrmRun *other = engine->runs[k];
 
-		if (other->looked || !is_at(other, moves->step->kind->enter) ||
+		if (other->looked || !crm_run_is_at(other, moves->step->kind->enter) ||
 			&other->journey->steps[other->step] != moves->step)
 			continue;
 		other->looked = true;
@@ -283,8 +283,8 @@ take_step(CrmEngine *engine, int first, CrmMoves *moves)
 	}
 }
 
-static void
-forget_looks(CrmEngine *engine)
+void
+crm_looks_forget(CrmEngine *engine)
 {
 	for (int i = 0; i < engine->nruns; i++)
 		engine->runs[i]->looked = false;
@@ -295,21 +295,21 @@ crm_waits_by_rules(CrmEngine *engine)
 {
 	CrmMoves moves;
 
-	forget_looks(engine);
+	crm_looks_forget(engine);
 	for (int first = 0; first < engine->nruns; first++)
 	{
 		CrmRun *run = engine->runs[first];
 
-		if (run->looked || !is_at(run, crm_step_wait_until))
+		if (run->looked || !crm_run_is_at(run, crm_step_wait_until))
 			continue;
-		take_step(engine, first, &moves);
+		crm_moves_take(engine, first, &moves);
 		/* what becomes true after the deadline comes too late, though nobody has looked since */
 		for (int i = 0; i < moves.n; i++)
 			if (moves.runs[i]->at > moves.runs[i]->step_due_at)
 				moves.runs[i--] = moves.runs[--moves.n];
 		ask_conditions(&moves);
 	}
-	forget_looks(engine);
+	crm_looks_forget(engine);
 }
 
 void
@@ -317,17 +317,17 @@ crm_waits_look_back(CrmEngine *engine)
 {
 	CrmMoves moves;
 
-	forget_looks(engine);
+	crm_looks_forget(engine);
 	for (int first = 0; first < engine->nruns; first++)
 	{
 		CrmRun *run = engine->runs[first];
 
-		if (run->looked || !is_at(run, crm_step_wait_for))
+		if (run->looked || !crm_run_is_at(run, crm_step_wait_for))
 			continue;
-		take_step(engine, first, &moves);
+		crm_moves_take(engine, first, &moves);
 		look_back(&moves);
 	}
-	forget_looks(engine);
+	crm_looks_forget(engine);
 }
 
 void
@@ -365,7 +365,8 @@ crm_runs_plan(CrmEngine *engine)
 		const CrmEnding *leave = run->journey->exit;
 		TimestampTz due = DT_NOEND;
 
-		if (run->state != CRM_RUN_ACTIVE || run->stuck != NULL)
+		/* a reply is bound at the moment it came */
+		if (run->state != CRM_RUN_ACTIVE || run->stuck != NULL || run->reply != NULL)
 			continue;
 		if (run->step_due_at != DT_NOBEGIN)
 			due = run->step_due_at;
@@ -373,7 +374,7 @@ crm_runs_plan(CrmEngine *engine)
 			come_nearer(run, &due, goal->rule, goal->time);
 		if (leave != NULL)
 			come_nearer(run, &due, leave->rule, leave->time);
-		if (is_at(run, crm_step_wait_until))
+		if (crm_run_is_at(run, crm_step_wait_until))
 			come_nearer(run, &due, run->journey->steps[run->step].rule,
 						run->journey->steps[run->step].time);
 		if (due == DT_NOEND)
