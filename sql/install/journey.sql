@@ -145,6 +145,8 @@ CREATE TABLE IF NOT EXISTS crm.journey_schedule (
 	entry integer NOT NULL,
 	done_until timestamptz NOT NULL,
 	next_at timestamptz NOT NULL,
+	working_until timestamptz,
+	working_after bigint,
 	PRIMARY KEY (journey, entry)
 );
 COMMENT ON TABLE crm.journey_schedule IS 'Entries by date and by schedule: until when they were made, and when to look again.';
@@ -152,6 +154,22 @@ COMMENT ON COLUMN crm.journey_schedule.journey IS 'The journey.';
 COMMENT ON COLUMN crm.journey_schedule.entry IS 'Place of the entry in the definition, from 0.';
 COMMENT ON COLUMN crm.journey_schedule.done_until IS 'Whoever was due until then has entered.';
 COMMENT ON COLUMN crm.journey_schedule.next_at IS 'When to look again.';
+COMMENT ON COLUMN crm.journey_schedule.working_until IS 'Until when those are being let in whose turn it is now; NULL between two looks.';
+COMMENT ON COLUMN crm.journey_schedule.working_after IS 'The contact up to whom that is done.';
+
+CREATE TABLE IF NOT EXISTS crm.entry_due (
+	contact_id bigint NOT NULL,
+	due_at timestamptz NOT NULL,
+	entry integer NOT NULL,
+	journey text NOT NULL,
+	PRIMARY KEY (contact_id, journey, entry, due_at)
+);
+CREATE INDEX IF NOT EXISTS entry_due_due_at_idx ON crm.entry_due (due_at, contact_id);
+COMMENT ON TABLE crm.entry_due IS 'Who is to enter by date or schedule and was being changed by somebody else at the time.';
+COMMENT ON COLUMN crm.entry_due.contact_id IS 'Who.';
+COMMENT ON COLUMN crm.entry_due.due_at IS 'As of when the contact enters.';
+COMMENT ON COLUMN crm.entry_due.entry IS 'Place of the entry in the definition, from 0.';
+COMMENT ON COLUMN crm.entry_due.journey IS 'The journey.';
 
 CREATE TABLE IF NOT EXISTS crm.journey_clock (
 	one boolean PRIMARY KEY DEFAULT true CHECK (one),

@@ -12,6 +12,8 @@
 
 #include "base/clock.h"
 #include "base/db.h"
+#include "base/guc.h"
+#include "base/wake.h"
 #include "journey/engine.h"
 #include "journey/kinds.h"
 
@@ -361,6 +363,21 @@ move_all(CrmEngine *engine)
 	}
 }
 
+/* What is due later than it looks by itself is found then. */
+static void
+wake_clock(const CrmEngine *engine)
+{
+	TimestampTz soon = engine->now + crm_guc_poll_interval * USECS_PER_SEC;
+
+	for (int i = 0; i < engine->nruns; i++)
+		if (engine->runs[i]->changed && engine->runs[i]->due_at != DT_NOBEGIN &&
+			engine->runs[i]->due_at <= soon)
+		{
+			crm_wake_clock_at_commit();
+			return;
+		}
+}
+
 void
 crm_engine_run(CrmEngine *engine)
 {
@@ -368,6 +385,7 @@ crm_engine_run(CrmEngine *engine)
 
 	move_all(engine);
 	crm_runs_plan(engine);
+	wake_clock(engine);
 	crm_engine_write(engine);
 	MemoryContextSwitchTo(old);
 }

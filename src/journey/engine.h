@@ -208,11 +208,40 @@ typedef struct CrmEntering
 	int depth;
 	const char *key;    /* NULL: none */
 	Jsonb *entry;       /* NULL: none */
+	bool late;          /* its time was long ago */
 	CrmRun *run;        /* out: NULL where it is refused */
 	const char *reason; /* out */
 } CrmEntering;
 extern void crm_enter_all(CrmEngine *engine, CrmEntering *entering, int n, bool record);
 extern Jsonb *crm_signal_entry(const CrmSignal *signal);
+
+/* schedule.c: those of these contacts who were set aside; how many */
+extern int64 crm_timed_entries_resume(CrmEngine *engine, const int64 *contacts, int ncontacts,
+									  TimestampTz as_of);
+/* when the next entry by date or schedule is due; DT_NOEND: none */
+extern TimestampTz crm_timed_entries_next(void);
+/* of a journey that has changed: what is planned anew */
+extern void crm_timed_entries_replan(const char *journey);
+extern void crm_timed_entries_forget(void);
+
+/* moment.c: the moments of an entry by date within a time */
+typedef struct CrmMoments
+{
+	TimestampTz from; /* after which */
+	TimestampTz until;
+	int first_day; /* Julian days between which the date must lie, in any zone */
+	int last_day;
+} CrmMoments;
+extern CrmMoments crm_moments_within(const CrmTimedEntry *timed, TimestampTz from,
+									 TimestampTz until);
+/* Of a date of this type; how many, the array is theirs. */
+extern int crm_moments_of(const CrmMoments *moments, const CrmTimedEntry *timed, Datum date,
+						  const pg_tz *zone, TimestampTz **found);
+/* The latest moment of a schedule in a time, DT_NOBEGIN: none; the first after a time. */
+extern TimestampTz crm_schedule_last(const CrmTimedEntry *timed, const pg_tz *zone,
+									 TimestampTz after, TimestampTz until);
+extern TimestampTz crm_schedule_next(const CrmTimedEntry *timed, const pg_tz *zone,
+									 TimestampTz after);
 
 /* draw.c: a number from 0 to below 1, the same on every platform */
 extern double crm_draw(const char *journey, const char *step, int64 contact_id);
@@ -234,6 +263,8 @@ extern CrmPastFact *crm_history_find(const char *kind, const CrmLookBack *asking
 									 int *nfound);
 
 /* local.c */
+/* The instant at which the clock of a zone shows this; DT_NOEND beyond the range of times. */
+extern TimestampTz crm_local_instant(Timestamp local, const pg_tz *zone);
 extern TimestampTz crm_add_interval(TimestampTz at, const Interval *interval, const pg_tz *zone);
 extern TimestampTz crm_next_local(TimestampTz from, int minute_of_day, const CrmWeeklyHours *hours,
 								  const pg_tz *zone);

@@ -165,6 +165,8 @@ refuse_at_all(const CrmEntering *entering, TimestampTz now)
 	}
 	if (entering->depth > MOST_DEPTH)
 		return "loop";
+	if (entering->late)
+		return "late";
 	if (journey->max_lateness >= 0 && entering->source_at != DT_NOBEGIN &&
 		now - entering->source_at > journey->max_lateness)
 		return "late";

@@ -69,6 +69,23 @@ extern TimestampTz crm_journeys_next(void);
 extern bool crm_journeys_clock_back(TimestampTz as_of);
 
 /*
+ * schedule.c: entries by date and by schedule, of the next contacts in the order
+ * of their ids, at most so many; NULL: nobody is due, or somebody else is at it.
+ * Who is to enter (ascending, distinct) is then locked by the caller. Whoever is
+ * not is set aside in crm.entry_due, and is due by it.
+ */
+typedef struct CrmTimedEntries
+{
+	int ncontacts;
+	int64 *contacts;
+	int nlooked; /* above 0 while there may be more */
+	struct CrmTimedWork *work;
+} CrmTimedEntries;
+extern CrmTimedEntries *crm_timed_entries_find(TimestampTz as_of, int limit);
+/* Lets those in; the steps that they entered. */
+extern int64 crm_timed_entries_make(CrmTimedEntries *entries, const int64 *locked, int nlocked);
+
+/*
  * hand.c: of contacts that are locked. The enrolment that there is now, or was
  * under the key; 0 where entering is refused, which is recorded.
  */
