@@ -183,6 +183,21 @@ crm_journey_resume(int64 contact_id, int64 enrolment_id)
 	return changing.changed > 0;
 }
 
+/* Facts that nobody has looked at go on as if they had been noticed when they came. */
+void
+crm_engine_look_again(CrmEngine *engine)
+{
+	for (int i = 0; i < engine->nruns; i++)
+		engine->runs[i]->at = Max(engine->runs[i]->step_at, engine->now);
+	crm_endings_by_rules(engine);
+	crm_endings_look_back(engine);
+	crm_waits_by_rules(engine);
+	for (int i = 0; i < engine->nruns; i++)
+		if (!engine->runs[i]->moving && engine->runs[i]->state == CRM_RUN_ACTIVE)
+			engine->runs[i]->at = engine->runs[i]->step_at;
+	crm_waits_look_back(engine);
+}
+
 /* Facts that nobody took notice of: what they satisfy goes on as if it had been noticed. */
 static void
 look_again(void *arg)
@@ -191,14 +206,7 @@ look_again(void *arg)
 	CrmEngine *engine = crm_engine_create();
 
 	crm_engine_load(engine, changing->contacts, changing->ncontacts);
-	for (int i = 0; i < engine->nruns; i++)
-		engine->runs[i]->at = Max(engine->runs[i]->step_at, engine->now);
-	crm_endings_by_rules(engine);
-	crm_endings_look_back(engine);
-	for (int i = 0; i < engine->nruns; i++)
-		if (!engine->runs[i]->moving && engine->runs[i]->state == CRM_RUN_ACTIVE)
-			engine->runs[i]->at = engine->runs[i]->step_at;
-	crm_waits_look_back(engine);
+	crm_engine_look_again(engine);
 	if (changing->replies_too)
 		crm_asks_look_back(engine);
 	crm_engine_run(engine);
