@@ -140,7 +140,7 @@ crm_step_branch(CrmMoves *moves)
 		const CrmBranch *branch = &moves->step->branches[k];
 		int left = 0;
 
-		crm_ask(branch->when, moves->journey, matches, n);
+		crm_ask_branch(branch, moves->journey, matches, n);
 		for (int i = 0; i < n; i++)
 			if (matches[i].holds)
 				crm_run_leave(matches[i].run, branch->outcome, branch->next);

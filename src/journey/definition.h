@@ -90,6 +90,7 @@ typedef struct CrmEnding
 typedef struct CrmBranch
 {
 	const char *when;    /* rule over the profile */
+	CrmFactRule *fact;   /* of one that reads the fact that let the contact in, else NULL */
 	const char *outcome; /* its place, from 1, as text */
 	int next;
 } CrmBranch;

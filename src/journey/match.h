@@ -30,4 +30,8 @@ extern void crm_match(const CrmTrigger *trigger, const CrmJourney *journey, CrmM
 /* For whom does a rule over the profile hold, as of the clock of each run? */
 extern void crm_ask(const char *rule, const CrmJourney *journey, CrmMatch *matches, int n);
 
+/* The same of a branch, whose rule may read the fact that let the contact in. */
+extern void crm_ask_branch(const CrmBranch *branch, const CrmJourney *journey, CrmMatch *matches,
+						   int n);
+
 #endif /* CRM_JOURNEY_MATCH_H */

@@ -136,7 +136,6 @@ read_branches(CrmReading *reading, const char *key, const JsonbValue *value, Crm
 	{
 		int outside = crm_path_enter_place(reading, i);
 		CrmBranch *branch = &step->branches[i];
-		CrmRuleTime ignored;
 		CrmObject object;
 
 		branch->outcome = psprintf("%d", i + 1);
@@ -147,7 +146,7 @@ read_branches(CrmReading *reading, const char *key, const JsonbValue *value, Crm
 			JsonbValue *when = crm_object_require(reading, &object, "when");
 
 			if (when != NULL)
-				(void) crm_read_rule(reading, "when", when, &branch->when, &ignored, NULL);
+				(void) crm_read_branch_rule(reading, "when", when, &branch->when, &branch->fact);
 			crm_read_edge(reading, "next", crm_object_take(&object, "next"), &branch->next);
 			crm_object_close(reading, &object);
 		}

@@ -156,7 +156,8 @@ static CrmPlan insert_visits = {
 /* the partition is found by the time of recording */
 static CrmPlan close_visits = {
 	"UPDATE crm.step_visit v SET left_at = n.left_at, outcome = n.outcome,"
-	" next_step = n.next_step, message_id = n.message_id"
+	" next_step = n.next_step,"
+	" message_id = coalesce(n.message_id, v.message_id)" /* that of a question is not awaited */
 	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS n(contact_id, enrolment_id, visit,"
 	"  recorded_at, left_at, outcome, next_step, message_id)"
 	" WHERE v.contact_id = n.contact_id AND v.enrolment_id = n.enrolment_id"
