@@ -104,6 +104,7 @@ static const struct
 	{ "unenrol", APP | MARKETER },
 	{ "resume", MARKETER },
 	{ "set_journey", MARKETER },
+	{ "migrate_journey", MARKETER },
 	{ "resolve_message", DISPATCHER },
 	{ "pause_account", DISPATCHER },
 	{ "resume_account", DISPATCHER },

@@ -93,13 +93,11 @@ crm_step_send(CrmMoves *moves)
 static void
 save_reply(CrmRun *run, const CrmStep *step)
 {
-	static CrmPlan find_reply = {
-		"SELECT d.reply FROM crm.delivery_attempt d JOIN crm.message m"
-		"  ON m.contact_id = d.contact_id AND m.attempt_id = d.attempt_id"
-		" WHERE m.contact_id = $1 AND m.message_id = $2",
-		2,
-		{ INT8OID, INT8OID }
-	};
+	static CrmPlan find_reply = { "SELECT d.reply FROM crm.delivery_attempt d JOIN crm.message m"
+								  "  ON m.contact_id = d.contact_id AND m.attempt_id = d.attempt_id"
+								  " WHERE m.contact_id = $1 AND m.message_id = $2",
+								  2,
+								  { INT8OID, INT8OID } };
 	Datum values[2] = { Int64GetDatum(run->contact_id), Int64GetDatum(run->message_id) };
 	char *reply = crm_run(&find_reply, values, NULL) == 0 ? NULL : crm_result_text(0, 1);
 
@@ -348,7 +346,8 @@ crm_step_award(CrmMoves *moves)
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
 				 errmsg("achievement \"%s\" does not exist", moves->step->object),
-				 errhint("Define it with crm.define_achievement() again, or move the enrolments.")));
+				 errhint(
+					 "Define it with crm.define_achievement() again, or move the enrolments.")));
 	kind = crm_result_text(0, 1);
 	for (int i = 0; i < moves->n; i++)
 		properties[i] = describe_run(moves->runs[i], NULL, NULL);
@@ -363,8 +362,8 @@ crm_step_stage(CrmMoves *moves)
 
 	for (int i = 0; i < moves->n; i++)
 	{
-		Jsonb *document = DatumGetJsonbP(describe_run(moves->runs[i], "stage",
-													  moves->step->object));
+		Jsonb *document = DatumGetJsonbP(
+			describe_run(moves->runs[i], "stage", moves->step->object));
 		const char *reason = moves->step->reason != NULL
 			? moves->step->reason
 			: psprintf("journey %s", moves->journey->name);
@@ -429,8 +428,8 @@ issue_coupons(CrmMoves *moves)
 	for (int i = 0; i < moves->n; i++)
 		codes[i] = crm_result_text(i, 1);
 	for (int i = 0; i < moves->n; i++)
-		crm_run_save(moves->runs[i],
-					 moves->step->save_as != NULL ? moves->step->save_as : "coupon", codes[i]);
+		crm_run_save(moves->runs[i], moves->step->save_as != NULL ? moves->step->save_as : "coupon",
+					 codes[i]);
 	leave_all(moves);
 }
 

@@ -296,6 +296,7 @@ crm_run_fill(const CrmRun *run, Jsonb *document)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("step \"%s\" of journey \"%s\" needs %s, which the enrolment does not have",
 						run->journey->steps[run->step].name, run->journey->name, missing),
-				 errhint("Say what stands for it where it is missing: {{%s|something}}.", missing)));
+				 errhint("Say what stands for it where it is missing: {{%s|something}}.",
+						 missing)));
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(filled)));
 }

@@ -195,10 +195,10 @@ struct CrmJourney
 typedef struct CrmJourneys
 {
 	int n;
-	CrmJourney **list; /* by name, then version */
-	List *kinds;       /* of facts that any entry, step, goal or exit is on, char * */
-	bool any;          /* is anything published? */
-	bool watches;      /* do rules decide who leaves, or until when somebody waits? */
+	CrmJourney **list;   /* by name, then version */
+	List *kinds;         /* of facts that any entry, step, goal or exit is on, char * */
+	bool any;            /* is anything published? */
+	bool watches;        /* do rules decide who leaves, or until when somebody waits? */
 	bool reads_contacts; /* is any on what users change in crm.contact, or does any change it? */
 } CrmJourneys;
 

@@ -36,7 +36,8 @@ static CrmPlan find_due = {
 			  " GROUP BY x.contact_id ORDER BY min(x.due_at), x.contact_id LIMIT $2",
 	3,
 	{ TIMESTAMPTZOID, INT8OID, TEXTARRAYOID },
-	.always_generic = true
+	.always_generic = true,
+	.by_index = true
 };
 static CrmPlan find_next = {
 	"SELECT least((SELECT min(d.due_at) FROM unnest($1) AS j(journey) CROSS JOIN LATERAL"
@@ -48,7 +49,8 @@ static CrmPlan find_next = {
 			  "   ON c.contact_id = d.contact_id)), (SELECT c.ticked_at FROM crm.journey_clock c)",
 	1,
 	{ TEXTARRAYOID },
-	.always_generic = true
+	.always_generic = true,
+	.by_index = true
 };
 /* of messages for which nobody waits any more */
 static CrmPlan forget_ends = {
@@ -56,7 +58,8 @@ static CrmPlan forget_ends = {
 	" AND NOT EXISTS (SELECT FROM crm.enrolment e WHERE e.contact_id = m.contact_id"
 	"  AND e.state = 'active' AND e.message_id = m.message_id)",
 	2,
-	{ INT8ARRAYOID, TIMESTAMPTZOID }
+	{ INT8ARRAYOID, TIMESTAMPTZOID },
+	.by_index = true
 };
 static CrmPlan read_clock = { "SELECT c.ticked_at FROM crm.journey_clock c", 0 };
 static CrmPlan set_clock = { "INSERT INTO crm.journey_clock AS c (ticked_at) VALUES ($1)"
@@ -176,6 +179,7 @@ follow_bindings(Moving *moving)
 	moving->steps += engine->steps;
 }
 
+/* Who was busy when it was his time. */
 static void
 enter_set_aside(Moving *moving)
 {

@@ -120,6 +120,9 @@ extern CrmRun *crm_engine_first(CrmEngine *engine, int64 contact_id);
 /* Goes on until nobody moves, and writes what changed. */
 extern void crm_engine_run(CrmEngine *engine);
 
+/* hand.c: goals, rules and waits of all, after a time in which nobody looked */
+extern void crm_engine_look_again(CrmEngine *engine);
+
 /* what a step's function says of a run */
 extern void crm_run_leave(CrmRun *run, const char *outcome, int next);
 extern void crm_run_stay(CrmRun *run, TimestampTz until);

@@ -28,7 +28,8 @@ static CrmPlan find_earlier = {
 	"SELECT e.contact_id, e.enrolment_id, e.journey, e.key, e.state = 'active', e.entered_at"
 	" FROM crm.enrolment e WHERE e.contact_id = ANY ($1) AND e.journey = ANY ($2)",
 	2,
-	{ INT8ARRAYOID, TEXTARRAYOID }
+	{ INT8ARRAYOID, TEXTARRAYOID },
+	.by_index = true
 };
 static CrmPlan record_refusals = {
 	"INSERT INTO crm.refusal AS r"

@@ -19,14 +19,16 @@
 static CrmPlan find_of_key = { "SELECT e.enrolment_id FROM crm.enrolment e WHERE e.contact_id = $1"
 							   " AND e.journey = $2 AND e.key = $3 ORDER BY e.enrolment_id LIMIT 1",
 							   3,
-							   { INT8OID, TEXTOID, TEXTOID } };
+							   { INT8OID, TEXTOID, TEXTOID },
+							   .by_index = true };
 static CrmPlan find_queued = {
 	"SELECT v.contact_id, v.message_id FROM crm.enrolment e"
 	" JOIN crm.step_visit v ON v.contact_id = e.contact_id AND v.enrolment_id = e.enrolment_id"
 	" JOIN crm.outbox o ON o.contact_id = v.contact_id AND o.message_id = v.message_id"
 	" WHERE e.contact_id = ANY ($1) AND e.journey = $2 AND e.state = 'active'",
 	2,
-	{ INT8ARRAYOID, TEXTOID }
+	{ INT8ARRAYOID, TEXTOID },
+	.by_index = true
 };
 
 CrmJourney *
@@ -84,11 +86,11 @@ typedef struct Changing
 {
 	const int64 *contacts;
 	int ncontacts;
-	const char *journey;   /* NULL: any */
-	int64 enrolment_id;    /* 0: any */
-	const char *reason;    /* of the end */
-	const char *comment;   /* of whoever ends it, or NULL */
-	bool replies_too;      /* looks at messages, too */
+	const char *journey; /* NULL: any */
+	int64 enrolment_id;  /* 0: any */
+	const char *reason;  /* of the end */
+	const char *comment; /* of whoever ends it, or NULL */
+	bool replies_too;    /* looks at messages, too */
 	int64 changed;
 } Changing;
 
@@ -181,6 +183,21 @@ crm_journey_resume(int64 contact_id, int64 enrolment_id)
 	return changing.changed > 0;
 }
 
+/* Facts that nobody has looked at go on as if they had been noticed when they came. */
+void
+crm_engine_look_again(CrmEngine *engine)
+{
+	for (int i = 0; i < engine->nruns; i++)
+		engine->runs[i]->at = Max(engine->runs[i]->step_at, engine->now);
+	crm_endings_by_rules(engine);
+	crm_endings_look_back(engine);
+	crm_waits_by_rules(engine);
+	for (int i = 0; i < engine->nruns; i++)
+		if (!engine->runs[i]->moving && engine->runs[i]->state == CRM_RUN_ACTIVE)
+			engine->runs[i]->at = engine->runs[i]->step_at;
+	crm_waits_look_back(engine);
+}
+
 /* Facts that nobody took notice of: what they satisfy goes on as if it had been noticed. */
 static void
 look_again(void *arg)
@@ -189,14 +206,7 @@ look_again(void *arg)
 	CrmEngine *engine = crm_engine_create();
 
 	crm_engine_load(engine, changing->contacts, changing->ncontacts);
-	for (int i = 0; i < engine->nruns; i++)
-		engine->runs[i]->at = Max(engine->runs[i]->step_at, engine->now);
-	crm_endings_by_rules(engine);
-	crm_endings_look_back(engine);
-	for (int i = 0; i < engine->nruns; i++)
-		if (!engine->runs[i]->moving && engine->runs[i]->state == CRM_RUN_ACTIVE)
-			engine->runs[i]->at = engine->runs[i]->step_at;
-	crm_waits_look_back(engine);
+	crm_engine_look_again(engine);
 	if (changing->replies_too)
 		crm_asks_look_back(engine);
 	crm_engine_run(engine);

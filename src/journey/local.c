@@ -20,7 +20,8 @@ static CrmPlan find_zones = {
 	"SELECT c.contact_id, c.time_zone FROM crm.contact c WHERE c.contact_id = ANY ($1)"
 	" AND c.time_zone IS NOT NULL ORDER BY c.contact_id",
 	1,
-	{ INT8ARRAYOID }
+	{ INT8ARRAYOID },
+	.by_index = true
 };
 
 /* Calendar arithmetic is that of a zone; the result is within the range of times. */

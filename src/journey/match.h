@@ -20,8 +20,8 @@ typedef struct CrmMatch
 extern bool crm_is_repeated(const CrmEngine *engine, int from, int place);
 
 /* May this signal, NULL for none, count for a run that looks back to a time? */
-extern bool crm_signal_counts(const CrmRun *run, const CrmSignal *signal,
-							  const CrmTrigger *trigger, TimestampTz from);
+extern bool crm_signal_counts(const CrmRun *run, const CrmSignal *signal, const CrmTrigger *trigger,
+							  TimestampTz from);
 
 /* For which does the rule of the trigger hold? */
 extern void crm_match(const CrmTrigger *trigger, const CrmJourney *journey, CrmMatch *matches,

@@ -29,7 +29,8 @@ static CrmPlan count_rows = {
 	" JOIN unnest($1, $2) AS n(journey, entry) ON n.journey = s.journey AND n.entry = s.entry",
 	2,
 	{ TEXTARRAYOID, INT4ARRAYOID },
-	.always_generic = true
+	.always_generic = true,
+	.by_index = true
 };
 /* from when the journey was published, or opened again */
 static CrmPlan add_rows = {
@@ -40,7 +41,8 @@ static CrmPlan add_rows = {
 	" CROSS JOIN LATERAL (VALUES (greatest(j.changed_at, v.published_at))) AS f(at)"
 	" ORDER BY n.journey, n.entry ON CONFLICT (journey, entry) DO NOTHING",
 	2,
-	{ TEXTARRAYOID, INT4ARRAYOID }
+	{ TEXTARRAYOID, INT4ARRAYOID },
+	.by_index = true
 };
 static CrmPlan take_row = {
 	"SELECT s.journey, s.entry, s.done_until, s.working_until, s.working_after"
@@ -50,19 +52,22 @@ static CrmPlan take_row = {
 	" FOR NO KEY UPDATE OF s SKIP LOCKED",
 	3,
 	{ TEXTARRAYOID, INT4ARRAYOID, TIMESTAMPTZOID },
-	.always_generic = true
+	.always_generic = true,
+	.by_index = true
 };
 static CrmPlan keep_place = {
 	"UPDATE crm.journey_schedule s SET working_until = $3, working_after = $4"
 	" WHERE s.journey = $1 AND s.entry = $2",
 	4,
-	{ TEXTOID, INT4OID, TIMESTAMPTZOID, INT8OID }
+	{ TEXTOID, INT4OID, TIMESTAMPTZOID, INT8OID },
+	.by_index = true
 };
 static CrmPlan end_look = {
 	"UPDATE crm.journey_schedule s SET done_until = $3, next_at = $4, working_until = NULL,"
 	" working_after = NULL WHERE s.journey = $1 AND s.entry = $2",
 	4,
-	{ TEXTOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID }
+	{ TEXTOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID },
+	.by_index = true
 };
 static CrmPlan forget_closed = {
 	"DELETE FROM crm.journey_schedule s WHERE NOT EXISTS"
@@ -79,19 +84,22 @@ static CrmPlan forget_changed = {
 	"  (SELECT jsonb_build_array(v.definition -> 'account', v.definition -> 'entry' -> s.entry)"
 	"   FROM crm.journey_version v WHERE v.journey = j.journey AND v.version = j.version - 1)",
 	1,
-	{ TEXTOID }
+	{ TEXTOID },
+	.by_index = true
 };
 static CrmPlan find_everybody = {
 	"SELECT c.contact_id FROM crm.contact c WHERE c.contact_id > $1 ORDER BY c.contact_id LIMIT $2",
 	2,
-	{ INT8OID, INT4OID }
+	{ INT8OID, INT4OID },
+	.by_index = true
 };
 static CrmPlan set_aside = {
 	"INSERT INTO crm.entry_due (contact_id, journey, entry, due_at)"
 	" SELECT n.contact_id, $3, $4, n.due_at FROM unnest($1, $2) AS n(contact_id, due_at)"
 	" ORDER BY n.contact_id, n.due_at ON CONFLICT DO NOTHING",
 	4,
-	{ INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTOID, INT4OID }
+	{ INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTOID, INT4OID },
+	.by_index = true
 };
 static CrmPlan take_aside = {
 	"WITH taken AS (DELETE FROM crm.entry_due d WHERE d.contact_id = ANY ($1) AND d.due_at <= $2"
@@ -99,7 +107,8 @@ static CrmPlan take_aside = {
 	" SELECT t.contact_id, t.due_at, t.journey, t.entry FROM taken t"
 	" ORDER BY t.journey, t.entry, t.due_at, t.contact_id",
 	2,
-	{ INT8ARRAYOID, TIMESTAMPTZOID }
+	{ INT8ARRAYOID, TIMESTAMPTZOID },
+	.by_index = true
 };
 
 /* Who is to enter, and when. */

@@ -12,10 +12,10 @@
 #include "base/db.h"
 #include "journey/engine.h"
 
-#define RUN_COLUMNS                                                                               \
-	"e.contact_id, e.enrolment_id, e.source_id, e.parent_id, e.source_at, e.entered_at,"          \
-	" e.recorded_at, e.due_at, e.step_at, e.step_due_at, e.visit_recorded_at, e.message_id,"      \
-	" e.version, e.visit, e.depth, e.failures, e.journey, e.key, e.step, e.entered_by, e.stuck,"  \
+#define RUN_COLUMNS                                                                              \
+	"e.contact_id, e.enrolment_id, e.source_id, e.parent_id, e.source_at, e.entered_at,"         \
+	" e.recorded_at, e.due_at, e.step_at, e.step_due_at, e.visit_recorded_at, e.message_id,"     \
+	" e.version, e.visit, e.depth, e.failures, e.journey, e.key, e.step, e.entered_by, e.stuck," \
 	" e.reply, e.context"
 enum
 {
@@ -51,15 +51,16 @@ static CrmPlan find_replied = {
 	" WHERE e.contact_id = ANY ($1) AND e.state = 'active' AND e.reply IS NOT NULL"
 	" ORDER BY e.contact_id, e.enrolment_id",
 	1,
-	{ INT8ARRAYOID }
+	{ INT8ARRAYOID },
+	.by_index = true
 };
-static CrmPlan find_active = {
-	"SELECT " RUN_COLUMNS ", NULL::timestamptz, NULL::text FROM crm.enrolment e"
-	" WHERE e.contact_id = ANY ($1) AND e.state = 'active'"
-	" ORDER BY e.contact_id, e.enrolment_id",
-	1,
-	{ INT8ARRAYOID }
-};
+static CrmPlan find_active = { "SELECT " RUN_COLUMNS
+							   ", NULL::timestamptz, NULL::text FROM crm.enrolment e"
+							   " WHERE e.contact_id = ANY ($1) AND e.state = 'active'"
+							   " ORDER BY e.contact_id, e.enrolment_id",
+							   1,
+							   { INT8ARRAYOID },
+							   .by_index = true };
 /* of each contact the first; an enrolment is due by its time, or by the end of its message */
 static CrmPlan find_due = {
 	"SELECT DISTINCT ON (e.contact_id) " RUN_COLUMNS ", m.due_at, s.state FROM crm.enrolment e"
@@ -71,24 +72,26 @@ static CrmPlan find_due = {
 	" AND (e.due_at <= $2 OR m.due_at IS NOT NULL) AND e.reply IS NULL"
 	" ORDER BY e.contact_id, least(e.due_at, m.due_at), e.enrolment_id",
 	3,
-	{ INT8ARRAYOID, TIMESTAMPTZOID, TEXTARRAYOID }
+	{ INT8ARRAYOID, TIMESTAMPTZOID, TEXTARRAYOID },
+	.by_index = true
 };
 static CrmPlan forget_message_ends = {
 	"DELETE FROM crm.message_end d USING unnest($1, $2) AS n(contact_id, message_id)"
 	" WHERE d.contact_id = n.contact_id AND d.message_id = n.message_id",
 	2,
-	{ INT8ARRAYOID, INT8ARRAYOID }
+	{ INT8ARRAYOID, INT8ARRAYOID },
+	.by_index = true
 };
 /* the keys, what changes on the way, and what does not */
-#define CHANGING_COLUMNS                                                                        \
-	"due_at, step_at, step_due_at, visit_recorded_at, ended_at, message_id, version, visit,"     \
+#define CHANGING_COLUMNS                                                                     \
+	"due_at, step_at, step_due_at, visit_recorded_at, ended_at, message_id, version, visit," \
 	" failures, step, state, end_reason, stuck, reply, context"
-#define LASTING_COLUMNS                                                                          \
+#define LASTING_COLUMNS \
 	"source_id, parent_id, source_at, entered_at, recorded_at, journey, key, entered_by, depth"
-#define CHANGING_TYPES                                                                          \
-	INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,  \
-		TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID, INT4ARRAYOID, INT4ARRAYOID,     \
-		INT4ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,     \
+#define CHANGING_TYPES                                                                         \
+	INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, \
+		TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID, INT4ARRAYOID, INT4ARRAYOID,    \
+		INT4ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,    \
 		JSONBARRAYOID
 enum
 {
@@ -130,7 +133,8 @@ static CrmPlan update_enrolments = {
 	"  AS n(contact_id, enrolment_id, " CHANGING_COLUMNS ")"
 	" WHERE e.contact_id = n.contact_id AND e.enrolment_id = n.enrolment_id",
 	W_CHANGING,
-	{ CHANGING_TYPES }
+	{ CHANGING_TYPES },
+	.by_index = true
 };
 static CrmPlan insert_enrolments = {
 	"INSERT INTO crm.enrolment (contact_id, enrolment_id, " CHANGING_COLUMNS ", " LASTING_COLUMNS
@@ -160,7 +164,8 @@ static CrmPlan close_visits = {
 	" AND v.visit = n.visit AND v.recorded_at = n.recorded_at",
 	8,
 	{ INT8ARRAYOID, INT8ARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
-	  TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID }
+	  TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID },
+	.by_index = true
 };
 enum
 {
@@ -364,11 +369,11 @@ add_int(CrmColumn *column, int value)
 static Oid
 element_type(Oid array)
 {
-	return array == INT8ARRAYOID     ? INT8OID
-		: array == INT4ARRAYOID      ? INT4OID
+	return array == INT8ARRAYOID       ? INT8OID
+		: array == INT4ARRAYOID        ? INT4OID
 		: array == TIMESTAMPTZARRAYOID ? TIMESTAMPTZOID
-		: array == JSONBARRAYOID     ? JSONBOID
-									 : TEXTOID;
+		: array == JSONBARRAYOID       ? JSONBOID
+									   : TEXTOID;
 }
 
 static void

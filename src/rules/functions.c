@@ -226,7 +226,7 @@ build_awarded(RuleCall *call)
 static Node *
 build_acquired(RuleCall *call)
 {
-	static const char *const columns[] = { "source",   "campaign",     "store_id",
+	static const char *const columns[] = { "source",       "campaign",   "store_id",
 										   "associate_id", "qr_code_id", "account_id" };
 	const char *asked = call->arguments[0];
 	StringInfoData known;
