@@ -296,11 +296,9 @@ crm_asks_by_signals(CrmEngine *engine, CrmSignal *const *signals)
 			const CrmSignal *signal = signals[run->batch_place];
 
 			/* at the very moment of the deadline the reply wins */
-			if (is_asked(run) &&
-				crm_signal_counts(run, signal, &message, replies_from(run)) &&
+			if (is_asked(run) && crm_signal_counts(run, signal, &message, replies_from(run)) &&
 				signal->occurred_at <= run->step_due_at)
-				replies.list[replies.n++] = read_reply(run, signal,
-													   Max(run->step_at, engine->now));
+				replies.list[replies.n++] = read_reply(run, signal, Max(run->step_at, engine->now));
 		}
 		if (replies.n > 0)
 			take_replies(&replies);

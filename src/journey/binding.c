@@ -42,11 +42,13 @@ struct CrmBindings
 	int64 *contacts; /* those given and those that survived */
 };
 
-static CrmPlan bind_numbers = { "SELECT crm.bind_mobile(n.contact_id, n.mobile::crm.mobile, n.at)"
-						" FROM unnest($1, $2, $3) WITH ORDINALITY AS n(contact_id, mobile, at, place)"
-						" ORDER BY n.place",
-						3,
-						{ INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID } };
+static CrmPlan bind_numbers = {
+	"SELECT crm.bind_mobile(n.contact_id, n.mobile::crm.mobile, n.at)"
+	" FROM unnest($1, $2, $3) WITH ORDINALITY AS n(contact_id, mobile, at, place)"
+	" ORDER BY n.place",
+	3,
+	{ INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID }
+};
 static CrmPlan find_waiting = {
 	"SELECT e.contact_id, e.enrolment_id, e.reply, e.due_at FROM crm.enrolment e"
 	" WHERE e.contact_id = ANY ($1) AND e.state = 'active' AND e.reply IS NOT NULL"
@@ -62,8 +64,8 @@ crm_mobiles_bind(CrmColumn *contacts, CrmColumn *mobiles, CrmColumn *times)
 						crm_column_array(times) };
 	int nest_level = NewGUCNestLevel();
 
-	(void) set_config_option("lock_timeout", PATIENCE, PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("lock_timeout", PATIENCE, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
 	crm_run(&bind_numbers, values, NULL);
 	AtEOXact_GUC(true, nest_level);
 }

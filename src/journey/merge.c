@@ -24,8 +24,7 @@
 	"  AND l.state = 'active' AND s.state = 'active')"
 
 static CrmPlan find_queued = {
-	"WITH " LATER_TWINS
-	" SELECT v.contact_id, v.message_id FROM twin t"
+	"WITH " LATER_TWINS " SELECT v.contact_id, v.message_id FROM twin t"
 	" JOIN crm.step_visit v ON v.contact_id = t.contact_id AND v.enrolment_id = t.enrolment_id"
 	" JOIN crm.outbox o ON o.contact_id = v.contact_id AND o.message_id = v.message_id",
 	2,

@@ -101,8 +101,7 @@ crm_step_wait(CrmMoves *moves)
 		if (step->within != NULL)
 			until = crm_add_interval(run->at, step->within, moves->journey->zone);
 		if (by_clock)
-			until = crm_next_local(Max(until, run->at), step->minute_of_day, step->hours,
-								   zones[i]);
+			until = crm_next_local(Max(until, run->at), step->minute_of_day, step->hours, zones[i]);
 		wait_until(run, until, step->next);
 	}
 }
@@ -125,9 +124,8 @@ step_before_at(const CrmRun *run)
 
 	if (run->previous_at != DT_NOBEGIN)
 		return run->previous_at;
-	return crm_run(&find_step_before, values, NULL) == 0
-		? run->step_at
-		: crm_result_time(0, 1, run->step_at);
+	return crm_run(&find_step_before, values, NULL) == 0 ? run->step_at
+														 : crm_result_time(0, 1, run->step_at);
 }
 
 static TimestampTz
@@ -190,8 +188,9 @@ void
 crm_step_wait_for(CrmMoves *moves)
 {
 	for (int i = 0; i < moves->n; i++)
-		crm_run_stay(moves->runs[i], crm_add_interval(moves->runs[i]->at, moves->step->within,
-													  moves->journey->zone));
+		crm_run_stay(moves->runs[i],
+					 crm_add_interval(moves->runs[i]->at, moves->step->within,
+									  moves->journey->zone));
 	look_back(moves);
 }
 
@@ -213,7 +212,8 @@ crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals)
 		{
 			CrmRun *other = engine->runs[k];
 
-			if (!crm_run_is_at(other, crm_step_wait_for) || &other->journey->steps[other->step] != step)
+			if (!crm_run_is_at(other, crm_step_wait_for) ||
+				&other->journey->steps[other->step] != step)
 				continue;
 			other->looked = true;
 			/* at the very moment of the deadline the fact wins */
@@ -255,8 +255,9 @@ void
 crm_step_wait_until(CrmMoves *moves)
 {
 	for (int i = 0; i < moves->n; i++)
-		crm_run_stay(moves->runs[i], crm_add_interval(moves->runs[i]->at, moves->step->within,
-													  moves->journey->zone));
+		crm_run_stay(moves->runs[i],
+					 crm_add_interval(moves->runs[i]->at, moves->step->within,
+									  moves->journey->zone));
 	ask_conditions(moves);
 }
 
