@@ -8,6 +8,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/db.h"
 #include "journey/match.h"
 
 /*
@@ -41,6 +42,15 @@ crm_signal_counts(const CrmRun *run, const CrmSignal *signal, const CrmTrigger *
 		strcmp(run->entered_by, signal->kind) != 0;
 }
 
+/* With all that was written before; a simulation sees what its statement does. */
+static void
+see_now(void)
+{
+	if (!crm_only_reads)
+		CommandCounterIncrement();
+	PushActiveSnapshot(crm_only_reads ? GetActiveSnapshot() : GetTransactionSnapshot());
+}
+
 void
 crm_match(const CrmTrigger *trigger, const CrmJourney *journey, CrmMatch *matches, int n)
 {
@@ -60,8 +70,7 @@ crm_match(const CrmTrigger *trigger, const CrmJourney *journey, CrmMatch *matche
 	holds = palloc_array(bool, n);
 	for (int i = 0; i < n; i++)
 		facts[i] = matches[i].signal->fact;
-	CommandCounterIncrement();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	see_now();
 	crm_fact_rule_evaluate(trigger->when, &user, facts, n, holds);
 	PopActiveSnapshot();
 	for (int i = 0; i < n; i++)
@@ -88,9 +97,7 @@ crm_ask(const char *rule, const CrmJourney *journey, CrmMatch *matches, int n)
 		contacts[i] = matches[i].run->contact_id;
 		as_of[i] = matches[i].run->at;
 	}
-	/* with all that was written before */
-	CommandCounterIncrement();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	see_now();
 	crm_rule_evaluate_at(rule, &user, contacts, n, as_of, holds);
 	PopActiveSnapshot();
 	for (int i = 0; i < n; i++)
