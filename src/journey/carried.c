@@ -68,7 +68,7 @@ read_profile(const CrmMoves *moves, const char *column, char **texts)
 	for (int i = 0; i < moves->n; i++)
 		contacts[i] = moves->runs[i]->contact_id;
 	array = crm_int64_array(contacts, moves->n);
-	code = SPI_execute_with_args(sql, 1, &type, &array, NULL, false, 0);
+	code = SPI_execute_with_args(sql, 1, &type, &array, NULL, crm_only_reads, 0);
 	if (code < 0)
 		elog(ERROR, "SPI_execute_with_args failed: %s", SPI_result_code_string(code));
 	/* a contact may have several runs there */

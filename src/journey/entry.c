@@ -190,7 +190,7 @@ static const char *
 refuse(CrmEngine *engine, const CrmEntering *entering, const char *key, const Earlier *earlier,
 	   int nearlier)
 {
-	const char *reason = refuse_at_all(entering, engine->now);
+	const char *reason = refuse_at_all(entering, engine->sink != NULL ? entering->at : engine->now);
 	int low = 0;
 	int high = nearlier;
 
@@ -234,15 +234,23 @@ context_of(const CrmEntering *entering)
 	return crm_document_with(crm_empty_document(), "entry", entering->entry);
 }
 
+static int64
+next_id(CrmEngine *engine)
+{
+	if (engine->sink != NULL)
+		return engine->sink->next_id(engine);
+	return nextval_internal(crm_table_oid("enrolment_enrolment_id_seq"), false);
+}
+
 static CrmRun *
-begin(CrmEngine *engine, const CrmEntering *entering, const char *key, Oid sequence)
+begin(CrmEngine *engine, const CrmEntering *entering, const char *key)
 {
 	CrmRun *run = crm_engine_add(engine);
 	MemoryContext old = MemoryContextSwitchTo(engine->context);
 
 	run->journey = entering->journey;
 	run->contact_id = entering->contact_id;
-	run->enrolment_id = nextval_internal(sequence, false);
+	run->enrolment_id = next_id(engine);
 	run->source_id = entering->source_id;
 	run->source_at = entering->source_at;
 	run->parent_id = entering->parent_id;
@@ -250,6 +258,8 @@ begin(CrmEngine *engine, const CrmEntering *entering, const char *key, Oid seque
 	run->entered_by = pstrdup(entering->entered_by);
 	run->entered_at = run->step_at = run->at = entering->at;
 	run->recorded_at = engine->now;
+	if (engine->sink != NULL)
+		run->now = entering->at;
 	run->key = *key == '\0' ? "" : pstrdup(key);
 	run->context = context_of(entering);
 	run->begun = run->changed = true;
@@ -289,24 +299,26 @@ record(const CrmEntering *entering, int n)
 void
 crm_enter_all(CrmEngine *engine, CrmEntering *entering, int n, bool record_refused)
 {
-	Oid sequence = crm_table_oid("enrolment_enrolment_id_seq");
-	Earlier *earlier;
-	int nearlier;
+	Earlier *earlier = NULL;
+	int nearlier = 0;
 	int first = engine->nruns;
 
 	if (n == 0)
 		return;
-	earlier = read_earlier(entering, n, &nearlier);
+	if (engine->sink == NULL)
+		earlier = read_earlier(entering, n, &nearlier);
 	for (int i = 0; i < n; i++)
 	{
 		const char *key = key_of(&entering[i]);
 
 		entering[i].reason = refuse(engine, &entering[i], key, earlier, nearlier);
-		entering[i].run = entering[i].reason == NULL ? begin(engine, &entering[i], key, sequence)
-													 : NULL;
+		entering[i].run = entering[i].reason == NULL ? begin(engine, &entering[i], key) : NULL;
 	}
-	pfree(earlier);
-	if (record_refused)
+	if (earlier != NULL)
+		pfree(earlier);
+	if (record_refused && engine->sink != NULL)
+		engine->sink->refused(engine, entering, n);
+	else if (record_refused)
 		record(entering, n);
 	if (engine->nruns > first)
 		crm_endings_of_begun(engine, first);
@@ -436,22 +448,23 @@ enter_by_trigger(CrmEngine *engine, CrmJourney *journey, const CrmTrigger *trigg
 }
 
 void
+crm_entries_into(CrmEngine *engine, CrmJourney *journey, CrmSignal *const *signals, int nsignals)
+{
+	bool *entered = palloc0_array(bool, nsignals);
+
+	for (int k = 0; k < journey->nentries; k++)
+		if (journey->entries[k].timed == NULL)
+			enter_by_trigger(engine, journey, &journey->entries[k].trigger, signals, nsignals,
+							 entered);
+	pfree(entered);
+}
+
+void
 crm_entries_by_signals(CrmEngine *engine, CrmSignal *const *signals, int nsignals)
 {
 	const CrmJourneys *journeys = crm_journeys();
-	bool *entered = palloc_array(bool, nsignals);
 
 	for (int i = 0; i < journeys->n; i++)
-	{
-		CrmJourney *journey = journeys->list[i];
-
-		if (!journey->is_current)
-			continue;
-		memset(entered, false, sizeof(bool) * nsignals);
-		for (int k = 0; k < journey->nentries; k++)
-			if (journey->entries[k].timed == NULL)
-				enter_by_trigger(engine, journey, &journey->entries[k].trigger, signals, nsignals,
-								 entered);
-	}
-	pfree(entered);
+		if (journeys->list[i]->is_current)
+			crm_entries_into(engine, journeys->list[i], signals, nsignals);
 }

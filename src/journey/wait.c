@@ -164,6 +164,9 @@ look_back(CrmMoves *moves)
 
 		if (!crm_signal_counts(run, &found[i].signal, &step->trigger, asking[found[i].place].from))
 			continue;
+		/* a simulation knows what is to come */
+		if (moves->engine->sink != NULL && found[i].recorded_at > run->now)
+			continue;
 		matches[n].run = run;
 		found[n] = found[i];
 		n++;
@@ -228,7 +231,7 @@ crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals)
 		for (int i = 0; i < n; i++)
 			if (matches[i].holds)
 			{
-				matches[i].run->at = Max(matches[i].run->step_at, engine->now);
+				matches[i].run->at = Max(matches[i].run->step_at, matches[i].run->now);
 				crm_run_leave(matches[i].run, "next", step->next);
 			}
 		pfree(matches);
