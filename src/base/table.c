@@ -37,6 +37,8 @@
 #define INSERT_BATCH 500
 
 /* bytes by which the next version of a row may be longer */
+/* functions that watch the tables */
+#define MAX_WATCHERS    32
 #define ROOM_FOR_GROWTH 64
 
 /*
@@ -98,10 +100,30 @@ forget_tables(Datum arg, Oid relid)
 			known_columns[i].relid = InvalidOid;
 }
 
+static void (*watchers[MAX_WATCHERS])(Datum arg, Oid relid);
+static int nwatchers = 0;
+
+static void
+tell_watchers(Datum arg, Oid relid)
+{
+	for (int i = 0; i < nwatchers; i++)
+		watchers[i](arg, relid);
+}
+
+void
+crm_on_table_change(void (*changed)(Datum arg, Oid relid))
+{
+	if (nwatchers == MAX_WATCHERS)
+		elog(ERROR, "more than %d functions watch the tables", MAX_WATCHERS);
+	if (nwatchers == 0)
+		CacheRegisterRelcacheCallback(tell_watchers, (Datum) 0);
+	watchers[nwatchers++] = changed;
+}
+
 void
 crm_table_init(void)
 {
-	CacheRegisterRelcacheCallback(forget_tables, (Datum) 0);
+	crm_on_table_change(forget_tables);
 }
 
 Oid

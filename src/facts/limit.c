@@ -183,7 +183,7 @@ forget_limits(Datum arg, Oid relid)
 void
 crm_scan_limit_init(void)
 {
-	CacheRegisterRelcacheCallback(forget_limits, (Datum) 0);
+	crm_on_table_change(forget_limits);
 }
 
 void

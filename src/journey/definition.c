@@ -9,7 +9,6 @@
 
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -62,7 +61,7 @@ forget_journeys(Datum arg, Oid relid)
 void
 crm_journey_definition_init(void)
 {
-	CacheRegisterRelcacheCallback(forget_journeys, (Datum) 0);
+	crm_on_table_change(forget_journeys);
 }
 
 static CrmJourneyState

@@ -118,7 +118,7 @@ forget_kinds(Datum arg, Oid relid)
 void
 crm_touch_init(void)
 {
-	CacheRegisterRelcacheCallback(forget_kinds, (Datum) 0);
+	crm_on_table_change(forget_kinds);
 }
 
 /* Tells every session, at commit. */

@@ -9,7 +9,6 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -47,7 +46,7 @@ forget_segments(Datum arg, Oid relid)
 void
 crm_segment_init(void)
 {
-	CacheRegisterRelcacheCallback(forget_segments, (Datum) 0);
+	crm_on_table_change(forget_segments);
 }
 
 int
