@@ -29,12 +29,24 @@ CRM_MODULE_MAGIC;
 
 /* what rooms do for others that do not know them */
 static const CrmTimeWork time_work = {
-	.tables = { "stage_due", "membership", "segment_state" },
-	.next = crm_due_next,
+	.tables = { "stage_due", "membership", "segment_state", "enrolment", "message_end",
+				"journey_schedule", "entry_due" },
+	.next = crm_tick_next,
 	.find_contacts = crm_due_find,
 	.move_contacts = crm_tick_contacts,
 	.move_segments = crm_segments_due,
+	.is_back = crm_journeys_clock_back,
+	.find_enrolments = crm_journeys_due,
+	.move_enrolments = crm_tick_enrolments,
+	.make_entries = crm_tick_entries,
 };
+
+static void
+verify_more(CrmAddDifference add, void *arg)
+{
+	crm_outbox_verify(add, arg);
+	crm_journeys_verify(add, arg);
+}
 
 void _PG_init(void);
 
@@ -56,7 +68,7 @@ _PG_init(void)
 	crm_launcher_init();
 	crm_lifecycle_init();
 	crm_dispatch_guc_init();
-	crm_verify_more = crm_outbox_verify;
+	crm_verify_more = verify_more;
 	crm_time_work = &time_work;
 	MarkGUCPrefixReserved("pg_crm");
 }

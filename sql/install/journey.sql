@@ -52,12 +52,14 @@ CREATE TABLE IF NOT EXISTS crm.enrolment (
 	entered_by text NOT NULL,
 	end_reason text,
 	stuck text,
+	reply text,
 	context jsonb NOT NULL DEFAULT '{}',
 	PRIMARY KEY (contact_id, enrolment_id)
 ) WITH (fillfactor = 60);
 -- no CHECK: rows are written without the executor
 CREATE UNIQUE INDEX IF NOT EXISTS enrolment_active_idx ON crm.enrolment (contact_id, journey, key) WHERE state = 'active';
 CREATE INDEX IF NOT EXISTS enrolment_due_at_idx ON crm.enrolment (journey, due_at, contact_id, enrolment_id) WHERE state = 'active';
+CREATE INDEX IF NOT EXISTS enrolment_reply_idx ON crm.enrolment (contact_id) WHERE reply IS NOT NULL;
 COMMENT ON TABLE crm.enrolment IS 'A person in a journey, from entering it to its end.';
 COMMENT ON COLUMN crm.enrolment.contact_id IS 'Who.';
 COMMENT ON COLUMN crm.enrolment.enrolment_id IS 'Id of the enrolment.';
@@ -83,7 +85,8 @@ COMMENT ON COLUMN crm.enrolment.state IS 'active, finished or exited.';
 COMMENT ON COLUMN crm.enrolment.entered_by IS 'Kind of the fact that let the contact in; api, journey, date or schedule.';
 COMMENT ON COLUMN crm.enrolment.end_reason IS 'Why it was left: goal, rule, unenrolled, cancelled, merged, erased or stranded; of a finished one the reason of its exit step.';
 COMMENT ON COLUMN crm.enrolment.stuck IS 'Why the step cannot be done now; NULL where all is well.';
-COMMENT ON COLUMN crm.enrolment.context IS 'entry: the fact that let the contact in; beside it what steps saved.';
+COMMENT ON COLUMN crm.enrolment.reply IS 'The mobile number that the contact gave and another contact has: it is bound, and the two are merged, at due_at.';
+COMMENT ON COLUMN crm.enrolment.context IS 'entry: the fact that let the contact in; beside it what steps saved; unenrolled: the reason given to unenrol().';
 
 CREATE TABLE IF NOT EXISTS crm.step_visit (
 	contact_id bigint NOT NULL,
@@ -142,6 +145,8 @@ CREATE TABLE IF NOT EXISTS crm.journey_schedule (
 	entry integer NOT NULL,
 	done_until timestamptz NOT NULL,
 	next_at timestamptz NOT NULL,
+	working_until timestamptz,
+	working_after bigint,
 	PRIMARY KEY (journey, entry)
 );
 COMMENT ON TABLE crm.journey_schedule IS 'Entries by date and by schedule: until when they were made, and when to look again.';
@@ -149,6 +154,22 @@ COMMENT ON COLUMN crm.journey_schedule.journey IS 'The journey.';
 COMMENT ON COLUMN crm.journey_schedule.entry IS 'Place of the entry in the definition, from 0.';
 COMMENT ON COLUMN crm.journey_schedule.done_until IS 'Whoever was due until then has entered.';
 COMMENT ON COLUMN crm.journey_schedule.next_at IS 'When to look again.';
+COMMENT ON COLUMN crm.journey_schedule.working_until IS 'Until when those are being let in whose turn it is now; NULL between two looks.';
+COMMENT ON COLUMN crm.journey_schedule.working_after IS 'The contact up to whom that is done.';
+
+CREATE TABLE IF NOT EXISTS crm.entry_due (
+	contact_id bigint NOT NULL,
+	due_at timestamptz NOT NULL,
+	entry integer NOT NULL,
+	journey text NOT NULL,
+	PRIMARY KEY (contact_id, journey, entry, due_at)
+);
+CREATE INDEX IF NOT EXISTS entry_due_due_at_idx ON crm.entry_due (due_at, contact_id);
+COMMENT ON TABLE crm.entry_due IS 'Who is to enter by date or schedule and was being changed by somebody else at the time.';
+COMMENT ON COLUMN crm.entry_due.contact_id IS 'Who.';
+COMMENT ON COLUMN crm.entry_due.due_at IS 'As of when the contact enters.';
+COMMENT ON COLUMN crm.entry_due.entry IS 'Place of the entry in the definition, from 0.';
+COMMENT ON COLUMN crm.entry_due.journey IS 'The journey.';
 
 CREATE TABLE IF NOT EXISTS crm.journey_clock (
 	one boolean PRIMARY KEY DEFAULT true CHECK (one),

@@ -7,6 +7,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "optimizer/cost.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -57,6 +58,26 @@ is_large(const CrmPlan *plan, const Datum *values, const char *nulls)
 	return ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)) > LARGE_BATCH;
 }
 
+/* A kept plan is made anew inside, whenever what it depends on has changed. */
+static int
+execute_by_index(SPIPlanPtr plan, const Datum *values, const char *nulls, bool read_only)
+{
+	bool before = enable_seqscan;
+	int code;
+
+	enable_seqscan = false;
+	PG_TRY();
+	{
+		code = SPI_execute_plan(plan, unconstify(Datum *, values), nulls, read_only, 0);
+	}
+	PG_FINALLY();
+	{
+		enable_seqscan = before;
+	}
+	PG_END_TRY();
+	return code;
+}
+
 static uint64
 execute(CrmPlan *plan, const Datum *values, const char *nulls, bool read_only)
 {
@@ -75,7 +96,9 @@ execute(CrmPlan *plan, const Datum *values, const char *nulls, bool read_only)
 			plan->plan = keep_plan(plan, CURSOR_OPT_GENERIC_PLAN);
 		chosen = plan->plan;
 	}
-	code = SPI_execute_plan(chosen, unconstify(Datum *, values), nulls, read_only, 0);
+	code = plan->by_index
+		? execute_by_index(chosen, values, nulls, read_only)
+		: SPI_execute_plan(chosen, unconstify(Datum *, values), nulls, read_only, 0);
 	if (code < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
 	return SPI_processed;

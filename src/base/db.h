@@ -27,6 +27,7 @@ typedef struct CrmPlan
 	int nargs;
 	Oid argtypes[CRM_MAX_PLAN_ARGS];
 	bool always_generic;   /* planned once whatever the size */
+	bool by_index;         /* reads no table as a whole, though it was empty when it was planned */
 	SPIPlanPtr plan;       /* generic */
 	SPIPlanPtr large_plan; /* planned for its size */
 } CrmPlan;

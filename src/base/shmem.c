@@ -56,6 +56,8 @@ make_memory(void)
 		{
 			pg_atomic_init_u32(&crm_shared->slots[i].procno, CRM_NO_PROCESS);
 			pg_atomic_init_u32(&crm_shared->slots[i].woken, 0);
+			pg_atomic_init_u32(&crm_shared->slots[i].clock_woken, 0);
+			pg_atomic_init_u32(&crm_shared->slots[i].clock_hurried, 0);
 		}
 	}
 	crm_lock = &GetNamedLWLockTranche(TRANCHE)->lock;

@@ -44,8 +44,10 @@ typedef enum CrmStop
 /* The process that does what time brings: it comes when something is due, and goes. */
 typedef struct CrmClock
 {
-	int pid; /* 0 where none is attached */
+	int pid;       /* 0 where none is attached */
+	uint32 procno; /* of it */
 	bool stopping;
+	bool held; /* what was left to do was held by others when the last one ended */
 	bool told_failure;
 	bool no_room;        /* max_worker_processes has been used up for a minute */
 	int failures;        /* ends by error, in a row */
@@ -61,14 +63,16 @@ typedef struct CrmSlot
 	Oid database; /* invalid: the slot is free */
 	CrmWorkerState state;
 	CrmStop stop;
-	uint32 generation;       /* of the worker that was asked for last */
-	int pid;                 /* 0 where none is attached */
-	pg_atomic_uint32 procno; /* CRM_NO_PROCESS where none is attached */
-	pg_atomic_uint32 woken;  /* a wake is under way: more are not needed */
-	int held;                /* commands that need the database to themselves */
-	bool look;               /* something changed: look again */
-	bool has_extension;      /* seen by a worker */
-	bool told_off;           /* that it is off was logged */
+	uint32 generation;              /* of the worker that was asked for last */
+	int pid;                        /* 0 where none is attached */
+	pg_atomic_uint32 procno;        /* CRM_NO_PROCESS where none is attached */
+	pg_atomic_uint32 woken;         /* a wake is under way: more are not needed */
+	pg_atomic_uint32 clock_woken;   /* something will soon be due: the worker is to look */
+	pg_atomic_uint32 clock_hurried; /* the same, told to the clock that is there */
+	int held;                       /* commands that need the database to themselves */
+	bool look;                      /* something changed: look again */
+	bool has_extension;             /* seen by a worker */
+	bool told_off;                  /* that it is off was logged */
 	bool told_failure;
 	int failures;           /* ends by error, in a row */
 	int failed_turns;       /* in a row */

@@ -15,6 +15,7 @@
 #include "base/wake.h"
 
 static bool wake_at_commit = false;
+static bool wake_clock_at_commit = false;
 
 static void
 set_latch(uint32 procno)
@@ -65,6 +66,23 @@ wake_for_work(void)
 		set_latch(pg_atomic_read_u32(&slot->procno));
 }
 
+/* The clock itself looks what is due next before it leaves. */
+static void
+wake_for_time(void)
+{
+	CrmSlot *slot = find_slot(MyDatabaseId);
+
+	if (slot != NULL && slot->clock.pid != MyProcPid &&
+		pg_atomic_exchange_u32(&slot->clock_woken, 1) == 0)
+		set_latch(pg_atomic_read_u32(&slot->procno));
+}
+
+void
+crm_wake_process(uint32 procno)
+{
+	set_latch(procno);
+}
+
 void
 crm_wake_launcher(void)
 {
@@ -78,6 +96,12 @@ crm_wake_at_commit(void)
 	wake_at_commit = true;
 }
 
+void
+crm_wake_clock_at_commit(void)
+{
+	wake_clock_at_commit = true;
+}
+
 static void
 transaction_ends(XactEvent event, void *arg)
 {
@@ -86,11 +110,13 @@ transaction_ends(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			if (wake_at_commit)
 				wake_for_work();
-			wake_at_commit = false;
+			if (wake_clock_at_commit)
+				wake_for_time();
+			wake_at_commit = wake_clock_at_commit = false;
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
-			wake_at_commit = false;
+			wake_at_commit = wake_clock_at_commit = false;
 			break;
 		default:
 			break;

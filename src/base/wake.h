@@ -18,8 +18,15 @@ extern void crm_wake_init(void);
  */
 extern void crm_wake_at_commit(void);
 
+/*
+ * The same where something will be due by time before the worker would look by
+ * itself: the clock is looked at, without a look at messages.
+ */
+extern void crm_wake_clock_at_commit(void);
+
 /* At once; neither raises an error nor reads a catalogue. */
 extern void crm_wake_worker(Oid database);
 extern void crm_wake_launcher(void);
+extern void crm_wake_process(uint32 procno);
 
 #endif /* CRM_WAKE_H */

@@ -2,9 +2,9 @@
  * clock.c
  *		The clock of a database: what time alone brings, in transactions so short
  *		that nobody notices: partitions of the next months, windows that ended
- *		long ago, then tiers, stages and segments that are due. What somebody else
- *		holds is left and tried again; a contact that cannot be moved does not
- *		keep the others.
+ *		long ago, then tiers, stages, segments and journeys that are due. What
+ *		somebody else holds is left and tried again; a contact that cannot be moved
+ *		does not keep the others.
  */
 #include "postgres.h"
 
@@ -35,15 +35,17 @@
 #include "base/shmem.h"
 #include "base/table.h"
 #include "base/wake.h"
+#include "compat.h"
 #include "dispatch/clock.h"
 #include "dispatch/worker.h"
 
 /* contacts in a transaction: so many that it takes about so long, in milliseconds */
-#define FIRST_BATCH 100
-#define LEAST_BATCH 10
-#define MOST_BATCH  1000
-#define SHORT_BATCH 25
-#define LONG_BATCH  100
+#define FIRST_BATCH  100
+#define LEAST_BATCH  10
+#define MOST_BATCH   1000
+#define MOST_ENTRIES 5000
+#define SHORT_BATCH  25
+#define LONG_BATCH   100
 /* contacts found at once */
 #define MOST_FOUND 100000
 /* windows deleted in a transaction */
@@ -67,7 +69,8 @@ typedef struct Piece
 	const int64 *contacts;
 	int n;
 	TimestampTz as_of;
-	int done; /* of how much something came */
+	bool is_back; /* before a time as of which journeys were moved */
+	int done;     /* of how much something came */
 	int64 *found;
 	TimestampTz next;
 } Piece;
@@ -99,12 +102,15 @@ static volatile sig_atomic_t terminated = false;
 static volatile sig_atomic_t interruptible = false; /* an error would be caught */
 
 static int batch = FIRST_BATCH;
+static int journey_batch = FIRST_BATCH;
+static int entry_batch = FIRST_BATCH;
 static int moved = 0;   /* in this run */
 static int nfailed = 0; /* contacts, in this run */
 static int last_error = 0;
 
 /* how the process ends */
 static bool ends_well = false;
+static bool ends_held = false;
 static int rest = 0; /* seconds until the next start */
 
 /* The first signal ends the statement, and the clock leaves in order; the second ends it at once. */
@@ -135,6 +141,7 @@ detach(int code, Datum arg)
 	LWLockAcquire(crm_lock, LW_EXCLUSIVE);
 	clock->pid = 0;
 	clock->stopping = false;
+	clock->held = ends_held;
 	if (terminated)
 		clock->next_start_at = TimestampTzPlusMilliseconds(now, INT64CONST(1000) * SIGNALLED);
 	else if (ends_well)
@@ -155,6 +162,7 @@ detach(int code, Datum arg)
 	LWLockRelease(crm_lock);
 	ConditionVariableBroadcast(&crm_shared->detached);
 	crm_wake_launcher();
+	crm_wake_worker(slot->database); /* there may be more to do by now */
 }
 
 static bool
@@ -169,6 +177,7 @@ attach(const CrmWorkerOrder *order)
 	if (taken)
 	{
 		slot->clock.pid = MyProcPid;
+		slot->clock.procno = CRM_MY_PROC_NUMBER;
 		slot->clock.stopping = false;
 		on_shmem_exit(detach, (Datum) 0);
 	}
@@ -200,21 +209,28 @@ heed_requests(void)
 		leave(0);
 }
 
+/* As long as that, or until something new is due, but not less than the pause between two runs. */
 static void
 pause_for(long milliseconds)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), milliseconds);
+	TimestampTz began = GetCurrentTimestamp();
 
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
-	do
+	for (;;)
 	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, milliseconds,
+		bool hurried = pg_atomic_read_u32(&slot->clock_hurried) != 0;
+		TimestampTz until =
+			TimestampTzPlusMilliseconds(began, hurried ? PAUSE_MILLISECONDS : milliseconds);
+		long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+
+		if (left <= 0)
+			break;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, left,
 						 PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		heed_requests();
-		milliseconds = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
-	} while (milliseconds > 0);
+	}
 	pgstat_report_activity(STATE_RUNNING, "pg_crm: clock");
 }
 
@@ -324,15 +340,20 @@ maintain_partitions(Piece *piece)
 }
 
 static void
+keep_found(Piece *piece, const int64 *found)
+{
+	piece->found = MemoryContextAlloc(run_context, sizeof(int64) * Max(piece->n, 1));
+	memcpy(piece->found, found, sizeof(int64) * piece->n);
+}
+
+static void
 find_contacts(Piece *piece)
 {
 	int64 *found;
 
 	piece->as_of = crm_now();
 	found = crm_time_work->find_contacts(piece->as_of, MOST_FOUND, &piece->n);
-
-	piece->found = MemoryContextAlloc(run_context, sizeof(int64) * Max(piece->n, 1));
-	memcpy(piece->found, found, sizeof(int64) * piece->n);
+	keep_found(piece, found);
 }
 
 static void
@@ -355,14 +376,40 @@ find_next(Piece *piece)
 }
 
 static void
-adapt_batch(TimestampTz began)
+find_enrolments(Piece *piece)
+{
+	int64 *found;
+
+	piece->as_of = crm_now();
+	piece->n = 0;
+	piece->is_back = crm_time_work->is_back(piece->as_of);
+	if (piece->is_back)
+		return;
+	found = crm_time_work->find_enrolments(piece->as_of, MOST_FOUND, &piece->n);
+	keep_found(piece, found);
+}
+
+static void
+move_enrolments(Piece *piece)
+{
+	piece->done = crm_time_work->move_enrolments(piece->contacts, piece->n, piece->as_of);
+}
+
+static void
+make_entries(Piece *piece)
+{
+	piece->done = crm_time_work->make_entries(piece->as_of, piece->n);
+}
+
+static void
+adapt_batch(int *size, int most, TimestampTz began)
 {
 	long took = TimestampDifferenceMilliseconds(began, GetCurrentTimestamp());
 
 	if (took < SHORT_BATCH)
-		batch = Min(batch * 2, MOST_BATCH);
+		*size = Min(*size * 2, most);
 	else if (took > LONG_BATCH)
-		batch = Max(batch / 2, LEAST_BATCH);
+		*size = Max(*size / 2, LEAST_BATCH);
 }
 
 static void
@@ -374,11 +421,11 @@ give_up(void)
 
 /* Where one of them cannot be moved, the others are. */
 static void
-move_some(const int64 *contacts, int n, TimestampTz as_of)
+move_some(Work work, const int64 *contacts, int n, TimestampTz as_of)
 {
 	Piece piece = { .contacts = contacts, .n = n, .as_of = as_of };
 
-	switch (do_piece(move_contacts, &piece, n == 1 && nfailed < MOST_REPORTS))
+	switch (do_piece(work, &piece, n == 1 && nfailed < MOST_REPORTS))
 	{
 		case WORKED:
 			moved += piece.done;
@@ -386,8 +433,8 @@ move_some(const int64 *contacts, int n, TimestampTz as_of)
 		case FAILED:
 			if (n > 1)
 			{
-				move_some(contacts, n / 2, as_of);
-				move_some(contacts + n / 2, n - n / 2, as_of);
+				move_some(work, contacts, n / 2, as_of);
+				move_some(work, contacts + n / 2, n - n / 2, as_of);
 			}
 			else if (++nfailed >= MOST_FAILED)
 				give_up();
@@ -395,6 +442,51 @@ move_some(const int64 *contacts, int n, TimestampTz as_of)
 		default:
 			break;
 	}
+}
+
+static void
+move_found(Work work, const Piece *found, int *size)
+{
+	for (int first = 0, n; first < found->n; first += n)
+	{
+		TimestampTz began = GetCurrentTimestamp();
+
+		n = Min(*size, found->n - first);
+		move_some(work, found->found + first, n, found->as_of);
+		adapt_batch(size, MOST_BATCH, began);
+	}
+}
+
+/* Whom an error keeps out is set aside, for the next run to try alone. */
+static void
+enter_by_time(TimestampTz as_of)
+{
+	Piece piece = { .as_of = as_of, .n = entry_batch };
+	int nset_aside = 0;
+	Outcome outcome;
+
+	do
+	{
+		TimestampTz began = GetCurrentTimestamp();
+
+		outcome = do_piece(make_entries, &piece, piece.n == 0);
+		if (outcome == FAILED)
+		{
+			if (piece.n == 0 || nset_aside == MOST_FAILED)
+				give_up();
+			piece.n /= 2;
+			piece.done = 1;
+			continue;
+		}
+		if (piece.n == 0)
+		{
+			nset_aside++;
+			piece.n = 1;
+		}
+		moved += piece.done;
+		adapt_batch(&piece.n, MOST_ENTRIES, began);
+	} while (outcome != BUSY && piece.done > 0);
+	entry_batch = Max(piece.n, LEAST_BATCH);
 }
 
 static void
@@ -430,6 +522,7 @@ run(void)
 	Outcome outcome;
 	int64 due;
 
+	(void) pg_atomic_exchange_u32(&slot->clock_hurried, 0);
 	MemoryContextReset(run_context);
 	moved = nfailed = 0;
 	do_maintenance();
@@ -439,14 +532,7 @@ run(void)
 		give_up();
 	if (outcome == BUSY)
 		return 0;
-	for (int first = 0, n; first < piece.n; first += n)
-	{
-		TimestampTz began = GetCurrentTimestamp();
-
-		n = Min(batch, piece.n - first);
-		move_some(piece.found + first, n, piece.as_of);
-		adapt_batch(began);
-	}
+	move_found(move_contacts, &piece, &batch);
 	do
 	{
 		TimestampTz began = GetCurrentTimestamp();
@@ -457,8 +543,17 @@ run(void)
 		if (outcome != WORKED)
 			break;
 		moved += piece.done;
-		adapt_batch(began);
+		adapt_batch(&batch, MOST_BATCH, began);
 	} while (piece.done > 0);
+
+	outcome = do_piece(find_enrolments, &piece, true);
+	if (outcome == FAILED)
+		give_up();
+	if (outcome == WORKED && !piece.is_back)
+	{
+		move_found(move_enrolments, &piece, &journey_batch);
+		enter_by_time(piece.as_of);
+	}
 
 	outcome = do_piece(find_next, &piece, true);
 	if (outcome == FAILED)
@@ -522,7 +617,10 @@ crm_clock_main(Datum arg)
 		{
 			/* what is left is held, and may be for long */
 			if (waited >= STAYS * 1000)
+			{
+				ends_held = true;
 				leave(crm_guc_poll_interval);
+			}
 			due = Max(waited, PAUSE_MILLISECONDS);
 			waited += due;
 		}

@@ -16,7 +16,7 @@
  * What time alone brings about, of rooms that this one does not know. Set when
  * the module is loaded. Called between crm_connect() and crm_disconnect().
  */
-#define CRM_TIME_TABLES 3
+#define CRM_TIME_TABLES 7
 typedef struct CrmTimeWork
 {
 	const char *tables[CRM_TIME_TABLES]; /* that say what is due */
@@ -25,6 +25,17 @@ typedef struct CrmTimeWork
 	/* of these contacts, ascending; how many nobody else was busy with */
 	int (*move_contacts)(const int64 *contacts, int ncontacts, TimestampTz as_of);
 	int (*move_segments)(TimestampTz as_of, int limit);
+	/* Have journeys been moved as of a later time? Else this is the latest. */
+	bool (*is_back)(TimestampTz as_of);
+	/* the same as of contacts, of their enrolments */
+	int64 *(*find_enrolments)(TimestampTz as_of, int64 limit, int *ncontacts);
+	int (*move_enrolments)(const int64 *contacts, int ncontacts, TimestampTz as_of);
+	/*
+	 * Entries by date and schedule, of so many contacts, in the order of their ids;
+	 * how many were looked at. Limit 0: the next one, whom an error keeps out, is
+	 * left to move_enrolments.
+	 */
+	int (*make_entries)(TimestampTz as_of, int limit);
 } CrmTimeWork;
 extern const CrmTimeWork *crm_time_work;
 

@@ -23,6 +23,7 @@
 #include "base/guc.h"
 #include "base/install.h"
 #include "base/table.h"
+#include "base/wake.h"
 #include "dispatch/clock.h"
 #include "dispatch/worker.h"
 
@@ -44,6 +45,7 @@ static TimestampTz look_at = DT_NOBEGIN;
 static TimestampTz started_at = DT_NOBEGIN;
 static TimestampTz no_room_since = DT_NOEND;
 static bool failed = false; /* the look before this one */
+static bool hurry = false;  /* somebody said that something will soon be due */
 
 bool
 crm_clock_may_run(void)
@@ -177,6 +179,20 @@ tell(const CrmClock *clock, const char *database)
 						   unpack_sql_state(clock->last_error))));
 }
 
+/* What it waits for may be later than what is due now. */
+static void
+hurry_clock(CrmSlot *slot)
+{
+	uint32 procno;
+
+	pg_atomic_write_u32(&slot->clock_hurried, 1);
+	LWLockAcquire(crm_lock, LW_SHARED);
+	procno = slot->clock.pid == 0 ? CRM_NO_PROCESS : slot->clock.procno;
+	LWLockRelease(crm_lock);
+	crm_wake_process(procno);
+	hurry = false;
+}
+
 int
 crm_clock_watch(CrmSlot *slot, const char *database)
 {
@@ -185,14 +201,25 @@ crm_clock_watch(CrmSlot *slot, const char *database)
 	pid_t pid;
 	int64 due;
 
+	hurry |= pg_atomic_exchange_u32(&slot->clock_woken, 0) != 0;
+
 	if (handle != NULL)
 	{
 		if (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
+		{
+			if (hurry)
+				hurry_clock(slot);
 			return INT_MAX; /* its end comes with a signal */
+		}
 		pfree(handle);
 		handle = NULL;
 		look_at = TimestampTzPlusMilliseconds(started_at, RESTART_MILLISECONDS);
 	}
+	/* it may have left before it was told */
+	if (slot->clock.pid == 0)
+		hurry |= pg_atomic_exchange_u32(&slot->clock_hurried, 0) != 0;
+	if (hurry)
+		look_at = Min(look_at, TimestampTzPlusMilliseconds(started_at, RESTART_MILLISECONDS));
 	if (now < look_at)
 		return TimestampDifferenceMilliseconds(now, look_at);
 
@@ -205,8 +232,12 @@ crm_clock_watch(CrmSlot *slot, const char *database)
 	LWLockRelease(crm_lock);
 	tell(&clock, database);
 	if (clock.pid != 0) /* an earlier worker started it */
+	{
+		if (hurry)
+			hurry_clock(slot);
 		due = INT_MAX;
-	else if (clock.next_start_at > now)
+	}
+	else if (clock.next_start_at > now && !(hurry && clock.held))
 		due = TimestampDifferenceMilliseconds(now, clock.next_start_at);
 	else
 	{
@@ -217,6 +248,7 @@ crm_clock_watch(CrmSlot *slot, const char *database)
 			due = start(slot, database) ? INT_MAX : NO_ROOM_MILLISECONDS;
 		}
 	}
+	hurry = false;
 	due = Min(due, crm_guc_poll_interval * INT64CONST(1000));
 	look_at = TimestampTzPlusMilliseconds(now, due);
 	return due;

@@ -289,7 +289,10 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		case T_TransactionStmt:
 			/* what was prepared may have left work; this command is a transaction of its own */
 			if (((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED)
+			{
 				crm_wake_at_commit();
+				crm_wake_clock_at_commit();
+			}
 			break;
 		default:
 			break;

@@ -17,6 +17,7 @@
 #include "base/table.h"
 #include "facts/facts.h"
 #include "facts/rows.h"
+#include "journey/journey.h"
 #include "profile/profile.h"
 #include "profile/segment.h"
 #include "rules/rules.h"
@@ -194,6 +195,11 @@ crm_contact_added(PG_FUNCTION_ARGS)
 		LockRelationOid(crm_table_oid("profile_counter"), RowExclusiveLock);
 		crm_profile_open(ids, created, n);
 		settle_segments(ids, created, n);
+		if (crm_journeys_exist())
+		{
+			qsort(ids, n, sizeof(int64), crm_compare_int64);
+			crm_journeys_settle(ids, n);
+		}
 		crm_disconnect(&acting);
 	}
 	crm_rows_close(&rows);

@@ -90,7 +90,7 @@ crm_sql_unenrol(PG_FUNCTION_ARGS)
 	crm_connect(&acting);
 	(void) crm_journey_require(journey);
 	contact_id = crm_contact_lock(PG_GETARG_INT64(0));
-	n = crm_journey_end(&contact_id, 1, journey, "unenrolled");
+	n = crm_journey_end(&contact_id, 1, journey, "unenrolled", crm_text_argument(fcinfo, 2));
 	crm_disconnect(&acting);
 	PG_RETURN_BOOL(n > 0);
 }
@@ -153,7 +153,7 @@ for_everybody(const char *journey, void (*work)(const int64 *contacts, int n, co
 static void
 cancel(const int64 *contacts, int n, const char *journey)
 {
-	(void) crm_journey_end(contacts, n, journey, "cancelled");
+	(void) crm_journey_end(contacts, n, journey, "cancelled", NULL);
 }
 
 static void

@@ -19,6 +19,7 @@
 #include "facts/record.h"
 #include "facts/rekey.h"
 #include "facts/scans.h"
+#include "journey/journey.h"
 #include "outbox/outbox.h"
 #include "profile/loyalty.h"
 #include "profile/profile.h"
@@ -193,6 +194,17 @@ crm_check_profiles(const int64 *contacts, int ncontacts)
 				 "End the restore with crm.restoring(false); crm.verify() lists what is missing.")));
 }
 
+/* Runs of journeys that are in memory would be written back to a contact that is gone. */
+void
+crm_check_no_journeys_move(void)
+{
+	if (crm_journeys_at_work())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("contacts cannot be merged or parted by a statement that moves journeys"),
+				 errhint("Do it in a statement of its own, not in a trigger.")));
+}
+
 /*
  * The two contacts as they are now, locked, in the order of their ids; false
  * where they are one.
@@ -253,6 +265,10 @@ give_rows(int64 loser, int64 survivor, Moved *moved)
 	note(moved, "*acquisition", rows, isnull);
 	rows = crm_consent_merge(loser, survivor, &isnull);
 	note(moved, "*consent", rows, isnull);
+	rows = crm_journey_merge(loser, survivor, &isnull);
+	note(moved, "*enrolment", rows, isnull);
+	rows = crm_refusals_merge(loser, survivor, &isnull);
+	note(moved, "*refusal", rows, isnull);
 	rows = crm_outbox_merge(loser, survivor, &isnull);
 	note(moved, "*send_key", rows, isnull);
 
@@ -354,6 +370,7 @@ join(const int64 *contacts, const char *reason, const char *shared_mobile)
 	crm_profile_recompute(&survivor, 1, crm_now());
 	crm_loyalty_recompute(&survivor, 1, crm_now(), "merge");
 	crm_segments_refresh(&survivor, 1, "merge", crm_now());
+	crm_journey_joined(survivor);
 	return survivor;
 }
 
@@ -364,6 +381,7 @@ crm_merge(int64 contact_id, int64 other, const char *reason, const char *shared_
 	int64 contacts[2];
 	int64 survivor;
 
+	crm_check_no_journeys_move();
 	crm_connect(&acting);
 	survivor = find_both(contact_id, other, contacts) ? join(contacts, reason, shared_mobile)
 													  : contacts[0];

@@ -24,7 +24,8 @@
 static CrmPlan find_referrers = {
 	"SELECT c.oid, a.attnum, c.relowner,"
 	" n.nspname = 'crm' AND c.relname IN ('transaction', 'event', 'scan', 'message', 'outbox',"
-	"  'delivery_attempt', 'message_unknown', 'message_end', 'window_grant'),"
+	"  'delivery_attempt', 'message_unknown', 'message_end', 'window_grant',"
+	"  'enrolment', 'step_visit'),"
 	" n.nspname = 'crm' AND c.relname IN ('transaction', 'event', 'scan', 'identity', 'contact',"
 	"  'point_entry', 'acquisition', 'segment_change'),"
 	" format('%I.%I', n.nspname, c.relname), quote_ident(a.attname),"

@@ -45,6 +45,8 @@ extern void crm_rekey_back(const CrmReferrer *referrer, int64 from, int64 to, Da
  */
 extern char *crm_stored_columns(Oid relid, Datum rows);
 
+/* merge.c: raises an error while a batch of journeys is at work */
+extern void crm_check_no_journeys_move(void);
 /* merge.c: raises an error for a contact that has no profile */
 extern void crm_check_profiles(const int64 *contacts, int ncontacts);
 

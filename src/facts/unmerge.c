@@ -18,6 +18,7 @@
 #include "facts/record.h"
 #include "facts/rekey.h"
 #include "facts/scans.h"
+#include "journey/journey.h"
 #include "outbox/outbox.h"
 #include "profile/loyalty.h"
 #include "profile/profile.h"
@@ -378,8 +379,14 @@ unmerge(Merge *merge)
 		crm_acquisition_swap(merge->survivor, merge->other);
 	if (find_listed(merge, "*consent", &rows))
 		crm_consent_unmerge(merge->survivor, merge->other, rows);
+	crm_journey_unmerge(merge->survivor, merge->other);
 	crm_outbox_unmerge(merge->survivor, merge->other,
 					   find_listed(merge, "*send_key", &rows) ? &rows : NULL);
+
+	if (find_listed(merge, "*enrolment", &rows))
+		crm_journey_reopen(merge->survivor, merge->other, rows);
+	if (find_listed(merge, "*refusal", &rows))
+		crm_refusals_unmerge(merge->survivor, rows);
 
 	values[0] = Int64GetDatum(merge->survivor);
 	values[1] = Int64GetDatum(merge->other);
@@ -413,6 +420,7 @@ crm_sql_unmerge(PG_FUNCTION_ARGS)
 	Merge merge;
 
 	crm_require_argument("unmerge", "other", PG_ARGISNULL(0));
+	crm_check_no_journeys_move();
 	crm_connect(&acting);
 	find_and_lock(&merge, PG_GETARG_INT64(0));
 	unmerge(&merge);

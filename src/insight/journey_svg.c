@@ -188,33 +188,42 @@ draw_head(CrmPicture *picture, const char *class, double x, double y, double dir
 
 /* From stop to stop in curves that begin and end upright. */
 static void
-draw_line(CrmPicture *picture, const Scene *scene, const CrmLayeredEdge *edge, const char *class,
-		  double width)
+draw_line(CrmPicture *picture, const CrmLayeredEdge *edge, const char *class, double width)
 {
 	StringInfoData path;
 	double direction = edge->upwards ? -1 : 1;
 	const CrmLayeredStop *last = &edge->stops[edge->nstops - 1];
-	double end = last->y1 - direction * HEAD_LENGTH;
+	double end = last->y2 - direction * HEAD_LENGTH;
+	double y = edge->stops[0].y1;
+	bool straight = false; /* down to y is to be drawn yet */
 
 	initStringInfo(&path);
-	appendStringInfo(&path, "M%.1f %.1f", edge->stops[0].x, edge->stops[0].y2);
-	for (int i = 1; i < edge->nstops; i++)
+	appendStringInfo(&path, "M%.1f %.1f", edge->stops[0].x, edge->stops[0].y1);
+	for (int i = 0; i < edge->nstops; i++)
 	{
-		const CrmLayeredStop *from = &edge->stops[i - 1];
+		const CrmLayeredStop *from = &edge->stops[Max(i - 1, 0)];
 		const CrmLayeredStop *to = &edge->stops[i];
-		double y = i == edge->nstops - 1 ? end : to->y1;
-		double middle = (from->y2 + y) / 2;
+		double y1 = to == last && (to->y1 - end) * direction > 0 ? end : to->y1;
+		double y2 = to == last ? end : to->y2;
+		double middle = (from->y2 + y1) / 2;
 
-		if (fabs(from->x - to->x) < 0.05)
-			appendStringInfo(&path, "L%.1f %.1f", to->x, y);
-		else
+		if (i > 0 && fabs(from->x - to->x) >= 0.05)
+		{
+			if (straight)
+				appendStringInfo(&path, "V%.1f", y);
 			appendStringInfo(&path, "C%.1f %.1f %.1f %.1f %.1f %.1f", from->x, middle, to->x,
-							 middle, to->x, y);
-		if (i < edge->nstops - 1 && to->y2 != to->y1)
-			appendStringInfo(&path, "L%.1f %.1f", to->x, to->y2);
+							 middle, to->x, y1);
+			straight = false;
+		}
+		else
+			straight = straight || i > 0;
+		straight = straight || y1 != y2;
+		y = y2;
 	}
+	if (straight)
+		appendStringInfo(&path, "V%.1f", y);
 	crm_picture_path(picture, class, path.data, width);
-	draw_head(picture, class, last->x, last->y1, direction, width);
+	draw_head(picture, class, last->x, last->y2, direction, width);
 	pfree(path.data);
 }
 
@@ -238,7 +247,7 @@ draw_edges(CrmPicture *picture, const Scene *scene)
 		int64 moves = of == NULL ? scene->graph->started : of->moves;
 
 		CHECK_FOR_INTERRUPTS();
-		draw_line(picture, scene, edge, line_class(of, moves), line_width(scene, moves));
+		draw_line(picture, edge, line_class(of, moves), line_width(scene, moves));
 	}
 	/* over the lines */
 	for (int i = 0; i < scene->layered.nedges; i++)

@@ -278,8 +278,10 @@ trace_edge(CrmLayered *layered, const CrmCells *cells, int e, int first, int fir
 	int label = edge->upwards ? first + ncells - 1 : first;
 	int n = 0;
 
+	/* a box may be lower than its layer */
 	stops[n].x = leaving[first_link];
-	stops[n].y1 = stops[n].y2 = layered->boxes[upper].y + layered->boxes[upper].height;
+	stops[n].y1 = layered->boxes[upper].y + layered->boxes[upper].height;
+	stops[n].y2 = tops[cells->list[upper].layer] + heights[cells->list[upper].layer];
 	n++;
 	for (int i = first; i < first + ncells; i++)
 	{

@@ -93,13 +93,11 @@ crm_step_send(CrmMoves *moves)
 static void
 save_reply(CrmRun *run, const CrmStep *step)
 {
-	static CrmPlan find_reply = {
-		"SELECT d.reply FROM crm.delivery_attempt d JOIN crm.message m"
-		"  ON m.contact_id = d.contact_id AND m.attempt_id = d.attempt_id"
-		" WHERE m.contact_id = $1 AND m.message_id = $2",
-		2,
-		{ INT8OID, INT8OID }
-	};
+	static CrmPlan find_reply = { "SELECT d.reply FROM crm.delivery_attempt d JOIN crm.message m"
+								  "  ON m.contact_id = d.contact_id AND m.attempt_id = d.attempt_id"
+								  " WHERE m.contact_id = $1 AND m.message_id = $2",
+								  2,
+								  { INT8OID, INT8OID } };
 	Datum values[2] = { Int64GetDatum(run->contact_id), Int64GetDatum(run->message_id) };
 	char *reply = crm_run(&find_reply, values, NULL) == 0 ? NULL : crm_result_text(0, 1);
 
@@ -142,7 +140,7 @@ crm_step_branch(CrmMoves *moves)
 		const CrmBranch *branch = &moves->step->branches[k];
 		int left = 0;
 
-		crm_ask(branch->when, moves->journey, matches, n);
+		crm_ask_branch(branch, moves->journey, matches, n);
 		for (int i = 0; i < n; i++)
 			if (matches[i].holds)
 				crm_run_leave(matches[i].run, branch->outcome, branch->next);
@@ -245,18 +243,14 @@ describe_run(const CrmRun *run, const char *name, const char *value)
 	return JsonbPGetDatum(document);
 }
 
-/*
- * The columns set are those of the step; attributes are joined with those that
- * the contact has.
- */
+/* Attributes are joined with those that the contact has. */
 void
-crm_step_set(CrmMoves *moves)
+crm_contacts_set(const Jsonb *names, CrmColumn *contacts, CrmColumn *documents)
 {
 	StringInfoData sql;
 	Oid types[2] = { INT8ARRAYOID, JSONBARRAYOID };
-	Columns columns;
 	Datum values[2];
-	JsonbIterator *iterator = JsonbIteratorInit(&moves->step->fields->root);
+	JsonbIterator *iterator = JsonbIteratorInit(&unconstify(Jsonb *, names)->root);
 	JsonbIteratorToken token;
 	JsonbValue name;
 	const char *comma = "";
@@ -281,15 +275,23 @@ crm_step_set(CrmMoves *moves)
 						   " FROM unnest($1, $2) AS n(contact_id, fields) CROSS JOIN LATERAL"
 						   " jsonb_populate_record(NULL::crm.contact, n.fields) AS r"
 						   " WHERE c.contact_id = n.contact_id");
+	values[0] = crm_column_array(contacts);
+	values[1] = crm_column_array(documents);
+	code = SPI_execute_with_args(sql.data, 2, types, values, NULL, false, 0);
+	if (code < 0)
+		elog(ERROR, "SPI_execute_with_args failed: %s", SPI_result_code_string(code));
+}
+
+void
+crm_step_set(CrmMoves *moves)
+{
+	Columns columns;
+
 	init_columns(&columns, JSONBOID);
 	for (int i = 0; i < moves->n; i++)
 		add_row(&columns, moves, moves->runs[i],
 				JsonbPGetDatum(crm_run_fill(moves->runs[i], moves->step->fields)));
-	values[0] = crm_column_array(&columns.contacts);
-	values[1] = crm_column_array(&columns.values);
-	code = SPI_execute_with_args(sql.data, 2, types, values, NULL, false, 0);
-	if (code < 0)
-		elog(ERROR, "SPI_execute_with_args failed: %s", SPI_result_code_string(code));
+	crm_contacts_set(moves->step->fields, &columns.contacts, &columns.values);
 	leave_all(moves);
 }
 
@@ -344,7 +346,8 @@ crm_step_award(CrmMoves *moves)
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
 				 errmsg("achievement \"%s\" does not exist", moves->step->object),
-				 errhint("Define it with crm.define_achievement() again, or move the enrolments.")));
+				 errhint(
+					 "Define it with crm.define_achievement() again, or move the enrolments.")));
 	kind = crm_result_text(0, 1);
 	for (int i = 0; i < moves->n; i++)
 		properties[i] = describe_run(moves->runs[i], NULL, NULL);
@@ -359,8 +362,8 @@ crm_step_stage(CrmMoves *moves)
 
 	for (int i = 0; i < moves->n; i++)
 	{
-		Jsonb *document = DatumGetJsonbP(describe_run(moves->runs[i], "stage",
-													  moves->step->object));
+		Jsonb *document = DatumGetJsonbP(
+			describe_run(moves->runs[i], "stage", moves->step->object));
 		const char *reason = moves->step->reason != NULL
 			? moves->step->reason
 			: psprintf("journey %s", moves->journey->name);
@@ -425,8 +428,8 @@ issue_coupons(CrmMoves *moves)
 	for (int i = 0; i < moves->n; i++)
 		codes[i] = crm_result_text(i, 1);
 	for (int i = 0; i < moves->n; i++)
-		crm_run_save(moves->runs[i],
-					 moves->step->save_as != NULL ? moves->step->save_as : "coupon", codes[i]);
+		crm_run_save(moves->runs[i], moves->step->save_as != NULL ? moves->step->save_as : "coupon",
+					 codes[i]);
 	leave_all(moves);
 }
 

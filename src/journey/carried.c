@@ -187,6 +187,76 @@ crm_run_save_json(CrmRun *run, const char *name, const char *value)
 	run->changed = true;
 }
 
+/* A member as the column of a fact; a property of the same name may be of any type. */
+static bool
+member_datum(const JsonbValue *member, Oid type, Datum *value)
+{
+	char *end;
+	char *text;
+
+	switch (type)
+	{
+		case TEXTOID:
+			if (member->type != jbvString)
+				return false;
+			*value = PointerGetDatum(
+				cstring_to_text_with_len(member->val.string.val, member->val.string.len));
+			return true;
+		case NUMERICOID:
+			*value = NumericGetDatum(member->val.numeric);
+			return member->type == jbvNumeric;
+		case INT8OID:
+			if (member->type != jbvNumeric)
+				return false;
+			text = DatumGetCString(
+				DirectFunctionCall1(numeric_out, NumericGetDatum(member->val.numeric)));
+			errno = 0;
+			*value = Int64GetDatum(strtoll(text, &end, 10));
+			return errno == 0 && *end == '\0';
+		case JSONBOID:
+			*value = JsonbPGetDatum(JsonbValueToJsonb(unconstify(JsonbValue *, member)));
+			return true;
+		default:
+			return false;
+	}
+}
+
+void
+crm_run_fact(const CrmRun *run, CrmFactValues *fact)
+{
+	JsonbValue *found = getKeyJsonValueFromContainer(&run->context->root, "entry", 5, NULL);
+	JsonbContainer *entry = found != NULL && found->type == jbvBinary ? found->val.binary.data
+																	  : NULL;
+
+	memset(fact, 0, sizeof(CrmFactValues));
+	fact->contact_id = run->contact_id;
+	fact->as_of = run->at;
+	for (int i = 0; i < CRM_FACT_COLUMNS; i++)
+	{
+		const CrmVariable *variable = &crm_fact_variables[i];
+		const char *dot = strchr(variable->name, '.');
+		const char *name = dot == NULL ? variable->name : dot + 1;
+		JsonbValue *member;
+
+		fact->nulls[i] = true;
+		if (entry == NULL)
+			continue;
+		if (i == CRM_F_PROPERTIES)
+		{
+			/* they lie beside the columns, see crm_signal_entry() */
+			fact->values[i] = JsonbPGetDatum(JsonbValueToJsonb(found));
+			fact->nulls[i] = false;
+		}
+		else if (i == CRM_F_OCCURRED_AT)
+		{
+			fact->values[i] = TimestampTzGetDatum(run->source_at);
+			fact->nulls[i] = run->source_at == DT_NOBEGIN;
+		}
+		else if ((member = getKeyJsonValueFromContainer(entry, name, strlen(name), NULL)) != NULL)
+			fact->nulls[i] = !member_datum(member, variable->type, &fact->values[i]);
+	}
+}
+
 static bool
 is_empty(Jsonb *document)
 {
@@ -226,6 +296,7 @@ crm_run_fill(const CrmRun *run, Jsonb *document)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("step \"%s\" of journey \"%s\" needs %s, which the enrolment does not have",
 						run->journey->steps[run->step].name, run->journey->name, missing),
-				 errhint("Say what stands for it where it is missing: {{%s|something}}.", missing)));
+				 errhint("Say what stands for it where it is missing: {{%s|something}}.",
+						 missing)));
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(filled)));
 }

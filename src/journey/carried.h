@@ -16,6 +16,9 @@ extern char **crm_run_values(const CrmMoves *moves, const char *name);
 /* The same of one document: its member by a path of names with dots between. */
 extern char *crm_member_text(Jsonb *document, const char *path);
 
+/* The fact that let the contact in, as a rule sees it; what it did not have is NULL. */
+extern void crm_run_fact(const CrmRun *run, CrmFactValues *fact);
+
 /* What a template is filled with: the step's params, entry and context. */
 extern Jsonb *crm_run_params(const CrmRun *run, Jsonb *step_params);
 

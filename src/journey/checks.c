@@ -50,6 +50,11 @@ check_choices(CrmReading *reading, const CrmStep *step)
 
 		if (fault != NULL)
 			crm_fault_at(reading, object.keys[i], "%s", fault);
+		else if (strcmp(step->field, "attributes") == 0 &&
+				 (object.values[i].type != jbvBinary ||
+				  !JsonContainerIsObject(object.values[i].val.binary.data)))
+			crm_fault_at(reading, object.keys[i], "is %s, not an object",
+						 crm_json_type(&object.values[i]));
 	}
 	crm_path_leave(reading, before);
 }
@@ -66,6 +71,8 @@ crm_check_ask(CrmReading *reading, CrmObject *object, const CrmStep *step)
 		crm_fault_at(reading, "choices", "goes with reply \"choice\" only");
 	if (step->field != NULL && strcmp(step->field, "mobile") == 0 && !mobile)
 		crm_fault_at(reading, "reply", "of field mobile is mobile, not %s", step->reply);
+	if (step->field != NULL && strcmp(step->field, "attributes") == 0 && !choice)
+		crm_fault_at(reading, "reply", "of field attributes is choice, not %s", step->reply);
 	if (choice && step->choices != NULL && step->field != NULL)
 		check_choices(reading, step);
 	if (!crm_object_has(object, "template"))

@@ -89,7 +89,8 @@ typedef struct CrmEnding
 
 typedef struct CrmBranch
 {
-	const char *when; /* rule over the profile */
+	const char *when;    /* rule over the profile */
+	CrmFactRule *fact;   /* of one that reads the fact that let the contact in, else NULL */
 	const char *outcome; /* its place, from 1, as text */
 	int next;
 } CrmBranch;
@@ -194,10 +195,10 @@ struct CrmJourney
 typedef struct CrmJourneys
 {
 	int n;
-	CrmJourney **list; /* by name, then version */
-	List *kinds;       /* of facts that any entry, step, goal or exit is on, char * */
-	bool any;          /* is anything published? */
-	bool watches;      /* do rules decide who leaves, or until when somebody waits? */
+	CrmJourney **list;   /* by name, then version */
+	List *kinds;         /* of facts that any entry, step, goal or exit is on, char * */
+	bool any;            /* is anything published? */
+	bool watches;        /* do rules decide who leaves, or until when somebody waits? */
 	bool reads_contacts; /* is any on what users change in crm.contact, or does any change it? */
 } CrmJourneys;
 

@@ -7,12 +7,17 @@
 
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
 #include "base/db.h"
 #include "journey/engine.h"
+
+/* the end of a message that somebody waits for in a journey where nobody moves */
+#define IS_FROZEN(moving)                                                                      \
+	"EXISTS (SELECT FROM crm.enrolment e WHERE e.contact_id = m.contact_id"                    \
+	" AND e.message_id = m.message_id AND e.state = 'active' AND NOT e.journey = ANY (" moving \
+	"))"
 
 static CrmPlan find_due = {
 	"SELECT x.contact_id FROM"
@@ -22,20 +27,30 @@ static CrmPlan find_due = {
 	"     ORDER BY e.due_at, e.contact_id, e.enrolment_id LIMIT $2) d"
 	"  UNION ALL"
 	"  (SELECT m.contact_id, m.due_at FROM crm.message_end m WHERE m.due_at <= $1"
-	"    ORDER BY m.due_at, m.contact_id LIMIT $2)) x"
-	" GROUP BY x.contact_id ORDER BY min(x.due_at), x.contact_id LIMIT $2",
+	"    AND NOT " IS_FROZEN(
+		"$3") "    ORDER BY m.due_at, m.contact_id LIMIT $2)"
+			  "  UNION ALL"
+			  "  (SELECT d.contact_id, d.due_at FROM crm.entry_due d"
+			  "    JOIN crm.contact c ON c.contact_id = d.contact_id WHERE d.due_at <= $1"
+			  "    ORDER BY d.due_at, d.contact_id LIMIT $2)) x"
+			  " GROUP BY x.contact_id ORDER BY min(x.due_at), x.contact_id LIMIT $2",
 	3,
 	{ TIMESTAMPTZOID, INT8OID, TEXTARRAYOID },
-	.always_generic = true
+	.always_generic = true,
+	.by_index = true
 };
 static CrmPlan find_next = {
 	"SELECT least((SELECT min(d.due_at) FROM unnest($1) AS j(journey) CROSS JOIN LATERAL"
 	"   (SELECT e.due_at FROM crm.enrolment e WHERE e.journey = j.journey"
 	"     AND e.state = 'active' AND e.due_at IS NOT NULL ORDER BY e.due_at LIMIT 1) d),"
-	" (SELECT min(m.due_at) FROM crm.message_end m))",
+	" (SELECT m.due_at FROM crm.message_end m WHERE NOT " IS_FROZEN(
+		"$1") "   ORDER BY m.due_at LIMIT 1),"
+			  " (SELECT min(d.due_at) FROM crm.entry_due d JOIN crm.contact c"
+			  "   ON c.contact_id = d.contact_id)), (SELECT c.ticked_at FROM crm.journey_clock c)",
 	1,
 	{ TEXTARRAYOID },
-	.always_generic = true
+	.always_generic = true,
+	.by_index = true
 };
 /* of messages for which nobody waits any more */
 static CrmPlan forget_ends = {
@@ -43,16 +58,15 @@ static CrmPlan forget_ends = {
 	" AND NOT EXISTS (SELECT FROM crm.enrolment e WHERE e.contact_id = m.contact_id"
 	"  AND e.state = 'active' AND e.message_id = m.message_id)",
 	2,
-	{ INT8ARRAYOID, TIMESTAMPTZOID }
+	{ INT8ARRAYOID, TIMESTAMPTZOID },
+	.by_index = true
 };
 static CrmPlan read_clock = { "SELECT c.ticked_at FROM crm.journey_clock c", 0 };
-static CrmPlan set_clock = {
-	"INSERT INTO crm.journey_clock AS c (ticked_at) VALUES ($1)"
-	" ON CONFLICT (one) DO UPDATE SET ticked_at = excluded.ticked_at"
-	" WHERE c.ticked_at < excluded.ticked_at",
-	1,
-	{ TIMESTAMPTZOID }
-};
+static CrmPlan set_clock = { "INSERT INTO crm.journey_clock AS c (ticked_at) VALUES ($1)"
+							 " ON CONFLICT (one) DO UPDATE SET ticked_at = excluded.ticked_at"
+							 " WHERE c.ticked_at < excluded.ticked_at",
+							 1,
+							 { TIMESTAMPTZOID } };
 
 int64 *
 crm_journeys_due(TimestampTz as_of, int64 limit, int *ncontacts)
@@ -78,14 +92,18 @@ crm_journeys_next(void)
 {
 	Datum names;
 	TimestampTz next;
+	TimestampTz ticked_at;
 
 	if (!crm_journeys()->any)
 		return DT_NOEND;
 	names = crm_moving_journeys();
 	crm_run(&find_next, &names, NULL);
 	next = crm_result_time(0, 1, DT_NOEND);
+	ticked_at = crm_result_time(0, 2, DT_NOBEGIN);
 	SPI_freetuptable(SPI_tuptable);
-	return next;
+	next = Min(next, crm_timed_entries_next());
+	/* nobody is moved as of an earlier time than before */
+	return next == DT_NOEND ? DT_NOEND : Max(next, ticked_at);
 }
 
 bool
@@ -144,10 +162,38 @@ typedef struct Moving
 	const int64 *contacts;
 	int ncontacts;
 	TimestampTz as_of;
+	const CrmBindings *bindings;
 	int64 max_steps; /* 0: any number */
 	int64 steps;
 	int64 nmoved;
 } Moving;
+
+/* Whose reply was bound, or could not be, goes on. */
+static void
+follow_bindings(Moving *moving)
+{
+	CrmEngine *engine = crm_engine_create();
+
+	moving->nmoved += crm_bindings_follow(engine, moving->bindings);
+	crm_engine_run(engine);
+	moving->steps += engine->steps;
+}
+
+/* Who was busy when it was his time. */
+static void
+enter_set_aside(Moving *moving)
+{
+	CrmActing acting;
+	CrmEngine *engine;
+
+	crm_connect(&acting);
+	engine = crm_engine_create();
+	moving->nmoved += crm_timed_entries_resume(engine, moving->contacts, moving->ncontacts,
+											   moving->as_of);
+	crm_engine_run(engine);
+	moving->steps += engine->steps;
+	crm_disconnect(&acting);
+}
 
 /* Of each contact what is due first, until nothing is. */
 static void
@@ -158,15 +204,16 @@ move_due(void *arg)
 						TimestampTzGetDatum(moving->as_of) };
 	int nruns;
 
+	follow_bindings(moving);
+	enter_set_aside(moving);
 	do
 	{
-		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
-													  "pg_crm due enrolments",
-													  ALLOCSET_DEFAULT_SIZES);
-		MemoryContext old = MemoryContextSwitchTo(context);
-		CrmEngine *engine = crm_engine_create();
+		CrmActing acting;
+		CrmEngine *engine;
 
 		CHECK_FOR_INTERRUPTS();
+		crm_connect(&acting); /* whose memory goes with it */
+		engine = crm_engine_create();
 		crm_engine_load_due(engine, moving->contacts, moving->ncontacts, moving->as_of);
 		nruns = engine->nruns;
 		set_clocks(engine);
@@ -177,8 +224,7 @@ move_due(void *arg)
 		crm_engine_run(engine);
 		moving->steps += engine->steps;
 		moving->nmoved += nruns;
-		MemoryContextSwitchTo(old);
-		MemoryContextDelete(context);
+		crm_disconnect(&acting);
 	} while (nruns > 0 && (moving->max_steps == 0 || moving->steps < moving->max_steps));
 	crm_run(&forget_ends, values, NULL);
 }
@@ -187,14 +233,13 @@ int64
 crm_journeys_move(const int64 *contacts, int ncontacts, TimestampTz as_of, int64 max_steps,
 				  int64 *nmoved)
 {
-	Moving moving = { .contacts = contacts,
-					  .ncontacts = ncontacts,
-					  .as_of = as_of,
-					  .max_steps = max_steps };
+	Moving moving = { .as_of = as_of, .max_steps = max_steps };
 
 	*nmoved = 0;
 	if (ncontacts == 0)
 		return 0;
+	moving.bindings = crm_replies_bind(contacts, ncontacts, as_of);
+	moving.contacts = crm_bindings_contacts(moving.bindings, &moving.ncontacts);
 	crm_journeys_work(move_due, &moving);
 	*nmoved = moving.nmoved;
 	return moving.steps;

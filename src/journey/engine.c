@@ -12,6 +12,8 @@
 
 #include "base/clock.h"
 #include "base/db.h"
+#include "base/guc.h"
+#include "base/wake.h"
 #include "journey/engine.h"
 #include "journey/kinds.h"
 
@@ -112,6 +114,14 @@ crm_run_next_depth(const CrmRun *run)
 	return is_chain ? run->depth + 1 : 1;
 }
 
+void
+crm_effects_begin(CrmRun *const *runs, int n)
+{
+	crm_effects_depth = 0;
+	for (int i = 0; i < n; i++)
+		crm_effects_depth = Max(crm_effects_depth, crm_run_next_depth(runs[i]));
+}
+
 /* ---- how a run goes on */
 
 static void
@@ -135,7 +145,7 @@ crm_run_end(CrmRun *run, CrmRunState state, const char *reason, TimestampTz at)
 	run->ended_at = run->at;
 	run->due_at = run->step_due_at = DT_NOBEGIN;
 	run->message_id = 0;
-	run->stuck = NULL;
+	run->stuck = run->reply = NULL;
 	run->moving = false;
 	run->changed = true;
 }
@@ -145,7 +155,7 @@ crm_run_leave(CrmRun *run, const char *outcome, int next)
 {
 	run->changed = true;
 	run->failures = 0;
-	run->stuck = NULL;
+	run->stuck = run->reply = NULL;
 	run->message_id = 0;
 	run->step_due_at = DT_NOBEGIN;
 	run->again = false;
@@ -165,7 +175,7 @@ crm_run_stay(CrmRun *run, TimestampTz until)
 {
 	run->changed = true;
 	run->failures = 0;
-	run->stuck = NULL;
+	run->stuck = run->reply = NULL;
 	run->moving = false;
 	run->again = false;
 	run->step_due_at = until;
@@ -204,9 +214,8 @@ work(void *arg)
 	return true;
 }
 
-/* What another moment, or another transaction, may bring is not the contact's. */
-static bool
-is_contained(int code)
+bool
+crm_error_is_contained(int code)
 {
 	switch (ERRCODE_TO_CATEGORY(code))
 	{
@@ -230,7 +239,7 @@ crm_moves_attempt(CrmMoves *moves, void (*work_function)(CrmMoves *moves))
 	CHECK_FOR_INTERRUPTS();
 	if (crm_attempt(work, &attempt, &error))
 		return;
-	if (!is_contained(error->sqlerrcode))
+	if (!crm_error_is_contained(error->sqlerrcode))
 		ReThrowError(error);
 	if (moves->n == 1)
 	{
@@ -323,9 +332,7 @@ enter_together(CrmEngine *engine, CrmRun **runs, int n)
 			fail(engine, runs[i], psprintf("step \"%s\" is of an unknown kind", moves.step->name));
 		return;
 	}
-	crm_effects_depth = 0;
-	for (int i = 0; i < moves.n; i++)
-		crm_effects_depth = Max(crm_effects_depth, crm_run_next_depth(runs[i]));
+	crm_effects_begin(runs, moves.n);
 	if (engine->sink != NULL && moves.step->kind->writes)
 		engine->sink->act(&moves);
 	else if (moves.step->kind->writes)
@@ -368,6 +375,21 @@ move_all(CrmEngine *engine)
 	}
 }
 
+/* What is due later than it looks by itself is found then. */
+static void
+wake_clock(const CrmEngine *engine)
+{
+	TimestampTz soon = engine->now + crm_guc_poll_interval * USECS_PER_SEC;
+
+	for (int i = 0; i < engine->nruns; i++)
+		if (engine->runs[i]->changed && engine->runs[i]->due_at != DT_NOBEGIN &&
+			engine->runs[i]->due_at <= soon)
+		{
+			crm_wake_clock_at_commit();
+			return;
+		}
+}
+
 void
 crm_engine_run(CrmEngine *engine)
 {
@@ -378,6 +400,9 @@ crm_engine_run(CrmEngine *engine)
 	if (engine->sink != NULL)
 		engine->sink->write(engine);
 	else
+	{
+		wake_clock(engine);
 		crm_engine_write(engine);
+	}
 	MemoryContextSwitchTo(old);
 }

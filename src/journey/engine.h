@@ -13,6 +13,7 @@
 #include "utils/hsearch.h"
 #include "utils/jsonb.h"
 
+#include "base/db.h"
 #include "journey/definition.h"
 #include "journey/journey.h"
 
@@ -67,22 +68,23 @@ struct CrmRun
 	const char *entered_by;
 	const char *end_reason;
 	const char *stuck;
+	const char *reply; /* a mobile number that waits to be bound */
 	CrmRunState state;
 	int step; /* CRM_NO_STEP: none yet */
 	Jsonb *context;
 
-	bool begun;       /* not stored yet */
-	bool changed;     /* otherwise than stored */
-	TimestampTz at;   /* its clock */
-	TimestampTz now;  /* when it is looked at: the engine's, unless its contact has a clock too */
-	bool looked;      /* at by a function that goes through them step by step */
-	bool moving;      /* enters a step, the same one again after a failure */
-	bool again;       /* the step is not entered anew */
+	bool begun;     /* not stored yet */
+	bool changed;   /* otherwise than stored */
+	TimestampTz at; /* its clock */
+	TimestampTz now; /* when it is looked at: the engine's, unless its contact has a clock too */
+	bool looked;    /* at by a function that goes through them step by step */
+	bool moving;    /* enters a step, the same one again after a failure */
+	bool again;     /* the step is not entered anew */
 	int entering;
 	TimestampTz previous_at; /* when the step before was entered, if that was just now */
-	int steps_at_once; /* without a wait between them */
-	CrmVisit *open;         /* of the step at which it is */
-	CrmVisit *stored_visit; /* that of them which stands in crm.step_visit */
+	int steps_at_once;       /* without a wait between them */
+	CrmVisit *open;          /* of the step at which it is */
+	CrmVisit *stored_visit;  /* that of them which stands in crm.step_visit */
 	TimestampTz message_ended_at;
 	const char *message_state; /* of the message it waited for */
 	int64 batch_place;         /* of the caller's */
@@ -150,12 +152,18 @@ extern TimestampTz crm_run_since(const CrmRun *run);
 /* How deep the journeys are nested in each other that a run's effects start. */
 extern int crm_run_next_depth(const CrmRun *run);
 extern int crm_effects_depth; /* of the step at work; 0 outside */
+extern void crm_effects_begin(CrmRun *const *runs, int n);
+
+/* Is an error the contact's, and not what another moment or transaction may bring? */
+extern bool crm_error_is_contained(int code);
 
 /* store.c: active enrolments of these contacts, in journeys that move; adds them */
 extern void crm_engine_load(CrmEngine *engine, const int64 *contacts, int ncontacts);
 /* the same of frozen journeys too */
 extern void crm_engine_load_all(CrmEngine *engine, const int64 *contacts, int ncontacts);
-/* of each contact the one that is due first */
+/* those whose reply waits to be bound */
+extern void crm_engine_load_replied(CrmEngine *engine, const int64 *contacts, int ncontacts);
+/* of each contact the one that is due first, but for those */
 extern void crm_engine_load_due(CrmEngine *engine, const int64 *contacts, int ncontacts,
 								TimestampTz as_of);
 extern void crm_engine_write(CrmEngine *engine);
@@ -171,10 +179,26 @@ extern void crm_endings_of_begun(CrmEngine *engine, int first);
 /* act.c */
 extern int64 *crm_moves_send(const CrmMoves *moves, bool awaited); /* ids of the messages */
 extern bool crm_step_awaits_message(const CrmStep *step);
-extern void crm_leave_by_message(CrmRun *run); /* its message has ended */
+extern void crm_leave_by_message(CrmRun *run);                     /* its message has ended */
+
+/* sets columns of the contacts: the members of documents that all have the same names */
+extern void crm_contacts_set(const Jsonb *names, CrmColumn *contacts, CrmColumn *documents);
 
 /* ask.c */
 extern void crm_asks_by_signals(CrmEngine *engine, CrmSignal *const *signals);
+extern void crm_asks_look_back(CrmEngine *engine);
+/* the reply was stored, or could not be */
+extern void crm_leave_by_reply(CrmRun *run, bool stored);
+
+/* binding.c: binds mobile numbers to contacts, for as long as nobody else has to be waited for */
+extern void crm_mobiles_bind(CrmColumn *contacts, CrmColumn *mobiles, CrmColumn *times);
+/* Replies that wait for that, of contacts that are locked and none of whose runs are in memory. */
+typedef struct CrmBindings CrmBindings;
+extern CrmBindings *crm_replies_bind(const int64 *contacts, int ncontacts, TimestampTz as_of);
+/* The contacts and those who have become theirs by that, ascending. */
+extern const int64 *crm_bindings_contacts(const CrmBindings *bindings, int *ncontacts);
+/* Leads their runs on; how many. */
+extern int crm_bindings_follow(CrmEngine *engine, const CrmBindings *bindings);
 
 /* wait.c */
 extern void crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals);
@@ -182,6 +206,11 @@ extern void crm_waits_by_rules(CrmEngine *engine);
 extern void crm_waits_look_back(CrmEngine *engine);
 extern void crm_leave_by_time(CrmRun *run);   /* its wait is over */
 extern void crm_runs_plan(CrmEngine *engine); /* when each is looked at next */
+/* Does it wait at a step of this kind? */
+extern bool crm_run_is_at(const CrmRun *run, void (*enter)(CrmMoves *moves));
+/* Those that wait at the step of this one, of all from it on that were not looked at yet. */
+extern void crm_moves_take(CrmEngine *engine, int first, CrmMoves *moves);
+extern void crm_looks_forget(CrmEngine *engine);
 
 /* entry.c: who enters by these signals, one of a contact at most */
 extern void crm_entries_by_signals(CrmEngine *engine, CrmSignal *const *signals, int nsignals);
@@ -198,8 +227,9 @@ typedef struct CrmEntering
 	TimestampTz source_at; /* DT_NOBEGIN: no fact */
 	int64 parent_id;
 	int depth;
-	const char *key; /* NULL: none */
-	Jsonb *entry;    /* NULL: none */
+	const char *key;    /* NULL: none */
+	Jsonb *entry;       /* NULL: none */
+	bool late;          /* its time was long ago */
 	CrmRun *run;        /* out: NULL where it is refused */
 	const char *reason; /* out */
 } CrmEntering;
@@ -208,6 +238,38 @@ extern Jsonb *crm_signal_entry(const CrmSignal *signal);
 
 /* due.c: what is due of one whose clock is set */
 extern void crm_run_go_on(CrmRun *run, TimestampTz as_of);
+
+/* schedule.c: those of these contacts who were set aside; how many */
+extern int64 crm_timed_entries_resume(CrmEngine *engine, const int64 *contacts, int ncontacts,
+									  TimestampTz as_of);
+/* when the next entry by date or schedule is due; DT_NOEND: none */
+extern TimestampTz crm_timed_entries_next(void);
+/* of a journey that has changed: what is planned anew */
+extern void crm_timed_entries_replan(const char *journey);
+extern void crm_timed_entries_forget(void);
+/* Those of some contacts, ascending, after one time and until another: by entry, contact and time. */
+extern struct CrmEntering *crm_timed_entries_within(CrmJourney *journey, const int64 *contacts,
+													int ncontacts, TimestampTz from,
+													TimestampTz until, int *n);
+
+/* moment.c: the moments of an entry by date within a time */
+typedef struct CrmMoments
+{
+	TimestampTz from; /* after which */
+	TimestampTz until;
+	int first_day; /* Julian days between which the date must lie, in any zone */
+	int last_day;
+} CrmMoments;
+extern CrmMoments crm_moments_within(const CrmTimedEntry *timed, TimestampTz from,
+									 TimestampTz until);
+/* Of a date of this type; how many, the array is theirs. */
+extern int crm_moments_of(const CrmMoments *moments, const CrmTimedEntry *timed, Datum date,
+						  const pg_tz *zone, TimestampTz **found);
+/* The latest moment of a schedule in a time, DT_NOBEGIN: none; the first after a time. */
+extern TimestampTz crm_schedule_last(const CrmTimedEntry *timed, const pg_tz *zone,
+									 TimestampTz after, TimestampTz until);
+extern TimestampTz crm_schedule_next(const CrmTimedEntry *timed, const pg_tz *zone,
+									 TimestampTz after);
 
 /* draw.c: a number from 0 to below 1, the same on every platform */
 extern double crm_draw(const char *journey, const char *step, int64 contact_id);
@@ -229,6 +291,8 @@ extern CrmPastFact *crm_history_find(const char *kind, const CrmLookBack *asking
 									 int *nfound);
 
 /* local.c */
+/* The instant at which the clock of a zone shows this; DT_NOEND beyond the range of times. */
+extern TimestampTz crm_local_instant(Timestamp local, const pg_tz *zone);
 extern TimestampTz crm_add_interval(TimestampTz at, const Interval *interval, const pg_tz *zone);
 extern TimestampTz crm_next_local(TimestampTz from, int minute_of_day, const CrmWeeklyHours *hours,
 								  const pg_tz *zone);

@@ -28,7 +28,8 @@ static CrmPlan find_earlier = {
 	"SELECT e.contact_id, e.enrolment_id, e.journey, e.key, e.state = 'active', e.entered_at"
 	" FROM crm.enrolment e WHERE e.contact_id = ANY ($1) AND e.journey = ANY ($2)",
 	2,
-	{ INT8ARRAYOID, TEXTARRAYOID }
+	{ INT8ARRAYOID, TEXTARRAYOID },
+	.by_index = true
 };
 static CrmPlan record_refusals = {
 	"INSERT INTO crm.refusal AS r"
@@ -164,6 +165,8 @@ refuse_at_all(const CrmEntering *entering, TimestampTz now)
 	}
 	if (entering->depth > MOST_DEPTH)
 		return "loop";
+	if (entering->late)
+		return "late";
 	if (journey->max_lateness >= 0 && entering->source_at != DT_NOBEGIN &&
 		now - entering->source_at > journey->max_lateness)
 		return "late";
@@ -400,8 +403,8 @@ crm_signal_entry(const CrmSignal *signal)
 	entry = JsonbValueToJsonb(object);
 	if (fact->nulls[CRM_F_PROPERTIES])
 		return entry;
-	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(entry),
-											  fact->values[CRM_F_PROPERTIES]));
+	return DatumGetJsonbP(
+		DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(entry), fact->values[CRM_F_PROPERTIES]));
 }
 
 static void

@@ -12,20 +12,23 @@
 
 #include "base/db.h"
 #include "base/wake.h"
+#include "journey/carried.h"
 #include "journey/engine.h"
 #include "outbox/outbox.h"
 
 static CrmPlan find_of_key = { "SELECT e.enrolment_id FROM crm.enrolment e WHERE e.contact_id = $1"
 							   " AND e.journey = $2 AND e.key = $3 ORDER BY e.enrolment_id LIMIT 1",
 							   3,
-							   { INT8OID, TEXTOID, TEXTOID } };
+							   { INT8OID, TEXTOID, TEXTOID },
+							   .by_index = true };
 static CrmPlan find_queued = {
 	"SELECT v.contact_id, v.message_id FROM crm.enrolment e"
 	" JOIN crm.step_visit v ON v.contact_id = e.contact_id AND v.enrolment_id = e.enrolment_id"
 	" JOIN crm.outbox o ON o.contact_id = v.contact_id AND o.message_id = v.message_id"
 	" WHERE e.contact_id = ANY ($1) AND e.journey = $2 AND e.state = 'active'",
 	2,
-	{ INT8ARRAYOID, TEXTOID }
+	{ INT8ARRAYOID, TEXTOID },
+	.by_index = true
 };
 
 CrmJourney *
@@ -83,9 +86,11 @@ typedef struct Changing
 {
 	const int64 *contacts;
 	int ncontacts;
-	const char *journey;   /* NULL: any */
-	int64 enrolment_id;    /* 0: any */
-	const char *reason;    /* of the end */
+	const char *journey; /* NULL: any */
+	int64 enrolment_id;  /* 0: any */
+	const char *reason;  /* of the end */
+	const char *comment; /* of whoever ends it, or NULL */
+	bool replies_too;    /* looks at messages, too */
 	int64 changed;
 } Changing;
 
@@ -127,6 +132,8 @@ end_all(void *arg)
 	{
 		if (!is_meant(changing, engine->runs[i]))
 			continue;
+		if (changing->comment != NULL)
+			crm_run_save(engine->runs[i], "unenrolled", changing->comment);
 		crm_run_end(engine->runs[i], CRM_RUN_EXITED, changing->reason, engine->now);
 		changing->changed++;
 	}
@@ -134,12 +141,14 @@ end_all(void *arg)
 }
 
 int64
-crm_journey_end(const int64 *contacts, int ncontacts, const char *journey, const char *reason)
+crm_journey_end(const int64 *contacts, int ncontacts, const char *journey, const char *reason,
+				const char *comment)
 {
 	Changing changing = { .contacts = contacts,
 						  .ncontacts = ncontacts,
 						  .journey = journey,
-						  .reason = reason };
+						  .reason = reason,
+						  .comment = comment };
 
 	crm_journeys_work(end_all, &changing);
 	return changing.changed;
@@ -189,6 +198,7 @@ crm_engine_look_again(CrmEngine *engine)
 	crm_waits_look_back(engine);
 }
 
+/* Facts that nobody took notice of: what they satisfy goes on as if it had been noticed. */
 static void
 look_again(void *arg)
 {
@@ -197,13 +207,25 @@ look_again(void *arg)
 
 	crm_engine_load(engine, changing->contacts, changing->ncontacts);
 	crm_engine_look_again(engine);
+	if (changing->replies_too)
+		crm_asks_look_back(engine);
 	crm_engine_run(engine);
 }
 
 void
 crm_journey_thaw(const int64 *contacts, int ncontacts)
 {
-	Changing changing = { .contacts = contacts, .ncontacts = ncontacts };
+	Changing changing = { .contacts = contacts, .ncontacts = ncontacts, .replies_too = true };
 
 	crm_journeys_work(look_again, &changing);
+}
+
+/* What one of the two wrote was no reply to the other. */
+void
+crm_journey_joined(int64 contact_id)
+{
+	Changing changing = { .contacts = &contact_id, .ncontacts = 1 };
+
+	if (crm_journeys_exist())
+		crm_journeys_work(look_again, &changing);
 }

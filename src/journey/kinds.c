@@ -75,7 +75,7 @@ static const CrmStepField ask_fields[] = {
 	ON_FAILED("Where to go after a reply that cannot be read; left out: it goes on waiting."),
 };
 static const CrmStepField branch_fields[] = {
-	{ "branches", CRM_FIELD_BRANCHES, true, 0, 0, "Objects of when, a rule over the profile, and next; the first that holds." },
+	{ "branches", CRM_FIELD_BRANCHES, true, 0, 0, "Objects of when, a rule over the profile and the fact that let the contact in, and next; the first that holds." },
 	{ "default", CRM_FIELD_DEFAULT, true, AT(next), 0, "Where to go if none holds; null: the journey is finished there." },
 };
 static const CrmStepField split_fields[] = {

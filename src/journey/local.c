@@ -20,7 +20,8 @@ static CrmPlan find_zones = {
 	"SELECT c.contact_id, c.time_zone FROM crm.contact c WHERE c.contact_id = ANY ($1)"
 	" AND c.time_zone IS NOT NULL ORDER BY c.contact_id",
 	1,
-	{ INT8ARRAYOID }
+	{ INT8ARRAYOID },
+	.by_index = true
 };
 
 /* Calendar arithmetic is that of a zone; the result is within the range of times. */
@@ -49,17 +50,29 @@ crm_add_interval(TimestampTz at, const Interval *interval, const pg_tz *zone)
 
 /*
  * The instant of a local time. One that the clock skips is as much later as the
- * clock is put forward; of one that it shows twice, the first.
+ * clock is put forward; of one that it shows twice, the second, as in SQL.
  */
 static TimestampTz
-instant_of(struct pg_tm *local, const pg_tz *zone)
+instant_of(struct pg_tm *local, fsec_t fraction, const pg_tz *zone)
 {
 	TimestampTz instant;
 	int offset = DetermineTimeZoneOffset(local, unconstify(pg_tz *, zone));
 
-	if (tm2timestamp(local, 0, &offset, &instant) != 0)
+	if (tm2timestamp(local, fraction, &offset, &instant) != 0)
 		return DT_NOEND;
 	return instant;
+}
+
+TimestampTz
+crm_local_instant(Timestamp local, const pg_tz *zone)
+{
+	struct pg_tm shown;
+	fsec_t fraction;
+
+	if (TIMESTAMP_NOT_FINITE(local) ||
+		timestamp2tm(local, NULL, &shown, &fraction, NULL, NULL) != 0)
+		return DT_NOEND;
+	return instant_of(&shown, fraction, zone);
 }
 
 /*
@@ -89,7 +102,7 @@ crm_next_local(TimestampTz from, int minute_of_day, const CrmWeeklyHours *hours,
 		TimestampTz instant;
 
 		j2date(day + i, &moment.tm_year, &moment.tm_mon, &moment.tm_mday);
-		instant = instant_of(&moment, zone);
+		instant = instant_of(&moment, 0, zone);
 		if (instant >= from &&
 			(hours == NULL ||
 			 crm_hours_open_from(hours, instant, unconstify(pg_tz *, zone)) == instant))

@@ -9,6 +9,7 @@
 #include "utils/timestamp.h"
 
 #include "base/db.h"
+#include "journey/carried.h"
 #include "journey/match.h"
 
 /*
@@ -51,12 +52,26 @@ see_now(void)
 	PushActiveSnapshot(crm_only_reads ? GetActiveSnapshot() : GetTransactionSnapshot());
 }
 
+/* Asks a rule over the facts, one for each match. */
+static void
+ask_facts(CrmFactRule *rule, const CrmJourney *journey, const CrmFactValues *facts,
+		  CrmMatch *matches, int n)
+{
+	const CrmRuleUser user = { "journey", journey->name };
+	bool *holds = palloc_array(bool, n);
+
+	see_now();
+	crm_fact_rule_evaluate(rule, &user, facts, n, holds);
+	PopActiveSnapshot();
+	for (int i = 0; i < n; i++)
+		matches[i].holds = holds[i];
+	pfree(holds);
+}
+
 void
 crm_match(const CrmTrigger *trigger, const CrmJourney *journey, CrmMatch *matches, int n)
 {
-	const CrmRuleUser user = { "journey", journey->name };
 	CrmFactValues *facts;
-	bool *holds;
 
 	if (n == 0)
 		return;
@@ -67,16 +82,10 @@ crm_match(const CrmTrigger *trigger, const CrmJourney *journey, CrmMatch *matche
 		return;
 	}
 	facts = palloc_array(CrmFactValues, n);
-	holds = palloc_array(bool, n);
 	for (int i = 0; i < n; i++)
 		facts[i] = matches[i].signal->fact;
-	see_now();
-	crm_fact_rule_evaluate(trigger->when, &user, facts, n, holds);
-	PopActiveSnapshot();
-	for (int i = 0; i < n; i++)
-		matches[i].holds = holds[i];
+	ask_facts(trigger->when, journey, facts, matches, n);
 	pfree(facts);
-	pfree(holds);
 }
 
 void
@@ -105,4 +114,23 @@ crm_ask(const char *rule, const CrmJourney *journey, CrmMatch *matches, int n)
 	pfree(contacts);
 	pfree(as_of);
 	pfree(holds);
+}
+
+void
+crm_ask_branch(const CrmBranch *branch, const CrmJourney *journey, CrmMatch *matches, int n)
+{
+	CrmFactValues *facts;
+
+	if (branch->fact == NULL)
+	{
+		crm_ask(branch->when, journey, matches, n);
+		return;
+	}
+	if (n == 0)
+		return;
+	facts = palloc_array(CrmFactValues, n);
+	for (int i = 0; i < n; i++)
+		crm_run_fact(matches[i].run, &facts[i]);
+	ask_facts(branch->fact, journey, facts, matches, n);
+	pfree(facts);
 }

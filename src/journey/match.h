@@ -20,8 +20,8 @@ typedef struct CrmMatch
 extern bool crm_is_repeated(const CrmEngine *engine, int from, int place);
 
 /* May this signal, NULL for none, count for a run that looks back to a time? */
-extern bool crm_signal_counts(const CrmRun *run, const CrmSignal *signal,
-							  const CrmTrigger *trigger, TimestampTz from);
+extern bool crm_signal_counts(const CrmRun *run, const CrmSignal *signal, const CrmTrigger *trigger,
+							  TimestampTz from);
 
 /* For which does the rule of the trigger hold? */
 extern void crm_match(const CrmTrigger *trigger, const CrmJourney *journey, CrmMatch *matches,
@@ -29,5 +29,9 @@ extern void crm_match(const CrmTrigger *trigger, const CrmJourney *journey, CrmM
 
 /* For whom does a rule over the profile hold, as of the clock of each run? */
 extern void crm_ask(const char *rule, const CrmJourney *journey, CrmMatch *matches, int n);
+
+/* The same of a branch, whose rule may read the fact that let the contact in. */
+extern void crm_ask_branch(const CrmBranch *branch, const CrmJourney *journey, CrmMatch *matches,
+						   int n);
 
 #endif /* CRM_JOURNEY_MATCH_H */

@@ -18,6 +18,8 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "base/table.h"
+#include "base/wake.h"
+#include "journey/engine.h"
 #include "journey/reading.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_publish_journey);
@@ -44,9 +46,6 @@ static CrmPlan save_journey = {
 	3,
 	{ TEXTOID, INT4OID, TIMESTAMPTZOID }
 };
-static CrmPlan delete_schedule = { "DELETE FROM crm.journey_schedule s WHERE s.journey = $1",
-								   1,
-								   { TEXTOID } };
 
 static int
 publish(Jsonb *document, const char *name)
@@ -65,7 +64,7 @@ publish(Jsonb *document, const char *name)
 	version = DatumGetInt32(crm_result(0, 1, &isnull));
 	values[1] = Int32GetDatum(version);
 	crm_run(&save_journey, values, NULL);
-	crm_run(&delete_schedule, values, NULL);
+	crm_timed_entries_replan(name);
 	return version;
 }
 
@@ -101,6 +100,7 @@ Datum
 crm_journeys_changed(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	CrmActing acting;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) ||
 		!TRIGGER_FIRED_AFTER(trigger->tg_event))
@@ -111,6 +111,10 @@ crm_journeys_changed(PG_FUNCTION_ARGS)
 	crm_require_table(trigger->tg_relation, "journey");
 	LockRelationOid(crm_table_oid("profile_counter"), ExclusiveLock);
 	CacheInvalidateRelcacheByRelid(RelationGetRelid(trigger->tg_relation));
+	crm_connect(&acting);
+	crm_timed_entries_forget();
+	crm_disconnect(&acting);
+	crm_wake_clock_at_commit();
 	return PointerGetDatum(NULL);
 }
 

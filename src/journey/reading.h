@@ -108,6 +108,9 @@ extern char *crm_error_text(const ErrorData *error);
 /* triggers.c */
 extern bool crm_read_rule(CrmReading *reading, const char *key, const JsonbValue *value,
 						  const char **text, CrmRuleTime *time, const CrmRuleReads **reads);
+/* Of a branch: the rule over the profile, or compiled the one that reads the fact of the entry. */
+extern bool crm_read_branch_rule(CrmReading *reading, const char *key, const JsonbValue *value,
+								 const char **text, CrmFactRule **fact);
 /* Of an object in which "on" stands among other keys. */
 extern void crm_read_trigger(CrmReading *reading, CrmObject *object, CrmTrigger *trigger);
 extern void crm_read_entry(CrmReading *reading, const JsonbValue *value, CrmEntry *entry);

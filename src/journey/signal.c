@@ -237,6 +237,12 @@ crm_journeys_work(void (*work)(void *arg), void *arg)
 	PG_END_TRY();
 }
 
+bool
+crm_journeys_at_work(void)
+{
+	return settling;
+}
+
 static void
 do_nothing(void *arg)
 {

@@ -136,7 +136,6 @@ read_branches(CrmReading *reading, const char *key, const JsonbValue *value, Crm
 	{
 		int outside = crm_path_enter_place(reading, i);
 		CrmBranch *branch = &step->branches[i];
-		CrmRuleTime ignored;
 		CrmObject object;
 
 		branch->outcome = psprintf("%d", i + 1);
@@ -147,7 +146,7 @@ read_branches(CrmReading *reading, const char *key, const JsonbValue *value, Crm
 			JsonbValue *when = crm_object_require(reading, &object, "when");
 
 			if (when != NULL)
-				(void) crm_read_rule(reading, "when", when, &branch->when, &ignored, NULL);
+				(void) crm_read_branch_rule(reading, "when", when, &branch->when, &branch->fact);
 			crm_read_edge(reading, "next", crm_object_take(&object, "next"), &branch->next);
 			crm_object_close(reading, &object);
 		}
@@ -254,6 +253,10 @@ read_asked(CrmReading *reading, const char *key, const JsonbValue *value, CrmSte
 	if (step->field == NULL)
 		return;
 	step->reply = natural_reply(step->field);
+	if (is_carried(step->field, false) &&
+		(strcmp(step->field, "context.entry") == 0 || strpbrk(step->field + 8, ".{}|") != NULL))
+		crm_fault_at(reading, key, "\"%s\" is no name for a member of the context",
+					 crm_shown(step->field + 8));
 	if (strcmp(step->field, "mobile") != 0 && !is_carried(step->field, false) &&
 		!OidIsValid(crm_contact_column(step->field, &typmod, &not_null)))
 		crm_fault_at(reading, key,

@@ -12,11 +12,11 @@
 #include "base/db.h"
 #include "journey/engine.h"
 
-#define RUN_COLUMNS                                                                               \
-	"e.contact_id, e.enrolment_id, e.source_id, e.parent_id, e.source_at, e.entered_at,"          \
-	" e.recorded_at, e.due_at, e.step_at, e.step_due_at, e.visit_recorded_at, e.message_id,"      \
-	" e.version, e.visit, e.depth, e.failures, e.journey, e.key, e.step, e.entered_by, e.stuck,"  \
-	" e.context"
+#define RUN_COLUMNS                                                                              \
+	"e.contact_id, e.enrolment_id, e.source_id, e.parent_id, e.source_at, e.entered_at,"         \
+	" e.recorded_at, e.due_at, e.step_at, e.step_due_at, e.visit_recorded_at, e.message_id,"     \
+	" e.version, e.visit, e.depth, e.failures, e.journey, e.key, e.step, e.entered_by, e.stuck," \
+	" e.reply, e.context"
 enum
 {
 	R_CONTACT_ID = 1,
@@ -40,18 +40,27 @@ enum
 	R_STEP,
 	R_ENTERED_BY,
 	R_STUCK,
+	R_REPLY,
 	R_CONTEXT,
 	R_MESSAGE_ENDED_AT,
 	R_MESSAGE_STATE
 };
 
-static CrmPlan find_active = {
+static CrmPlan find_replied = {
 	"SELECT " RUN_COLUMNS ", NULL::timestamptz, NULL::text FROM crm.enrolment e"
-	" WHERE e.contact_id = ANY ($1) AND e.state = 'active'"
+	" WHERE e.contact_id = ANY ($1) AND e.state = 'active' AND e.reply IS NOT NULL"
 	" ORDER BY e.contact_id, e.enrolment_id",
 	1,
-	{ INT8ARRAYOID }
+	{ INT8ARRAYOID },
+	.by_index = true
 };
+static CrmPlan find_active = { "SELECT " RUN_COLUMNS
+							   ", NULL::timestamptz, NULL::text FROM crm.enrolment e"
+							   " WHERE e.contact_id = ANY ($1) AND e.state = 'active'"
+							   " ORDER BY e.contact_id, e.enrolment_id",
+							   1,
+							   { INT8ARRAYOID },
+							   .by_index = true };
 /* of each contact the first; an enrolment is due by its time, or by the end of its message */
 static CrmPlan find_due = {
 	"SELECT DISTINCT ON (e.contact_id) " RUN_COLUMNS ", m.due_at, s.state FROM crm.enrolment e"
@@ -60,27 +69,30 @@ static CrmPlan find_due = {
 	"  AND m.due_at <= $2"
 	" LEFT JOIN crm.message s ON s.contact_id = m.contact_id AND s.message_id = m.message_id"
 	" WHERE e.contact_id = ANY ($1) AND e.state = 'active'"
-	" AND (e.due_at <= $2 OR m.due_at IS NOT NULL)"
+	" AND (e.due_at <= $2 OR m.due_at IS NOT NULL) AND e.reply IS NULL"
 	" ORDER BY e.contact_id, least(e.due_at, m.due_at), e.enrolment_id",
 	3,
-	{ INT8ARRAYOID, TIMESTAMPTZOID, TEXTARRAYOID }
+	{ INT8ARRAYOID, TIMESTAMPTZOID, TEXTARRAYOID },
+	.by_index = true
 };
 static CrmPlan forget_message_ends = {
 	"DELETE FROM crm.message_end d USING unnest($1, $2) AS n(contact_id, message_id)"
 	" WHERE d.contact_id = n.contact_id AND d.message_id = n.message_id",
 	2,
-	{ INT8ARRAYOID, INT8ARRAYOID }
+	{ INT8ARRAYOID, INT8ARRAYOID },
+	.by_index = true
 };
 /* the keys, what changes on the way, and what does not */
-#define CHANGING_COLUMNS                                                                        \
-	"due_at, step_at, step_due_at, visit_recorded_at, ended_at, message_id, version, visit,"     \
-	" failures, step, state, end_reason, stuck, context"
-#define LASTING_COLUMNS                                                                          \
+#define CHANGING_COLUMNS                                                                     \
+	"due_at, step_at, step_due_at, visit_recorded_at, ended_at, message_id, version, visit," \
+	" failures, step, state, end_reason, stuck, reply, context"
+#define LASTING_COLUMNS \
 	"source_id, parent_id, source_at, entered_at, recorded_at, journey, key, entered_by, depth"
-#define CHANGING_TYPES                                                                          \
-	INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,  \
-		TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID, INT4ARRAYOID, INT4ARRAYOID,     \
-		INT4ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, JSONBARRAYOID
+#define CHANGING_TYPES                                                                         \
+	INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, \
+		TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID, INT4ARRAYOID, INT4ARRAYOID,    \
+		INT4ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,    \
+		JSONBARRAYOID
 enum
 {
 	W_CONTACT_ID,
@@ -98,6 +110,7 @@ enum
 	W_STATE,
 	W_END_REASON,
 	W_STUCK,
+	W_REPLY,
 	W_CONTEXT,
 	W_CHANGING,
 	W_SOURCE_ID = W_CHANGING,
@@ -115,17 +128,18 @@ enum
 static CrmPlan update_enrolments = {
 	"UPDATE crm.enrolment e SET (" CHANGING_COLUMNS ") = ROW(n.due_at, n.step_at, n.step_due_at,"
 	" n.visit_recorded_at, n.ended_at, n.message_id, n.version, n.visit, n.failures, n.step,"
-	" n.state, n.end_reason, n.stuck, n.context)"
-	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+	" n.state, n.end_reason, n.stuck, n.reply, n.context)"
+	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
 	"  AS n(contact_id, enrolment_id, " CHANGING_COLUMNS ")"
 	" WHERE e.contact_id = n.contact_id AND e.enrolment_id = n.enrolment_id",
 	W_CHANGING,
-	{ CHANGING_TYPES }
+	{ CHANGING_TYPES },
+	.by_index = true
 };
 static CrmPlan insert_enrolments = {
 	"INSERT INTO crm.enrolment (contact_id, enrolment_id, " CHANGING_COLUMNS ", " LASTING_COLUMNS
 	") SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,"
-	" $17, $18, $19, $20, $21, $22, $23, $24, $25)",
+	" $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)",
 	W_COLUMNS,
 	{ CHANGING_TYPES, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
 	  TIMESTAMPTZARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT4ARRAYOID }
@@ -142,14 +156,16 @@ static CrmPlan insert_visits = {
 /* the partition is found by the time of recording */
 static CrmPlan close_visits = {
 	"UPDATE crm.step_visit v SET left_at = n.left_at, outcome = n.outcome,"
-	" next_step = n.next_step, message_id = n.message_id"
+	" next_step = n.next_step,"
+	" message_id = coalesce(n.message_id, v.message_id)" /* that of a question is not awaited */
 	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS n(contact_id, enrolment_id, visit,"
 	"  recorded_at, left_at, outcome, next_step, message_id)"
 	" WHERE v.contact_id = n.contact_id AND v.enrolment_id = n.enrolment_id"
 	" AND v.visit = n.visit AND v.recorded_at = n.recorded_at",
 	8,
 	{ INT8ARRAYOID, INT8ARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
-	  TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID }
+	  TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID },
+	.by_index = true
 };
 enum
 {
@@ -233,6 +249,7 @@ read_run(CrmEngine *engine, SPITupleTable *table, uint64 row, bool frozen_too)
 	run->key = crm_result_text(row, R_KEY);
 	run->entered_by = crm_result_text(row, R_ENTERED_BY);
 	run->stuck = crm_result_text(row, R_STUCK);
+	run->reply = crm_result_text(row, R_REPLY);
 	run->step = step == NULL ? CRM_NO_STEP : crm_step_find(journey, step);
 	context = crm_result(row, R_CONTEXT, &isnull);
 	run->context = DatumGetJsonbPCopy(context);
@@ -245,10 +262,10 @@ read_run(CrmEngine *engine, SPITupleTable *table, uint64 row, bool frozen_too)
 }
 
 static void
-load_active(CrmEngine *engine, const int64 *contacts, int ncontacts, bool frozen_too)
+load(CrmEngine *engine, CrmPlan *plan, const int64 *contacts, int ncontacts, bool frozen_too)
 {
 	Datum array = crm_int64_array(contacts, ncontacts);
-	uint64 n = crm_run(&find_active, &array, NULL);
+	uint64 n = crm_run(plan, &array, NULL);
 	SPITupleTable *table = SPI_tuptable;
 
 	for (uint64 row = 0; row < n; row++)
@@ -259,13 +276,19 @@ load_active(CrmEngine *engine, const int64 *contacts, int ncontacts, bool frozen
 void
 crm_engine_load(CrmEngine *engine, const int64 *contacts, int ncontacts)
 {
-	load_active(engine, contacts, ncontacts, false);
+	load(engine, &find_active, contacts, ncontacts, false);
+}
+
+void
+crm_engine_load_replied(CrmEngine *engine, const int64 *contacts, int ncontacts)
+{
+	load(engine, &find_replied, contacts, ncontacts, false);
 }
 
 void
 crm_engine_load_all(CrmEngine *engine, const int64 *contacts, int ncontacts)
 {
-	load_active(engine, contacts, ncontacts, true);
+	load(engine, &find_active, contacts, ncontacts, true);
 }
 
 /* Ends of messages that were looked at are not looked at again. */
@@ -346,11 +369,11 @@ add_int(CrmColumn *column, int value)
 static Oid
 element_type(Oid array)
 {
-	return array == INT8ARRAYOID     ? INT8OID
-		: array == INT4ARRAYOID      ? INT4OID
+	return array == INT8ARRAYOID       ? INT8OID
+		: array == INT4ARRAYOID        ? INT4OID
 		: array == TIMESTAMPTZARRAYOID ? TIMESTAMPTZOID
-		: array == JSONBARRAYOID     ? JSONBOID
-									 : TEXTOID;
+		: array == JSONBARRAYOID       ? JSONBOID
+									   : TEXTOID;
 }
 
 static void
@@ -397,6 +420,7 @@ add_changing(CrmColumn *columns, Texts *texts, const CrmRun *run)
 	add_text(&columns[W_STATE], &texts[W_STATE], state_names[run->state]);
 	add_text(&columns[W_END_REASON], &texts[W_END_REASON], run->end_reason);
 	add_text(&columns[W_STUCK], &texts[W_STUCK], run->stuck);
+	add_text(&columns[W_REPLY], &texts[W_REPLY], run->reply);
 	crm_column_add(&columns[W_CONTEXT], JsonbPGetDatum(run->context), false);
 }
 

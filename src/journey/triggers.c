@@ -116,6 +116,28 @@ crm_read_rule(CrmReading *reading, const char *key, const JsonbValue *value, con
 	return true;
 }
 
+bool
+crm_read_branch_rule(CrmReading *reading, const char *key, const JsonbValue *value,
+					 const char **text, CrmFactRule **fact)
+{
+	RuleReading rule = { .reading = reading };
+	CrmRuleTime ignored;
+
+	*text = NEVER;
+	*fact = NULL;
+	rule.text = crm_read_text(reading, key, value, CRM_MAX_DOCUMENT_BYTES);
+	if (rule.text == NULL)
+		return false;
+	/* as a rule over both means the same of the profile, a mere mention does no harm */
+	if (strstr(rule.text, "fact.") == NULL)
+		return crm_read_rule(reading, key, value, text, &ignored, NULL);
+	if (!try_rule(reading, key, read_fact_rule, &rule))
+		return false;
+	*text = rule.text;
+	*fact = rule.compiled;
+	return true;
+}
+
 /* how a key beside "on" becomes a condition */
 typedef enum Condition
 {

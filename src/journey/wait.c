@@ -16,8 +16,8 @@
 #include "journey/match.h"
 #include "journey/carried.h"
 
-static bool
-is_at(const CrmRun *run, void (*enter)(CrmMoves *moves))
+bool
+crm_run_is_at(const CrmRun *run, void (*enter)(CrmMoves *moves))
 {
 	return run->state == CRM_RUN_ACTIVE && !run->moving && run->step != CRM_NO_STEP &&
 		run->stuck == NULL && run->journey->steps[run->step].kind->enter == enter;
@@ -101,8 +101,7 @@ crm_step_wait(CrmMoves *moves)
 		if (step->within != NULL)
 			until = crm_add_interval(run->at, step->within, moves->journey->zone);
 		if (by_clock)
-			until = crm_next_local(Max(until, run->at), step->minute_of_day, step->hours,
-								   zones[i]);
+			until = crm_next_local(Max(until, run->at), step->minute_of_day, step->hours, zones[i]);
 		wait_until(run, until, step->next);
 	}
 }
@@ -125,9 +124,8 @@ step_before_at(const CrmRun *run)
 
 	if (run->previous_at != DT_NOBEGIN)
 		return run->previous_at;
-	return crm_run(&find_step_before, values, NULL) == 0
-		? run->step_at
-		: crm_result_time(0, 1, run->step_at);
+	return crm_run(&find_step_before, values, NULL) == 0 ? run->step_at
+														 : crm_result_time(0, 1, run->step_at);
 }
 
 static TimestampTz
@@ -193,8 +191,9 @@ void
 crm_step_wait_for(CrmMoves *moves)
 {
 	for (int i = 0; i < moves->n; i++)
-		crm_run_stay(moves->runs[i], crm_add_interval(moves->runs[i]->at, moves->step->within,
-													  moves->journey->zone));
+		crm_run_stay(moves->runs[i],
+					 crm_add_interval(moves->runs[i]->at, moves->step->within,
+									  moves->journey->zone));
 	look_back(moves);
 }
 
@@ -208,7 +207,7 @@ crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals)
 		CrmMatch *matches;
 		int n = 0;
 
-		if (!is_at(run, crm_step_wait_for) || signals[first] == NULL || run->looked)
+		if (!crm_run_is_at(run, crm_step_wait_for) || signals[first] == NULL || run->looked)
 			continue;
 		step = &run->journey->steps[run->step];
 		matches = palloc_array(CrmMatch, engine->nruns);
@@ -216,7 +215,8 @@ crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals)
 		{
 			CrmRun *other = engine->runs[k];
 
-			if (!is_at(other, crm_step_wait_for) || &other->journey->steps[other->step] != step)
+			if (!crm_run_is_at(other, crm_step_wait_for) ||
+				&other->journey->steps[other->step] != step)
 				continue;
 			other->looked = true;
 			/* at the very moment of the deadline the fact wins */
@@ -258,14 +258,14 @@ void
 crm_step_wait_until(CrmMoves *moves)
 {
 	for (int i = 0; i < moves->n; i++)
-		crm_run_stay(moves->runs[i], crm_add_interval(moves->runs[i]->at, moves->step->within,
-													  moves->journey->zone));
+		crm_run_stay(moves->runs[i],
+					 crm_add_interval(moves->runs[i]->at, moves->step->within,
+									  moves->journey->zone));
 	ask_conditions(moves);
 }
 
-/* Those that wait at one step, of all from this place on that were not looked at yet. */
-static void
-take_step(CrmEngine *engine, int first, CrmMoves *moves)
+void
+crm_moves_take(CrmEngine *engine, int first, CrmMoves *moves)
 {
 	const CrmRun *run = engine->runs[first];
 
@@ -278,7 +278,7 @@ take_step(CrmEngine *engine, int first, CrmMoves *moves)
 	{
 		CrmRun *other = engine->runs[k];
 
-		if (other->looked || !is_at(other, moves->step->kind->enter) ||
+		if (other->looked || !crm_run_is_at(other, moves->step->kind->enter) ||
 			&other->journey->steps[other->step] != moves->step)
 			continue;
 		other->looked = true;
@@ -286,8 +286,8 @@ take_step(CrmEngine *engine, int first, CrmMoves *moves)
 	}
 }
 
-static void
-forget_looks(CrmEngine *engine)
+void
+crm_looks_forget(CrmEngine *engine)
 {
 	for (int i = 0; i < engine->nruns; i++)
 		engine->runs[i]->looked = false;
@@ -298,21 +298,21 @@ crm_waits_by_rules(CrmEngine *engine)
 {
 	CrmMoves moves;
 
-	forget_looks(engine);
+	crm_looks_forget(engine);
 	for (int first = 0; first < engine->nruns; first++)
 	{
 		CrmRun *run = engine->runs[first];
 
-		if (run->looked || !is_at(run, crm_step_wait_until))
+		if (run->looked || !crm_run_is_at(run, crm_step_wait_until))
 			continue;
-		take_step(engine, first, &moves);
+		crm_moves_take(engine, first, &moves);
 		/* what becomes true after the deadline comes too late, though nobody has looked since */
 		for (int i = 0; i < moves.n; i++)
 			if (moves.runs[i]->at > moves.runs[i]->step_due_at)
 				moves.runs[i--] = moves.runs[--moves.n];
 		ask_conditions(&moves);
 	}
-	forget_looks(engine);
+	crm_looks_forget(engine);
 }
 
 void
@@ -320,17 +320,17 @@ crm_waits_look_back(CrmEngine *engine)
 {
 	CrmMoves moves;
 
-	forget_looks(engine);
+	crm_looks_forget(engine);
 	for (int first = 0; first < engine->nruns; first++)
 	{
 		CrmRun *run = engine->runs[first];
 
-		if (run->looked || !is_at(run, crm_step_wait_for))
+		if (run->looked || !crm_run_is_at(run, crm_step_wait_for))
 			continue;
-		take_step(engine, first, &moves);
+		crm_moves_take(engine, first, &moves);
 		look_back(&moves);
 	}
-	forget_looks(engine);
+	crm_looks_forget(engine);
 }
 
 void
@@ -342,7 +342,7 @@ crm_leave_by_time(CrmRun *run)
 	if (step->kind->enter == crm_step_wait)
 		crm_run_leave(run, "next", step->next);
 	else
-		crm_run_leave(run, "timeout", step->has_timeout ? step->on_timeout : step->next);
+		crm_run_leave(run, "timeout", step->on_timeout);
 }
 
 /* ---- when to look next */
@@ -368,7 +368,8 @@ crm_runs_plan(CrmEngine *engine)
 		const CrmEnding *leave = run->journey->exit;
 		TimestampTz due = DT_NOEND;
 
-		if (run->state != CRM_RUN_ACTIVE || run->stuck != NULL)
+		/* a reply is bound at the moment it came */
+		if (run->state != CRM_RUN_ACTIVE || run->stuck != NULL || run->reply != NULL)
 			continue;
 		if (run->step_due_at != DT_NOBEGIN)
 			due = run->step_due_at;
@@ -376,7 +377,7 @@ crm_runs_plan(CrmEngine *engine)
 			come_nearer(run, &due, goal->rule, goal->time);
 		if (leave != NULL)
 			come_nearer(run, &due, leave->rule, leave->time);
-		if (is_at(run, crm_step_wait_until))
+		if (crm_run_is_at(run, crm_step_wait_until))
 			come_nearer(run, &due, run->journey->steps[run->step].rule,
 						run->journey->steps[run->step].time);
 		if (due == DT_NOEND)

@@ -119,6 +119,7 @@ crm_ends_write(CrmEnds *ends)
 	values[1] = crm_column_array(&ends->messages);
 	values[2] = crm_column_array(&ends->due_at);
 	crm_run(&write_ends, values, NULL);
+	crm_wake_clock_at_commit(); /* journeys go on */
 }
 
 /* Those of the contacts that have parked messages, which few have. */

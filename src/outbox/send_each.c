@@ -24,7 +24,6 @@
 /* messages of one statement, so that their params do not become too large an array */
 #define STATEMENT_BATCH 1000
 
-/* OFFSET 0: each by the index, also where the plan is from a time when there were no messages */
 static CrmPlan find_messages = {
 	"SELECT n.place, m.message_id, m.template, m.params"
 	" FROM unnest($1, $2) WITH ORDINALITY AS n(contact_id, send_key, place)"
@@ -32,7 +31,8 @@ static CrmPlan find_messages = {
 	"  WHERE f.contact_id = n.contact_id AND f.send_key = n.send_key OFFSET 0) m",
 	2,
 	{ INT8ARRAYOID, TEXTARRAYOID },
-	.always_generic = true
+	.always_generic = true,
+	.by_index = true
 };
 static CrmPlan insert_messages = {
 	"WITH n AS (SELECT * FROM unnest($1, $2, $3, $4, $5, $6)"

@@ -149,11 +149,10 @@ crm_due_lock(const int64 *found, int nfound, int *ncontacts)
 	int64 *contacts;
 
 	/* in the order of everybody, lest who waits for the second lock of a contact meet us there */
-	contacts = find_contacts(contact_first ? &lock_contacts : &lock_profiles, values,
-							 ncontacts);
+	contacts = find_contacts(contact_first ? &lock_contacts : &lock_profiles, values, ncontacts);
 	values[1] = crm_int64_array(contacts, *ncontacts);
-	contacts = find_contacts(contact_first ? &lock_profiles : &lock_contacts,
-							 &values[1], ncontacts);
+	contacts = find_contacts(contact_first ? &lock_profiles : &lock_contacts, &values[1],
+							 ncontacts);
 	if (*ncontacts < nfound)
 	{
 		values[1] = crm_int64_array(contacts, *ncontacts);

@@ -308,8 +308,8 @@ tell_move(const CrmHistory *history, const CrmWalk *walk, int place, const CrmSt
 
 	if (place == 0 || (before != NULL && strcmp(before->stage, stage) == 0))
 		return;
-	crm_journey_signal_named(CRM_SIGNAL_STAGE, history->contact_id, walk->moves[place].since,
-							 names, 2);
+	crm_journey_signal_named(CRM_SIGNAL_STAGE, history->contact_id, walk->moves[place].since, names,
+							 2);
 }
 
 static void

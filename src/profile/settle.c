@@ -266,10 +266,11 @@ queue_awards(Settling *settling)
 
 		crm_target_insert(settling->award, values, nulls);
 		if (crm_journey_listens(CRM_SIGNAL_AWARD))
-			remember(settling, &settling->award, step->awarded_at, "achievement",
-					 achievement->name, "threshold",
-					 DatumGetCString(DirectFunctionCall1(
-						 numeric_out, achievement->thresholds[step->threshold])));
+			remember(settling, &settling->award, step->awarded_at, "achievement", achievement->name,
+					 "threshold",
+					 DatumGetCString(
+						 DirectFunctionCall1(numeric_out,
+											 achievement->thresholds[step->threshold])));
 	}
 }
 

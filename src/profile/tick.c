@@ -46,37 +46,124 @@ crm_tick_contacts(const int64 *contacts, int ncontacts, TimestampTz as_of)
 	return nlocked;
 }
 
-int64
-crm_tick_journeys(TimestampTz as_of, int64 max_steps, int limit, int64 *nmoved)
+int
+crm_tick_enrolments(const int64 *contacts, int ncontacts, TimestampTz as_of)
 {
-	int ncontacts;
 	int nlocked;
-	int64 *contacts = crm_journeys_due(as_of, limit, &ncontacts);
-	int64 *locked;
+	int64 *locked = crm_due_lock(contacts, ncontacts, &nlocked);
+	int64 nmoved;
 
-	*nmoved = 0;
-	if (ncontacts == 0)
-		return 0;
-	locked = crm_due_lock(contacts, ncontacts, &nlocked);
-	return crm_journeys_move(locked, nlocked, as_of, max_steps, nmoved);
+	(void) crm_journeys_move(locked, nlocked, as_of, 0, &nmoved);
+	return (int) Min(nmoved, PG_INT32_MAX);
 }
 
-/* Until nothing is due that nobody else is busy with. */
+static int
+make_entries(TimestampTz as_of, int limit, int64 *steps)
+{
+	CrmTimedEntries *entries = crm_timed_entries_find(as_of, Max(limit, 1));
+	int64 *locked = NULL;
+	int nlocked = 0;
+
+	if (entries == NULL)
+		return 0;
+	if (limit > 0 && entries->ncontacts > 0)
+		locked = crm_due_lock(entries->contacts, entries->ncontacts, &nlocked);
+	*steps += crm_timed_entries_make(entries, locked, nlocked);
+	return entries->nlooked;
+}
+
+int
+crm_tick_entries(TimestampTz as_of, int limit)
+{
+	int64 steps = 0;
+
+	return make_entries(as_of, limit, &steps);
+}
+
+TimestampTz
+crm_tick_next(void)
+{
+	TimestampTz next = crm_due_next();
+
+	return Min(next, crm_journeys_next());
+}
+
+/* What a tick may still do; 0: without end. */
+typedef struct Steps
+{
+	int64 most;
+	int64 entered;
+} Steps;
+
+static bool
+may_go_on(const Steps *steps)
+{
+	CHECK_FOR_INTERRUPTS();
+	return steps->most == 0 || steps->entered < steps->most;
+}
+
+/* Those due first of all, some thousand at a time, until nothing is due that nobody else is busy with. */
+static void
+move_due(TimestampTz as_of, Steps *steps)
+{
+	int limit = JOURNEY_BATCH;
+
+	while (may_go_on(steps))
+	{
+		int64 left = steps->most == 0 ? 0 : steps->most - steps->entered;
+		int64 nmoved = 0;
+		int ncontacts;
+		int nlocked;
+		int64 *contacts;
+		CrmActing acting;
+
+		crm_connect(&acting); /* whose memory goes with it */
+		contacts = crm_journeys_due(as_of, limit, &ncontacts);
+		if (ncontacts > 0)
+		{
+			contacts = crm_due_lock(contacts, ncontacts, &nlocked);
+			steps->entered += crm_journeys_move(contacts, nlocked, as_of, left, &nmoved);
+		}
+		crm_disconnect(&acting);
+		if (nmoved == 0 && ncontacts < limit)
+			return;
+		/* behind those whom others have there may be more */
+		if (nmoved == 0)
+			limit *= 2;
+	}
+}
+
+/* Has somebody been looked at? */
+static bool
+enter_due(TimestampTz as_of, Steps *steps)
+{
+	bool looked = false;
+	int nlooked = 1;
+
+	while (nlooked > 0 && may_go_on(steps))
+	{
+		int64 limit = steps->most == 0 ? JOURNEY_BATCH : steps->most - steps->entered;
+		CrmActing acting;
+
+		crm_connect(&acting);
+		nlooked = make_entries(as_of, (int) Min(limit, JOURNEY_BATCH), &steps->entered);
+		crm_disconnect(&acting);
+		looked |= nlooked > 0;
+	}
+	return looked;
+}
+
 static int64
 move_journeys(TimestampTz as_of, int64 max_steps)
 {
-	int64 steps = 0;
-	int64 nmoved;
+	Steps steps = { .most = max_steps };
 
 	if (crm_journeys_clock_back(as_of))
 		return 0;
 	do
-	{
-		CHECK_FOR_INTERRUPTS();
-		steps += crm_tick_journeys(as_of, max_steps == 0 ? 0 : max_steps - steps, JOURNEY_BATCH,
-								   &nmoved);
-	} while (nmoved > 0 && (max_steps == 0 || steps < max_steps));
-	return steps;
+		move_due(as_of, &steps);
+	while (enter_due(as_of, &steps));
+	return steps.entered;
 }
 
 Datum

@@ -17,10 +17,18 @@
  */
 extern int crm_tick_contacts(const int64 *contacts, int ncontacts, TimestampTz as_of);
 
+/* The same of their enrolments; how many of these were looked at. */
+extern int crm_tick_enrolments(const int64 *contacts, int ncontacts, TimestampTz as_of);
+
 /*
- * Moves the enrolments that are due of at most limit contacts; the steps entered,
- * and the enrolments looked at: none where nothing is due, or others are busy with it.
+ * Entries by date and schedule of the next contacts, at most so many; how many
+ * were looked at, 0 where nothing is left that nobody else is busy with. Those
+ * whom others have are set aside, and are due then as enrolments are; so is,
+ * with limit 0, the next one.
  */
-extern int64 crm_tick_journeys(TimestampTz as_of, int64 max_steps, int limit, int64 *nmoved);
+extern int crm_tick_entries(TimestampTz as_of, int limit);
+
+/* When the next of all that is due; DT_NOEND: nothing is. */
+extern TimestampTz crm_tick_next(void);
 
 #endif /* CRM_TICK_H */

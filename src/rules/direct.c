@@ -385,11 +385,11 @@ close_sources(Question *question)
 
 /* Locks and opens what is read; false where only the executor may read it. */
 static bool
-open_sources(Question *question)
+open_sources(Question *question, const bool *reads)
 {
 	for (int i = 0; i < SOURCES; i++)
 	{
-		if (!question->rule->reads[i])
+		if (!reads[i])
 			continue;
 		question->targets[i] = crm_target_open_to_read(sources[i].table, sources[i].key, 1);
 		if (question->targets[i] == NULL ||
@@ -414,9 +414,9 @@ find_rank(Question *question)
 		ExecStoreAllNullTuple(target->found);
 }
 
-/* The rows of the contact; false if there is no such contact. */
+/* False if there is no such contact. */
 static bool
-find_rows(Question *question, int64 contact_id)
+find_contact(Question *question, int64 contact_id)
 {
 	CrmTarget *counter = question->targets[COUNTER];
 
@@ -424,6 +424,15 @@ find_rows(Question *question, int64 contact_id)
 		return false;
 	if (counter != NULL && !crm_target_find(counter, contact_id))
 		ExecStoreAllNullTuple(counter->found);
+	return true;
+}
+
+/* The same, and the row of its stage. */
+static bool
+find_rows(Question *question, int64 contact_id)
+{
+	if (!find_contact(question, contact_id))
+		return false;
 	if (question->targets[STAGE] != NULL)
 		find_rank(question);
 	return true;
@@ -519,7 +528,7 @@ ask_all(void *arg)
 	const CrmAsked *asked = batch->asked;
 	Question question = { .rule = batch->rule };
 
-	batch->possible = open_sources(&question) && !*batch->stale;
+	batch->possible = open_sources(&question, batch->rule->reads) && !*batch->stale;
 	for (int i = 0; batch->possible && i < asked->n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -540,7 +549,7 @@ static bool
 ask_one(const Batch *batch, const CrmAsked *asked)
 {
 	Question question = { .rule = batch->rule };
-	bool possible = open_sources(&question) && !*batch->stale;
+	bool possible = open_sources(&question, batch->rule->reads) && !*batch->stale;
 	ErrorData *error = NULL;
 
 	if (possible && find_rows(&question, asked->contacts[0]))
@@ -585,6 +594,67 @@ crm_direct_ask(CrmDirectRule *rule, const bool *stale, const CrmAsked *asked)
 			return false;
 	}
 	return true;
+}
+
+bool
+crm_direct_may_fail(const CrmDirectRule *rule)
+{
+	return rule->may_fail;
+}
+
+/* Of one fact; the rows of its contact are found for the first rule that wants them. */
+static void
+ask_fact(Question *questions, int nrules, const CrmFactValues *fact, int place, bool *const *holds)
+{
+	bool looked = false;
+	bool found = false;
+
+	for (int r = 0; r < nrules; r++)
+	{
+		Question *question = &questions[r];
+
+		if (!holds[r][place])
+			continue;
+		if (!looked)
+			found = find_contact(&questions[0], fact->contact_id);
+		looked = true;
+		question->holds = false;
+		if (found)
+		{
+			if (question->rule->reads[STAGE])
+				find_rank(question);
+			prepare_evaluation(question, fact->as_of, fact);
+			(void) evaluate(question);
+		}
+		holds[r][place] = question->holds;
+	}
+}
+
+bool
+crm_direct_ask_facts(CrmDirectRule *const *rules, int nrules, const bool *stale,
+					 const CrmFactValues *facts, int nfacts, bool *const *holds)
+{
+	Question *questions = palloc0_array(Question, nrules);
+	bool reads[SOURCES] = { 0 };
+	bool possible;
+
+	for (int r = 0; r < nrules; r++)
+	{
+		questions[r].rule = rules[r];
+		for (int i = 0; i < SOURCES; i++)
+			reads[i] = reads[i] || rules[r]->reads[i];
+	}
+	possible = open_sources(&questions[0], reads) && !*stale;
+	for (int r = 1; r < nrules; r++)
+		memcpy(questions[r].targets, questions[0].targets, sizeof(questions[0].targets));
+	for (int i = 0; possible && i < nfacts; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		ask_fact(questions, nrules, &facts[i], i, holds);
+	}
+	close_sources(&questions[0]);
+	pfree(questions);
+	return possible;
 }
 
 CrmAsked

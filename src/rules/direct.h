@@ -39,6 +39,14 @@ typedef struct CrmAsked
  */
 extern bool crm_direct_ask(CrmDirectRule *rule, const bool *stale, const CrmAsked *asked);
 
+/*
+ * Several rules, of facts of which holds[rule][fact] says that they are asked:
+ * there the answers go. A failure is an error. Else as crm_direct_ask().
+ */
+extern bool crm_direct_may_fail(const CrmDirectRule *rule);
+extern bool crm_direct_ask_facts(CrmDirectRule *const *rules, int nrules, const bool *stale,
+								 const CrmFactValues *facts, int nfacts, bool *const *holds);
+
 /* The contact failed; it is the first of these. */
 extern void crm_asked_failed(const CrmAsked *asked, ErrorData *error);
 extern CrmAsked crm_asked_part(const CrmAsked *asked, int start, int n);

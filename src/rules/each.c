@@ -262,23 +262,28 @@ run_contained(Compiled *rule, const CrmAsked *asked)
 	run_contained(rule, &part);
 }
 
-void
-crm_each_evaluate(const char *text, const CrmAsked *asked)
+static void
+ask(Compiled *rule, const bool *stale, const CrmAsked *asked)
 {
-	bool over_fact = asked->facts != NULL;
-	CrmKeptRules *kept = over_fact ? &kept_over_facts : &kept_over_profile;
+	if (rule->direct == NULL || !crm_direct_ask(rule->direct, stale, asked))
+		run_contained(rule, asked);
+}
+
+/* Over the profile. */
+static void
+ask_alone(const char *text, const CrmAsked *asked)
+{
 	CrmActing acting;
 	Compiled *rule;
 
 	crm_act_as_owner_unnamed(&acting);
-	rule = find_rule(text, over_fact);
+	rule = find_rule(text, false);
 	SPI_connect();
 	/* counting a failure may run triggers, which may ask for other rules */
 	crm_kept_begin(&rule->kept);
 	PG_TRY();
 	{
-		if (rule->direct == NULL || !crm_direct_ask(rule->direct, &kept->stale, asked))
-			run_contained(rule, asked);
+		ask(rule, &kept_over_profile.stale, asked);
 	}
 	PG_FINALLY();
 	{
@@ -289,9 +294,141 @@ crm_each_evaluate(const char *text, const CrmAsked *asked)
 	crm_act_end(&acting);
 }
 
+/* Those facts of which a rule is still to be asked. */
+static void
+ask_rest(Compiled *rule, const CrmOthers *others, const CrmFactValues *facts, int nfacts)
+{
+	int *places = palloc_array(int, nfacts);
+	int64 *contacts = palloc_array(int64, nfacts);
+	TimestampTz *as_of = palloc_array(TimestampTz, nfacts);
+	const CrmFactValues **left = palloc_array(const CrmFactValues *, nfacts);
+	bool *holds = palloc0_array(bool, nfacts);
+	CrmAsked asked = { others->user, 0, contacts, as_of, left, holds };
+
+	for (int i = 0; i < nfacts; i++)
+		if (others->holds[i])
+		{
+			places[asked.n] = i;
+			contacts[asked.n] = facts[i].contact_id;
+			as_of[asked.n] = facts[i].as_of;
+			left[asked.n++] = &facts[i];
+		}
+	ask(rule, &kept_over_facts.stale, &asked);
+	for (int i = 0; i < asked.n; i++)
+		others->holds[places[i]] = holds[i];
+}
+
+/* Rules that are asked together, off rows that are found once. */
+typedef struct Together
+{
+	int n;
+	CrmDirectRule **rules;
+	bool **holds;
+	const CrmFactValues *facts;
+	int nfacts;
+	bool possible;
+} Together;
+
+static bool
+ask_together(void *arg)
+{
+	Together *together = arg;
+
+	together->possible = crm_direct_ask_facts(together->rules, together->n, &kept_over_facts.stale,
+											  together->facts, together->nfacts, together->holds);
+	return true;
+}
+
+/* Where any may fail, in one subtransaction; false where it did, or a plan is needed. */
+static bool
+ask_together_contained(Together *together, bool may_fail)
+{
+	ErrorData *error;
+
+	if (together->n == 0)
+		return true;
+	if (!may_fail)
+		(void) ask_together(together);
+	else if (!crm_attempt(ask_together, together, &error))
+	{
+		if (!crm_rule_is_contained(error))
+			ReThrowError(error);
+		FreeErrorData(error);
+		return false;
+	}
+	return together->possible;
+}
+
+/*
+ * Those that may fail, or those that cannot: together if none fails, else each
+ * by itself. What needs a plan is one by itself among those that may.
+ */
+static void
+ask_kind(Compiled **rules, const CrmOthers *others, int nothers, const CrmFactValues *facts,
+		 int nfacts, bool may_fail)
+{
+	Together together = { .facts = facts, .nfacts = nfacts };
+	int *places = palloc_array(int, nothers);
+	bool *before = palloc_array(bool, (Size) nothers *nfacts);
+
+	together.rules = palloc_array(CrmDirectRule *, nothers);
+	together.holds = palloc_array(bool *, nothers);
+	for (int i = 0; i < nothers; i++)
+	{
+		CrmDirectRule *direct = rules[i]->direct;
+
+		if (direct == NULL && may_fail)
+			ask_rest(rules[i], &others[i], facts, nfacts);
+		if (direct == NULL || crm_direct_may_fail(direct) != may_fail)
+			continue;
+		memcpy(before + (Size) together.n * nfacts, others[i].holds, sizeof(bool) * nfacts);
+		together.rules[together.n] = direct;
+		together.holds[together.n] = others[i].holds;
+		places[together.n++] = i;
+	}
+	if (ask_together_contained(&together, may_fail))
+		return;
+	for (int i = 0; i < together.n; i++)
+	{
+		memcpy(together.holds[i], before + (Size) i * nfacts, sizeof(bool) * nfacts);
+		ask_rest(rules[places[i]], &others[places[i]], facts, nfacts);
+	}
+}
+
+void
+crm_each_ask_others(const CrmOthers *others, int nothers, const CrmFactValues *facts, int nfacts)
+{
+	CrmActing acting;
+	Compiled **rules;
+	volatile int nheld = 0;
+
+	crm_act_as_owner_unnamed(&acting);
+	SPI_connect();
+	rules = palloc_array(Compiled *, nothers);
+	PG_TRY();
+	{
+		while (nheld < nothers)
+		{
+			rules[nheld] = find_rule(others[nheld].text, true);
+			crm_kept_begin(&rules[nheld]->kept);
+			nheld++;
+		}
+		ask_kind(rules, others, nothers, facts, nfacts, false);
+		ask_kind(rules, others, nothers, facts, nfacts, true);
+	}
+	PG_FINALLY();
+	{
+		for (int i = 0; i < nheld; i++)
+			crm_kept_end(&rules[i]->kept);
+	}
+	PG_END_TRY();
+	SPI_finish();
+	crm_act_end(&acting);
+}
+
 /* Where a plan is needed, may all be asked at one moment? */
 static bool
-may_be_together(const char *text, const CrmAsked *asked)
+may_be_at_once(const char *text, const CrmAsked *asked)
 {
 	CrmActing acting;
 	bool one_moment = true;
@@ -307,7 +444,7 @@ may_be_together(const char *text, const CrmAsked *asked)
 
 /* At one moment, each contact once. */
 static void
-ask_together(const char *text, const CrmAsked *asked)
+ask_at_once(const char *text, const CrmAsked *asked)
 {
 	int64 *contacts = palloc_array(int64, asked->n);
 	bool *holds = palloc_array(bool, asked->n);
@@ -335,8 +472,8 @@ crm_rule_evaluate_at(const char *text, const CrmRuleUser *user, const int64 *con
 
 	if (ncontacts == 1)
 		crm_rule_evaluate(text, user, contacts, 1, as_of[0], holds);
-	else if (ncontacts > 0 && may_be_together(text, &asked))
-		ask_together(text, &asked);
+	else if (ncontacts > 0 && may_be_at_once(text, &asked))
+		ask_at_once(text, &asked);
 	else if (ncontacts > 0)
-		crm_each_evaluate(text, &asked);
+		ask_alone(text, &asked);
 }

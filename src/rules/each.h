@@ -1,7 +1,7 @@
 /*
  * each.h
  *		Rules asked of contacts each at a moment of its own, and with a fact of
- *		its own.
+ *		its own; for fact_rule.c.
  */
 #ifndef CRM_EACH_H
 #define CRM_EACH_H
@@ -10,8 +10,16 @@
 
 #include "rules/direct.h"
 
-/* A rule over facts is asked without the conditions that the facts alone decide. */
-extern void crm_each_evaluate(const char *text, const CrmAsked *asked);
+/* A rule over facts, but for the conditions that the fact alone decides. */
+typedef struct CrmOthers
+{
+	const char *text;
+	const CrmRuleUser *user;
+	bool *holds; /* of each fact: is it asked, and then does it hold? */
+} CrmOthers;
+
+extern void crm_each_ask_others(const CrmOthers *others, int nothers, const CrmFactValues *facts,
+								int nfacts);
 
 /* Does the condition name nothing but columns of the fact and the time? */
 extern bool crm_condition_is_of_fact(struct Node *condition);

@@ -370,20 +370,33 @@ evaluate(void *arg)
 }
 
 bool
+crm_expression_is_safe(const CrmExpression *expression)
+{
+	return !expression->may_fail;
+}
+
+bool
+crm_expression_holds_or_fails(CrmExpression *expression, const Datum *values, const bool *nulls,
+							  TimestampTz as_of)
+{
+	bool isnull;
+
+	if (expression->never)
+		return false;
+	crm_expression_fill(expression, values, nulls);
+	return crm_expression_evaluate(expression, expression->state, as_of, &isnull);
+}
+
+bool
 crm_expression_holds(CrmExpression *expression, const Datum *values, const bool *nulls,
 					 TimestampTz as_of, ErrorData **error)
 {
 	Evaluation evaluation = { .expression = expression, .as_of = as_of };
 	ErrorData *failure;
 
-	if (expression->never)
-		return false;
-	crm_expression_fill(expression, values, nulls);
 	if (!expression->may_fail)
-	{
-		(void) evaluate(&evaluation);
-		return evaluation.holds;
-	}
+		return crm_expression_holds_or_fails(expression, values, nulls, as_of);
+	crm_expression_fill(expression, values, nulls);
 	if (crm_attempt(evaluate, &evaluation, &failure))
 		return evaluation.holds;
 	if (!crm_rule_is_contained(failure))

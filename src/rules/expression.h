@@ -67,6 +67,11 @@ extern CrmExpression *crm_expression_never(void);
 extern bool crm_expression_holds(CrmExpression *expression, const Datum *values, const bool *nulls,
 								 TimestampTz as_of, ErrorData **error);
 
+/* May it fail? And the same where a failure is an error. */
+extern bool crm_expression_is_safe(const CrmExpression *expression);
+extern bool crm_expression_holds_or_fails(CrmExpression *expression, const Datum *values,
+										  const bool *nulls, TimestampTz as_of);
+
 extern bool crm_expression_names(const CrmExpression *expression, int position);
 
 /* Must it run under the settings of rules, crm_expressions_enter()? */

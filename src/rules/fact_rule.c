@@ -72,110 +72,165 @@ crm_fact_rule_reads(const CrmFactRule *rule)
 	return rule->reads;
 }
 
-/* By the facts alone; what failed is returned, NULL where nothing did. */
-static ErrorData **
-ask_facts(CrmFactRule *rule, const CrmFactValues *facts, int nfacts, bool *holds)
+/* A failure is an error. */
+static void
+ask_or_fail(const CrmFactQuestion *question, const CrmFactValues *facts, int nfacts)
 {
-	ErrorData **failures = NULL;
+	CrmExpression *expression = question->rule->expression;
 
 	for (int i = 0; i < nfacts; i++)
-	{
-		ErrorData *error = NULL;
-
-		holds[i] = crm_expression_holds(rule->expression, facts[i].values, facts[i].nulls,
-										facts[i].as_of, &error);
-		if (error == NULL)
-			continue;
-		if (failures == NULL)
-			failures = palloc0_array(ErrorData *, nfacts);
-		failures[i] = error;
-	}
-	return failures;
+		question->holds[i] = crm_expression_holds_or_fails(expression, facts[i].values,
+														   facts[i].nulls, facts[i].as_of);
 }
 
-/* The same under the settings of rules. */
-static ErrorData **
-ask_facts_fixed(CrmFactRule *rule, const CrmFactValues *facts, int nfacts, bool *holds)
+/* The same under the settings of rules, where it reads any. */
+static void
+ask_fixed_or_fail(const CrmFactQuestion *question, const CrmFactValues *facts, int nfacts)
 {
-	ErrorData **volatile failures = NULL;
 	CrmRuleStyle outside;
 
+	if (!question->rule->reads_settings)
+	{
+		ask_or_fail(question, facts, nfacts);
+		return;
+	}
 	crm_rule_style_begin(&outside);
 	PG_TRY();
 	{
-		failures = ask_facts(rule, facts, nfacts, holds);
+		ask_or_fail(question, facts, nfacts);
 	}
 	PG_FINALLY();
 	{
 		crm_rule_style_end(&outside);
 	}
 	PG_END_TRY();
-	return failures;
 }
 
-static void
-count_failures(const CrmRuleUser *user, const CrmFactValues *facts, int nfacts,
-			   ErrorData **failures)
+/* What is asked of the facts alone. */
+typedef struct Own
 {
-	SPI_connect();
+	const CrmFactQuestion *questions;
+	int nquestions;
+	const CrmFactValues *facts;
+	int nfacts;
+} Own;
+
+static bool
+may_fail(const CrmFactQuestion *question)
+{
+	return question->rule->expression != NULL &&
+		!crm_expression_is_safe(question->rule->expression);
+}
+
+static bool
+ask_all(void *arg)
+{
+	const Own *own = arg;
+
+	for (int i = 0; i < own->nquestions; i++)
+		if (may_fail(&own->questions[i]))
+			ask_fixed_or_fail(&own->questions[i], own->facts, own->nfacts);
+	return true;
+}
+
+static bool
+ask_one(void *arg)
+{
+	const Own *own = arg;
+
+	ask_fixed_or_fail(own->questions, own->facts, own->nfacts);
+	return true;
+}
+
+/* One by one, of facts of which some fail. */
+static void
+ask_each(const CrmFactQuestion *question, const CrmFactValues *facts, int nfacts)
+{
 	for (int i = 0; i < nfacts; i++)
-		if (failures[i] != NULL)
-			crm_rule_count_error(user, facts[i].contact_id, failures[i]->sqlerrcode,
-								 failures[i]->message);
-	SPI_finish();
+	{
+		CrmFactQuestion part = { question->rule, question->user, &question->holds[i] };
+		Own one = { &part, 1, &facts[i], 1 };
+		ErrorData *error;
+
+		if (crm_attempt(ask_one, &one, &error))
+			continue;
+		if (!crm_rule_is_contained(error))
+			ReThrowError(error);
+		part.holds[0] = false;
+		SPI_connect();
+		crm_rule_count_error(question->user, facts[i].contact_id, error->sqlerrcode,
+							 error->message);
+		SPI_finish();
+		FreeErrorData(error);
+	}
 }
 
-/* Whoever is left is asked about the contact. */
+/* The conditions of the facts alone: those that may fail in one subtransaction. */
 static void
-ask_contacts(CrmFactRule *rule, const CrmRuleUser *user, const CrmFactValues *facts, int nfacts,
-			 int nleft, bool *holds)
+ask_own(const Own *own)
 {
-	int *places = palloc_array(int, nleft);
-	int64 *contacts = palloc_array(int64, nleft);
-	TimestampTz *as_of = palloc_array(TimestampTz, nleft);
-	const CrmFactValues **left = palloc_array(const CrmFactValues *, nleft);
-	bool *answers = palloc0_array(bool, nleft);
-	CrmAsked asked = { user, nleft, contacts, as_of, left, answers };
+	bool some_may_fail = false;
+	ErrorData *error;
+
+	for (int i = 0; i < own->nquestions; i++)
+	{
+		const CrmFactQuestion *question = &own->questions[i];
+
+		if (question->rule->expression == NULL)
+			memset(question->holds, true, sizeof(bool) * own->nfacts);
+		else if (may_fail(question))
+			some_may_fail = true;
+		else
+			ask_fixed_or_fail(question, own->facts, own->nfacts);
+	}
+	if (!some_may_fail || crm_attempt(ask_all, unconstify(Own *, own), &error))
+		return;
+	if (!crm_rule_is_contained(error))
+		ReThrowError(error);
+	FreeErrorData(error);
+	for (int i = 0; i < own->nquestions; i++)
+		if (may_fail(&own->questions[i]))
+			ask_each(&own->questions[i], own->facts, own->nfacts);
+}
+
+static bool
+holds_for_any(const CrmFactQuestion *question, int nfacts)
+{
+	return memchr(question->holds, true, sizeof(bool) * nfacts) != NULL;
+}
+
+void
+crm_fact_rules_evaluate(const CrmFactQuestion *questions, int nquestions,
+						const CrmFactValues *facts, int nfacts)
+{
+	Own own = { questions, nquestions, facts, nfacts };
+	CrmOthers *others = NULL;
 	int n = 0;
 
-	for (int i = 0; i < nfacts; i++)
-		if (holds[i])
-		{
-			places[n] = i;
-			contacts[n] = facts[i].contact_id;
-			as_of[n] = facts[i].as_of;
-			left[n++] = &facts[i];
-		}
-	crm_each_evaluate(rule->text, &asked);
-	for (int i = 0; i < nleft; i++)
-		holds[places[i]] = answers[i];
-	pfree(places);
-	pfree(contacts);
-	pfree(as_of);
-	pfree(left);
-	pfree(answers);
+	ask_own(&own);
+	for (int i = 0; i < nquestions; i++)
+	{
+		const CrmFactQuestion *question = &questions[i];
+
+		if (!question->rule->has_others || !holds_for_any(question, nfacts))
+			continue;
+		if (others == NULL)
+			others = palloc_array(CrmOthers, nquestions);
+		others[n].text = question->rule->text;
+		others[n].user = question->user;
+		others[n++].holds = question->holds;
+	}
+	if (others == NULL)
+		return;
+	crm_each_ask_others(others, n, facts, nfacts);
+	pfree(others);
 }
 
 void
 crm_fact_rule_evaluate(CrmFactRule *rule, const CrmRuleUser *user, const CrmFactValues *facts,
 					   int nfacts, bool *holds)
 {
-	int nleft = 0;
+	CrmFactQuestion question = { rule, user, holds };
 
-	if (rule->expression == NULL)
-		memset(holds, true, sizeof(bool) * nfacts);
-	else
-	{
-		ErrorData **failures = rule->reads_settings ? ask_facts_fixed(rule, facts, nfacts, holds)
-													: ask_facts(rule, facts, nfacts, holds);
-
-		if (failures != NULL)
-			count_failures(user, facts, nfacts, failures);
-	}
-	if (!rule->has_others)
-		return;
-	for (int i = 0; i < nfacts; i++)
-		nleft += holds[i];
-	if (nleft > 0)
-		ask_contacts(rule, user, facts, nfacts, nleft, holds);
+	crm_fact_rules_evaluate(&question, 1, facts, nfacts);
 }

@@ -41,4 +41,15 @@ extern const CrmRuleReads *crm_fact_rule_reads(const CrmFactRule *rule);
 extern void crm_fact_rule_evaluate(CrmFactRule *rule, const CrmRuleUser *user,
 								   const CrmFactValues *facts, int nfacts, bool *holds);
 
+/* The same of several rules: the rows of a contact are looked up once for all of them. */
+typedef struct CrmFactQuestion
+{
+	CrmFactRule *rule;
+	const CrmRuleUser *user;
+	bool *holds; /* an answer for each fact */
+} CrmFactQuestion;
+
+extern void crm_fact_rules_evaluate(const CrmFactQuestion *questions, int nquestions,
+									const CrmFactValues *facts, int nfacts);
+
 #endif /* CRM_FACT_RULE_H */

@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
@@ -221,6 +222,35 @@ build_awarded(RuleCall *call)
 				NULL, "false");
 }
 
+/* What is known of how the contact was won, as text. */
+static Node *
+build_acquired(RuleCall *call)
+{
+	static const char *const columns[] = { "source",       "campaign",   "store_id",
+										   "associate_id", "qr_code_id", "account_id" };
+	const char *asked = call->arguments[0];
+	StringInfoData known;
+
+	initStringInfo(&known);
+	for (int i = 0; i < lengthof(columns); i++)
+	{
+		if (strcmp(columns[i], asked) == 0)
+			return join(call,
+						psprintf("SELECT o.contact_id, o.%s::pg_catalog.text AS value"
+								 " FROM crm.acquisition AS o WHERE {o} o.occurred_at <= %s",
+								 columns[i], as_of(call->rule)),
+						NULL, "NULL::pg_catalog.text");
+		appendStringInfo(&known, "%s%s", i > 0 ? ", " : "", columns[i]);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_COLUMN),
+			 errmsg("acquired() in a rule does not know \"%s\"",
+					pnstrdup(asked, pg_mbcliplen(asked, strlen(asked), NAMEDATALEN - 1))),
+			 errhint("It knows %s.", known.data),
+			 errposition(crm_rule_position(call->rule, call->location))));
+	return NULL; /* keep the compiler quiet */
+}
+
 static Node *
 build_in_segment(RuleCall *call)
 {
@@ -306,6 +336,7 @@ static const RuleFunction functions[] = {
 	{ "spent", 0, 1, build_spent, NUMERICOID, 0, "spent(), spent(within)" },
 	{ "awarded", 1, 2, build_awarded, BOOLOID, -1,
 	  "awarded(achievement), awarded(achievement, threshold)" },
+	{ "acquired", 1, 1, build_acquired, TEXTOID, -1, "acquired(what)" },
 	{ "in_segment", 1, 1, build_in_segment, BOOLOID, -1, "in_segment(segment)" },
 	{ "suppressed", 0, 1, build_suppressed, BOOLOID, -1, "suppressed(), suppressed(channel)" },
 	{ "rank", 1, 1, build_rank, InvalidOid, -1, "rank(stage)" },

@@ -91,6 +91,8 @@ add_function(CrmRuleReads *reads, const char *label)
 	}
 	else if (IS("awarded"))
 		reads->topics |= CRM_READS_AWARDS;
+	else if (IS("acquired"))
+		reads->topics |= CRM_READS_SCANS | CRM_READS_FOLLOWS;
 	else if (IS("rank"))
 		reads->topics |= CRM_READS_STAGE;
 	else if (IS("in_segment"))

@@ -135,7 +135,7 @@ SELECT achievement, to_char(awarded_at, 'YYYY-MM-DD HH24:MI') AS awarded_at
  ORDER BY achievement_timeline.awarded_at, achievement;
 
 RESET pg_crm.clock;
-\echo '=== 5. The same, live: what the brand says is queued with the fact and sent at once ==='
+\echo '=== 5. The same, live: what the journeys of the brand say is queued with the fact and sent at once ==='
 \echo
 \ir story_setup.sql
 \ir story.sql

@@ -1,6 +1,6 @@
--- Mr Wu's two days with the brand, live: every fact is recorded when it happens, what it calls for is
--- queued in the same transaction, and the worker sends it. The commands of journeys will replace the
--- calls of send(). SANDBOX (environment) is the address of what plays WeChat; phone.pl is Mr Wu's phone.
+-- Mr Wu's two days with the brand, live: every fact is recorded when it happens, what the journeys of the brand make of
+-- it is queued in the same transaction, and the worker sends it. SANDBOX (environment) is the address of what plays
+-- WeChat; phone.pl is Mr Wu's phone.
 \echo 'In the shop, last week: somebody leaves a mobile.'
 SELECT crm.identify('mobile', '138 0013 8001') AS shop_contact \gset
 
@@ -8,7 +8,6 @@ SELECT crm.identify('mobile', '138 0013 8001') AS shop_contact \gset
 \! perl test/demo/phone.pl o_wu does follow
 BEGIN;
 SELECT crm.follow('boutique', 'o_wu', scene => 'entrance') AS wu \gset
-SELECT crm.send(:wu, 'ask_mobile', send_key => 'ask_mobile') \g /dev/null
 SELECT extract(epoch FROM clock_timestamp()) AS since \gset
 COMMIT;
 \setenv SINCE :since
@@ -18,17 +17,15 @@ COMMIT;
 \! perl test/demo/phone.pl o_wu does message
 BEGIN;
 SELECT crm.track(:wu, 'message', '{"content": "138 0013 8001"}', account => 'boutique') \g /dev/null
-SELECT crm.bind_mobile(:wu, '138 0013 8001') AS wu \gset
-SELECT crm.send(:wu, 'thanks') \g /dev/null
 SELECT extract(epoch FROM clock_timestamp()) AS since \gset
 COMMIT;
 \setenv SINCE :since
 \! perl test/demo/phone.pl o_wu gets 2 $SINCE
+SELECT crm.identify('boutique', 'o_wu') AS wu \gset
 
 \echo 'At the checkout he shows his code: a coupon of 10 % arrives while he queues.'
 BEGIN;
 SELECT crm.track(:wu, 'checkout', account => 'boutique') \g /dev/null
-SELECT crm.send(:wu, 'coupon', jsonb_build_object('code', crm.issue_coupon(:wu, 'ten_percent'))) \g /dev/null
 SELECT extract(epoch FROM clock_timestamp()) AS since \gset
 COMMIT;
 \setenv SINCE :since
@@ -38,7 +35,6 @@ COMMIT;
 BEGIN;
 SELECT crm.redeem_coupon(:wu, (SELECT code FROM crm.coupon_grant WHERE contact_id = :wu)) \g /dev/null
 SELECT crm.purchase(:wu, 30, external_ref => 'T-1') \g /dev/null
-SELECT crm.send(:wu, 'invitation', send_key => 'invitation') \g /dev/null
 SELECT extract(epoch FROM clock_timestamp()) AS since \gset
 COMMIT;
 \setenv SINCE :since

@@ -30,8 +30,13 @@ LANGUAGE c AS 'MODULE_PATH', 'rooms_cancel_many';
 CREATE FUNCTION fact_rule(rule text, facts jsonb[]) RETURNS boolean[] LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_fact_rule';
 CREATE FUNCTION fact_rule_keep(rule text) RETURNS void LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_fact_rule_keep';
 CREATE FUNCTION fact_rule_kept(facts jsonb[]) RETURNS boolean[] LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_fact_rule_kept';
-CREATE FUNCTION fact_rule_time(rule text, facts jsonb[], times int) RETURNS float8
-LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_fact_rule_time';
+CREATE FUNCTION fact_rules(rules text[], facts jsonb[]) RETURNS boolean[] LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_fact_rules';
+CREATE FUNCTION fact_rules_time(rules text[], facts jsonb[], times int) RETURNS float8
+LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_fact_rules_time';
 CREATE FUNCTION fact_rule_reads(rule text) RETURNS text LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_fact_rule_reads';
 CREATE FUNCTION rule_at(rule text, contacts bigint[], as_of timestamptz[], one_by_one boolean) RETURNS boolean[]
 LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_rule_at';
+CREATE FUNCTION journeys() RETURNS text LANGUAGE c AS 'MODULE_PATH', 'rooms_journeys';
+CREATE FUNCTION journey_find(journey text, version int, place bool DEFAULT false) RETURNS text
+LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_journey_find';
+CREATE FUNCTION journey_listens(kind text) RETURNS bool LANGUAGE c STRICT AS 'MODULE_PATH', 'rooms_journey_listens';

@@ -25,7 +25,8 @@
 PG_FUNCTION_INFO_V1(rooms_fact_rule);
 PG_FUNCTION_INFO_V1(rooms_fact_rule_keep);
 PG_FUNCTION_INFO_V1(rooms_fact_rule_kept);
-PG_FUNCTION_INFO_V1(rooms_fact_rule_time);
+PG_FUNCTION_INFO_V1(rooms_fact_rules);
+PG_FUNCTION_INFO_V1(rooms_fact_rules_time);
 PG_FUNCTION_INFO_V1(rooms_fact_rule_reads);
 PG_FUNCTION_INFO_V1(rooms_rule_at);
 
@@ -171,28 +172,68 @@ rooms_fact_rule_kept(PG_FUNCTION_ARGS)
 	return result;
 }
 
-/* fact_rule_time(rule, facts, times): microseconds of processor each time, all facts together */
+/* Rules of an array, each to answer of each fact. */
+static CrmFactQuestion *
+compile_all(ArrayType *array, int nfacts, int *n)
+{
+	CrmFactQuestion *questions;
+	bool *holds;
+	Datum *rules;
+
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &rules, NULL, n);
+	questions = palloc(sizeof(CrmFactQuestion) * (*n + 1));
+	holds = palloc(*n * nfacts + 1);
+	memset(holds, 0x55, *n * nfacts);
+	for (int i = 0; i < *n; i++)
+	{
+		questions[i].rule = crm_fact_rule_compile(TextDatumGetCString(rules[i]));
+		questions[i].user = &user;
+		questions[i].holds = holds + i * nfacts;
+	}
+	return questions;
+}
+
+/* fact_rules(rules, facts): the answers of the first rule, then those of the second … */
 Datum
-rooms_fact_rule_time(PG_FUNCTION_ARGS)
+rooms_fact_rules(PG_FUNCTION_ARGS)
 {
 	MemoryContext context = CurrentMemoryContext;
-	CrmActing acting;
-	CrmFactRule *rule;
 	CrmFactValues *facts;
-	bool *holds;
-	struct timespec start;
-	struct timespec end;
+	CrmFactQuestion *questions;
+	CrmActing acting;
+	int nfacts;
 	int n;
 
 	begin(&acting);
 	MemoryContextSwitchTo(context);
-	rule = crm_fact_rule_compile(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	facts = read_facts(PG_GETARG_ARRAYTYPE_P(1), &n);
-	holds = palloc(n + 1);
-	crm_fact_rule_evaluate(rule, &user, facts, n, holds);
+	facts = read_facts(PG_GETARG_ARRAYTYPE_P(1), &nfacts);
+	questions = compile_all(PG_GETARG_ARRAYTYPE_P(0), nfacts, &n);
+	crm_fact_rules_evaluate(questions, n, facts, nfacts);
+	crm_disconnect(&acting);
+	return booleans(questions[0].holds, n * nfacts);
+}
+
+/* fact_rules_time(rules, facts, times): microseconds of processor each time, for all together */
+Datum
+rooms_fact_rules_time(PG_FUNCTION_ARGS)
+{
+	MemoryContext context = CurrentMemoryContext;
+	CrmFactValues *facts;
+	CrmFactQuestion *questions;
+	CrmActing acting;
+	struct timespec start;
+	struct timespec end;
+	int nfacts;
+	int n;
+
+	begin(&acting);
+	MemoryContextSwitchTo(context);
+	facts = read_facts(PG_GETARG_ARRAYTYPE_P(1), &nfacts);
+	questions = compile_all(PG_GETARG_ARRAYTYPE_P(0), nfacts, &n);
+	crm_fact_rules_evaluate(questions, n, facts, nfacts);
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &start);
 	for (int i = 0; i < PG_GETARG_INT32(2); i++)
-		crm_fact_rule_evaluate(rule, &user, facts, n, holds);
+		crm_fact_rules_evaluate(questions, n, facts, nfacts);
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
 	crm_disconnect(&acting);
 	PG_RETURN_FLOAT8(((end.tv_sec - start.tv_sec) * 1e6 + (end.tv_nsec - start.tv_nsec) / 1e3) /

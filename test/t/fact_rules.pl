@@ -232,6 +232,13 @@ none_differs("$rules rules: a fact is asked as plain SQL says", 'rule', 'answer 
 none_differs('and by plans', 'rule', 'planned IS DISTINCT FROM found', "planned::text || ' not ' || found::text || ' for ' || facts::text");
 none_differs('and in a session that writes dates another way', 'rule', 'n % 4 = 0 AND odd IS DISTINCT FROM answer', "odd::text || ' not ' || answer::text");
 
+# many rules of the same facts, asked together
+sql('CREATE TABLE many (n int, rule text, facts jsonb[], together boolean[], alone boolean[])');
+filled('many', map { [ $_, "(SELECT array_agg(rule)::text FROM (SELECT rule FROM rule ORDER BY random() LIMIT 1 + $_ % 12) r)", facts(1 + int(rand(5))) ] } 1 .. $rules / 10);
+sql('UPDATE many SET together = fact_rules(rule::text[], facts)');
+sql('UPDATE many SET alone = (SELECT array_agg(h ORDER BY r, f) FROM unnest(rule::text[]) WITH ORDINALITY u(one, r), unnest(fact_rule(one, facts)) WITH ORDINALITY v(h, f))');
+none_differs('many rules together say what each says alone', 'many', 'together IS DISTINCT FROM alone', "together::text || ' not ' || alone::text || ' for ' || facts::text");
+
 # ---- what a rule may not say
 sub refused
 {

@@ -51,14 +51,15 @@ sub overlaps
     return @found;
 }
 
-# points along a path of M, L and C
+# points along a path of M, L, V and C
 sub points_of
 {
     my ($data) = @_;
     my ($x, $y, @points);
-    while ($data =~ /([MLC])([-\d. ]+)/g)
+    while ($data =~ /([MLVC])([-\d. ]+)/g)
     {
         my ($command, @n) = ($1, split ' ', $2);
+        ($command, @n) = ('L', $x, @n) if $command eq 'V';
         if ($command eq 'C')
         {
             for my $step (1 .. 24)
@@ -87,10 +88,7 @@ sub look_at
     my @ends = map { { class => 'end', x => $_->{cx} - $_->{r}, x2 => $_->{cx} + $_->{r}, y => $_->{cy} - $_->{r}, y2 => $_->{cy} + $_->{r} } }
       grep { $_->{class} eq 'crm-end' } map { attributes($_) } $svg =~ /<circle ([^>]*)>/g;
     is(scalar @boxes, $steps + 1, "$name: a box for each step, and the entry");
-    # an edge from a step to itself has its label beside the box, without paper; the entry has one
-    my $loops = () = $svg =~ /<path class="crm-(?:flow|unused)" [^>]*d="M[-\d. ]+C[-\d. ]+"\/>\n<path class="crm-(?:flow|unused)-head"[^>]*\/>\n<g>/g;
-    cmp_ok(scalar @labels + $loops, '>=', $loops ? 1 : $edges, "$name: labels");
-    my @titles = $svg =~ /<title>/g;
+    is(scalar @labels, $edges + 1, "$name: a label for each edge, and the entry");
     is_deeply([ overlaps(\@boxes, \@boxes) ], [], "$name: no two boxes overlap");
     is_deeply([ overlaps(\@labels, \@labels) ], [], "$name: nor labels");
     is_deeply([ overlaps(\@labels, \@boxes), overlaps(\@ends, \@boxes), overlaps(\@ends, \@labels), overlaps(\@ends, \@ends) ],
@@ -126,7 +124,7 @@ sub look_at_mermaid
     is_deeply([ grep { !/^    (?:entry\(\[$text\]\)|s\d+(?:\[$text\]|\{\{$text\}\})|e\d+\(\(\($text\)\)\)|(?:entry|s\d+) (?:-->|-\.->)\|$text\| [se]\d+)$/ } @lines ],
         [], "$name: its lines are well-formed");
     my %defined = map { $_ => 1 } map { /^    (\w+)[(\[{]/ ? $1 : () } @lines;
-    is_deeply([ grep { !$defined{$_} } map { / (\w+)$/ && /\|/ ? $1 : () } @lines ], [], "$name: what edges lead to is there");
+    is_deeply([ grep { !$defined{$_} } map { /\|.* (\w+)$/ ? $1 : () } @lines ], [], "$name: what edges lead to is there");
     is(scalar(grep { /^    s\d+[\[{]/ } @lines), $steps, "$name: a node for each step");
 }
 
@@ -136,7 +134,8 @@ sub look_at_journey
     my $quoted = literal($journey);
     my $of = "WHERE journey = $quoted AND version = (SELECT version FROM crm.journey WHERE journey = $quoted)";
     my $steps = sql("SELECT count(*) FROM crm.journey_step $of");
-    my $edges = sql("SELECT count(*) FROM crm.journey_edge $of");
+    # those from a step to itself have theirs beside the box
+    my $edges = sql("SELECT count(*) FROM crm.journey_edge $of AND next_step IS DISTINCT FROM step");
     my $svg = sql("SELECT crm.journey_svg($quoted)");
     look_at($journey, $svg, $steps, $edges);
     look_at_mermaid($journey, sql("SELECT crm.journey_mermaid($quoted)"), $steps);
@@ -146,7 +145,7 @@ sub look_at_journey
 # ---------- the fixed ones ----------
 
 my %svg;
-sql("SELECT setseed(0.$seed), walk_journey($_(), 200)") for qw(three_steps twelve_steps sixty_steps chinese_steps one_step);
+sql("SELECT setseed(0.$seed), walk_journey($_(), 80)") for qw(three_steps twelve_steps sixty_steps chinese_steps one_step);
 $svg{$_} = look_at_journey($_) for 'welcome', 'spring', 'programme', '新会员欢迎旅程：扫码关注后的七天', 'one';
 
 # numbers in the picture are those of the views
@@ -163,7 +162,7 @@ for my $edge (split /\n/, sql("SELECT (CASE outcome WHEN 'next' THEN '' ELSE out
 }
 like($svg{spring}, qr/<title>who, 2, orders &gt; 0 AND last_order_at &gt; as_of - interval &#39;90 days&#39;: \d+, to ab<\/title>/,
     'a rule that is cut is the tooltip');
-like($svg{programme}, qr/version 1 \(current\), open: 200 started, /, 'and of the whole');
+like($svg{programme}, qr/version 1 \(current\), open: 80 started, /, 'and of the whole');
 
 # names
 my $chinese = $svg{'新会员欢迎旅程：扫码关注后的七天'};
@@ -176,7 +175,7 @@ like($chinese, qr/>欢迎消息</, 'a label stands for the name');
 # an older version, and one that nobody has entered
 sql("SELECT walk_journey(jsonb_set(three_steps(), '{steps,hello,next}', 'null'), 0)");
 like(sql("SELECT crm.journey_svg('welcome')"), qr/version 2 \(current\), open: 0 started/, 'the current version');
-like(sql("SELECT crm.journey_svg('welcome', 1)"), qr/version 1, open: 200 started/, 'an older one');
+like(sql("SELECT crm.journey_svg('welcome', 1)"), qr/version 1, open: 80 started/, 'an older one');
 like(sql("SELECT crm.journey_svg('welcome')"), qr/nobody yet/, 'nobody has entered it');
 
 # ---------- random ones ----------
@@ -206,7 +205,7 @@ for my $round (1 .. 25)
         $steps{ $names[$i] } = \%step;
     }
     my $document = $json->encode({ journey => "random $round", start => $names[0], entry => [ { on => 'follow' } ], steps => \%steps });
-    sql('SELECT setseed(' . rand() . '), walk_journey(' . literal($document) . "::jsonb, 30)");
+    sql('SELECT setseed(' . rand() . '), walk_journey(' . literal($document) . "::jsonb, 15)");
     look_at_journey("random $round");
 }
 sub min { return $_[0] < $_[1] ? $_[0] : $_[1] }

@@ -1,5 +1,5 @@
-# The story whole, live: the script of the demo, with a worker and the sandbox as WeChat. What is sent
-# arrives, once, in order, in time; what the facts bring about is there.
+# The story whole, live: the script of the demo, with a worker and the sandbox as WeChat. What the journeys
+# send arrives, once, in order, in time; what the facts bring about is there.
 use strict;
 use warnings;
 
@@ -42,6 +42,13 @@ is($node->safe_psql($db, q{SELECT string_agg(kind || ' ' || quota || ' ' || used
     'follow 3 3, message 5 1', 'the windows that end first were used first');
 is($node->safe_psql($db, q{SELECT string_agg(achievement, ', ' ORDER BY awarded_at, achievement COLLATE "C") FROM crm.award}),
     'first_scan, follow, bind_mobile, first_purchase, join_loyalty, second_purchase', 'the six awards');
+is($node->safe_psql($db, q{SELECT string_agg(e.journey || ' ' || e.state || coalesce(' ' || e.end_reason, '') || ': '
+        || (SELECT string_agg(v.step || coalesce(' (' || m.template || ')', ''), ', ' ORDER BY v.visit)
+              FROM crm.step_visit AS v LEFT JOIN crm.message AS m USING (contact_id, message_id) WHERE v.enrolment_id = e.enrolment_id),
+        '; ' ORDER BY e.enrolment_id) FROM crm.enrolment AS e}),
+    'welcome finished: known, ask (ask_mobile), thanks (thanks); checkout finished: coupon, tell (coupon); club exited goal: invite (invitation), decide',
+    'by the three journeys, whole');
+is($node->safe_psql($db, q{SELECT count(DISTINCT contact_id) FROM crm.contact}), '1', 'of one person');
 is($node->safe_psql($db, 'SELECT count(*) FROM crm.verify()'), '0', 'verify() finds nothing');
 is(scalar(() = $out =~ /ms after COMMIT/g), 4, 'the script printed each as it arrived') or diag($out);
 

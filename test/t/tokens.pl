@@ -25,8 +25,10 @@ sub remember { $seen{ $_->{token} } = 1 for @{ $sandbox->get('tokens')->{tokens}
 sub alarms { return $shop->sql("SELECT string_agg(kind || ' ' || object || ': ' || detail, E'\\n') FROM crm.alarm WHERE cleared_at IS NULL") }
 
 # as somebody who has set it right
+# what the worker remembers goes before the account may go on
 sub resume
 {
+    $shop->restart_worker;
     $shop->sql("UPDATE crm.api_usage SET blocked_until = NULL, blocked_reason = NULL; UPDATE crm.alarm SET cleared_at = now()"
           . " WHERE cleared_at IS NULL; UPDATE crm.outbox SET due_at = now() WHERE lease IS NULL");
     $shop->restart_worker;
