@@ -244,6 +244,10 @@ extern TimestampTz crm_timed_entries_next(void);
 /* of a journey that has changed: what is planned anew */
 extern void crm_timed_entries_replan(const char *journey);
 extern void crm_timed_entries_forget(void);
+/* Those of some contacts, ascending, after one time and until another: by entry, contact and time. */
+extern struct CrmEntering *crm_timed_entries_within(CrmJourney *journey, const int64 *contacts,
+													int ncontacts, TimestampTz from,
+													TimestampTz until, int *n);
 
 /* moment.c: the moments of an entry by date within a time */
 typedef struct CrmMoments
