@@ -262,6 +262,7 @@ read_reply(CrmRun *run, const CrmSignal *signal, TimestampTz at)
 
 	reply->run = run;
 	reply->at = at;
+	run->moved_by = signal;
 	if (text != NULL)
 		reply->value = crm_reply_read(&run->journey->steps[run->step], text, at,
 									  run->journey->zone);

@@ -617,8 +617,9 @@ replay(Simulation *simulation)
 			forget_ended(person);
 			past = next_past(simulation, person);
 			run = next_due(simulation, person);
-			if (past != NULL && (run == NULL || past->at < run->due_at ||
-								 (past->at == run->due_at && past->signal != NULL)))
+			if (past != NULL &&
+				(run == NULL || past->at < run->due_at ||
+				 (past->at == run->due_at && past->signal != NULL)))
 			{
 				person->next++;
 				if (past->entering != NULL)
