@@ -23,6 +23,7 @@
 #include "base/reader.h"
 #include "base/rights.h"
 #include "base/table.h"
+#include "base/watch.h"
 #include "compat.h"
 
 #define MAX_KEYS 3

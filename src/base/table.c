@@ -24,7 +24,6 @@
 #include "storage/bufpage.h"
 #include "utils/acl.h"
 #include "utils/fmgroids.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -32,6 +31,7 @@
 
 #include "base/rights.h"
 #include "base/table.h"
+#include "base/watch.h"
 #include "pg_crm.h"
 
 #define INSERT_BATCH 500
@@ -98,26 +98,6 @@ forget_tables(Datum arg, Oid relid)
 	for (int i = 0; i < lengthof(known_columns); i++)
 		if (relid == InvalidOid || known_columns[i].relid == relid)
 			known_columns[i].relid = InvalidOid;
-}
-
-static void (*watchers[MAX_WATCHERS])(Datum arg, Oid relid);
-static int nwatchers = 0;
-
-static void
-tell_watchers(Datum arg, Oid relid)
-{
-	for (int i = 0; i < nwatchers; i++)
-		watchers[i](arg, relid);
-}
-
-void
-crm_on_table_change(void (*changed)(Datum arg, Oid relid))
-{
-	if (nwatchers == MAX_WATCHERS)
-		elog(ERROR, "more than %d functions watch the tables", MAX_WATCHERS);
-	if (nwatchers == 0)
-		CacheRegisterRelcacheCallback(tell_watchers, (Datum) 0);
-	watchers[nwatchers++] = changed;
 }
 
 void

@@ -22,12 +22,6 @@ extern Oid crm_schema_oid(void);
 /* Registers the callback of what is known about the tables. */
 extern void crm_table_init(void);
 
-/*
- * Has this called whenever the definition of a relation changes; with InvalidOid
- * any may have. PostgreSQL has ten places for such functions in all: this takes one.
- */
-extern void crm_on_table_change(void (*changed)(Datum arg, Oid relid));
-
 /* Raises an error unless a trigger function runs on the crm table it is for. */
 extern void crm_require_table(Relation rel, const char *name);
 

@@ -20,6 +20,7 @@
 
 #include "base/db.h"
 #include "base/table.h"
+#include "base/watch.h"
 #include "facts/scans.h"
 
 /* columns of limits */

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/guc.h"
 #include "base/table.h"
+#include "base/watch.h"
 #include "outbox/outbox.h"
 
 PG_FUNCTION_INFO_V1(crm_window_rules_changed);

@@ -22,6 +22,7 @@
 #include "base/db.h"
 #include "base/guc.h"
 #include "base/table.h"
+#include "base/watch.h"
 #include "profile/definition.h"
 #include "profile/profile.h"
 #include "rules/fact_columns.h"

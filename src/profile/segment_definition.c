@@ -14,6 +14,7 @@
 
 #include "base/db.h"
 #include "base/table.h"
+#include "base/watch.h"
 #include "pg_crm.h"
 #include "profile/segment.h"
 #include "profile/segment_definition.h"

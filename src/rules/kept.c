@@ -9,6 +9,7 @@
 
 #include "base/guc.h"
 #include "base/table.h"
+#include "base/watch.h"
 #include "rules/kept.h"
 
 typedef struct Key
