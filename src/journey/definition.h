@@ -196,6 +196,7 @@ typedef struct CrmJourneys
 	int n;
 	CrmJourney **list;   /* by name, then version */
 	List *kinds;         /* of facts that any entry, step, goal or exit is on, char * */
+	List *moving_kinds;  /* those of them that concern people who are in one */
 	bool any;            /* is anything published? */
 	bool watches;        /* do rules decide who leaves, or until when somebody waits? */
 	bool reads_contacts; /* is any on what users change in crm.contact, or does any change it? */
@@ -209,6 +210,9 @@ extern int crm_step_find(const CrmJourney *journey, const char *name);
 
 /* Is any journey on facts of this kind? Costs a look at what is cached. */
 extern bool crm_journey_listens(const char *kind);
+
+/* May a fact of this kind move people who are in a journey? */
+extern bool crm_journeys_move_by(const char *kind);
 
 /* Reads a document into this context; raises 22023 that lists every fault. */
 extern CrmJourney *crm_journey_read(Jsonb *document, MemoryContext context);
