@@ -167,6 +167,7 @@ extern void crm_engine_load_replied(CrmEngine *engine, const int64 *contacts, in
 /* of each contact the one that is due first, but for those */
 extern void crm_engine_load_due(CrmEngine *engine, const int64 *contacts, int ncontacts,
 								TimestampTz as_of);
+/* write.c */
 extern void crm_engine_write(CrmEngine *engine);
 extern void crm_journeys_work(void (*work)(void *arg), void *arg); /* signal.c */
 extern Datum crm_moving_journeys(void); /* signal.c: names of those not frozen, text[] */
