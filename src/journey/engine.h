@@ -92,6 +92,7 @@ typedef struct CrmEngine
 {
 	MemoryContext context;
 	TimestampTz now;
+	TimestampTz as_of; /* until when time is moved; now, where it is not */
 	HTAB *by_contact;
 	int nruns;
 	int size;
@@ -190,7 +191,8 @@ extern int crm_bindings_follow(CrmEngine *engine, const CrmBindings *bindings);
 
 /* wait.c */
 extern void crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals);
-extern void crm_waits_by_rules(CrmEngine *engine);
+/* noticed: whenever something changed for them, so what was not so until now was not before */
+extern void crm_waits_by_rules(CrmEngine *engine, bool noticed);
 extern void crm_waits_look_back(CrmEngine *engine);
 extern void crm_leave_by_time(CrmRun *run);   /* its wait is over */
 extern void crm_runs_plan(CrmEngine *engine); /* when each is looked at next */

@@ -191,7 +191,7 @@ crm_engine_look_again(CrmEngine *engine)
 		engine->runs[i]->at = Max(engine->runs[i]->step_at, engine->now);
 	crm_endings_by_rules(engine);
 	crm_endings_look_back(engine);
-	crm_waits_by_rules(engine);
+	crm_waits_by_rules(engine, false);
 	for (int i = 0; i < engine->nruns; i++)
 		if (!engine->runs[i]->moving && engine->runs[i]->state == CRM_RUN_ACTIVE)
 			engine->runs[i]->at = engine->runs[i]->step_at;

@@ -159,7 +159,7 @@ settle_batch(const int64 *contacts, CrmSignal **signals, int n)
 		crm_endings_by_rules(engine);
 		crm_waits_by_signals(engine, of_runs);
 		crm_asks_by_signals(engine, of_runs);
-		crm_waits_by_rules(engine);
+		crm_waits_by_rules(engine, true);
 	}
 	for (int i = 0; i < n; i++)
 		if (signals[i] != NULL)
