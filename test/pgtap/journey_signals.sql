@@ -12,7 +12,7 @@ $$SELECT crm.publish_journey(crm.journey_document(name, 'rest', steps, entry, '{
 CREATE FUNCTION pg_temp.entries(name text) RETURNS text LANGUAGE sql AS
 $$SELECT string_agg(contact_id || ' ' || entered_by, ', ' ORDER BY contact_id, enrolment_id) FROM crm.enrolment WHERE journey = name$$;
 CREATE FUNCTION pg_temp.fate(contact bigint, name text) RETURNS text LANGUAGE sql AS
-$$SELECT state || coalesce(' ' || end_reason, '') || ' at ' || coalesce(step, 'none') || to_char(ended_at, ' DD HH24:MI') || coalesce(' stuck ' || stuck, '') FROM crm.enrolment WHERE contact_id = contact AND journey = name ORDER BY enrolment_id DESC LIMIT 1$$;
+$$SELECT state || coalesce(' ' || end_reason, '') || ' at ' || coalesce(step, 'none') || coalesce(to_char(ended_at, ' DD HH24:MI'), '') || coalesce(' stuck ' || stuck, '') FROM crm.enrolment WHERE contact_id = contact AND journey = name ORDER BY enrolment_id DESC LIMIT 1$$;
 CREATE FUNCTION pg_temp.at(at timestamptz) RETURNS void LANGUAGE sql AS $$SELECT set_config('pg_crm.clock', at::text, false)$$;
 CREATE FUNCTION pg_temp.unbalanced() RETURNS SETOF crm.journey_summary LANGUAGE sql AS
 $$SELECT * FROM crm.journey_summary s WHERE started <> active + finished + exited OR started <> (SELECT count(*) FROM crm.enrolment e WHERE e.journey = s.journey)$$;
@@ -64,7 +64,7 @@ SELECT is((SELECT string_agg(DISTINCT entered_by, ' ') FROM crm.enrolment WHERE 
 -- a rule that fails is false, and counted
 SELECT crm.purchase(16, 7), crm.purchase(17, 8) \g /dev/null
 SELECT is((SELECT string_agg(contact_id::text, ' ') FROM crm.enrolment WHERE journey = 'broken' AND contact_id IN (16, 17)), '17', 'a rule that fails is false');
-SELECT results_eq($$SELECT kind, name, failures, sqlstate FROM crm.rule_error WHERE contact_id = 16$$, $$VALUES ('journey', 'broken', 1::bigint, '22012')$$, 'and counted');
+SELECT results_eq($$SELECT object_kind, object, times, sqlstate FROM crm.rule_error WHERE contact_id = 16$$, $$VALUES ('journey', 'broken', 1::bigint, '22012')$$, 'and counted');
 -- by time, and by a definition
 SELECT is(pg_temp.entries('old'), NULL, 'not yet');
 SELECT pg_temp.at('2026-03-05 12:00Z') \g /dev/null
