@@ -53,6 +53,7 @@ crm_engine_add(CrmEngine *engine)
 	engine->runs[engine->nruns++] = run;
 	run->source_at = run->due_at = run->visit_recorded_at = run->ended_at = DT_NOBEGIN;
 	run->step_due_at = run->message_ended_at = run->previous_at = DT_NOBEGIN;
+	run->ends_at = DT_NOEND;
 	run->step = run->entering = CRM_NO_STEP;
 	run->key = "";
 	MemoryContextSwitchTo(old);

@@ -85,6 +85,8 @@ struct CrmRun
 	CrmVisit *stored_visit;  /* that of them which stands in crm.step_visit */
 	TimestampTz message_ended_at;
 	const char *message_state; /* of the message it waited for */
+	TimestampTz ends_at;       /* a fact of the past ends it then, DT_NOEND: none */
+	const char *ends_by;       /* goal or rule */
 	int64 batch_place;         /* of the caller's */
 };
 
@@ -122,8 +124,13 @@ extern CrmRun *crm_engine_first(CrmEngine *engine, int64 contact_id);
 /* Goes on until nobody moves, and writes what changed. */
 extern void crm_engine_run(CrmEngine *engine);
 
-/* hand.c: goals, rules and waits of all, after a time in which nobody looked */
-extern void crm_engine_look_again(CrmEngine *engine);
+/*
+ * hand.c: goals, rules and waits of all, after a time in which nobody looked. True
+ * where it is to be done again, once they have moved.
+ */
+extern bool crm_engine_look_again(CrmEngine *engine, bool replies_too);
+/* looks again at what crm_engine_look_again() was not done with, as long as there is any */
+extern void crm_look_again(const int64 *contacts, int ncontacts, bool replies_too);
 
 /* what a step's function says of a run */
 extern void crm_run_leave(CrmRun *run, const char *outcome, int next);

@@ -196,7 +196,8 @@ look_back(CrmMoves *moves)
 	{
 		CrmRun *run = matches[i].run;
 
-		if (!matches[i].holds || run->moving || run->state != CRM_RUN_ACTIVE)
+		if (!matches[i].holds || run->moving || run->state != CRM_RUN_ACTIVE ||
+			found[i].recorded_at >= run->ends_at)
 			continue;
 		run->at = Max(run->at, found[i].recorded_at);
 		run->moved_by = matches[i].signal;

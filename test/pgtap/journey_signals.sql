@@ -175,6 +175,21 @@ SELECT crm.set_journey('pause', 'open') \g /dev/null
 SELECT crm.tick() \g /dev/null
 SELECT is((SELECT string_agg(c || ': ' || pg_temp.way(c) || ' | ' || pg_temp.fate(c, 'pause'), E'\n' ORDER BY c) FROM generate_series(70, 76) c), :'never_later'::text, 'deadlines that passed run in order');
 SELECT is_empty('SELECT * FROM pg_temp.unbalanced()', 'the balance');
+-- what a fact ends is ended at the step to which time had led by then
+ROLLBACK TO never_frozen;
+SELECT crm.set_journey('pause', 'frozen') \g /dev/null
+SELECT pg_temp.at('2026-03-15 13:00Z') \g /dev/null
+SELECT crm.track(c, 'tea') FROM generate_series(70, 71) c \g /dev/null
+SELECT pg_temp.at('2026-03-15 16:00Z') \g /dev/null
+SELECT crm.track(c, 'lost') FROM generate_series(70, 72) c \g /dev/null
+SELECT pg_temp.at('2026-03-15 18:30Z') \g /dev/null
+SELECT crm.track(73, 'won') \g /dev/null
+SELECT pg_temp.at('2026-03-15 20:00Z') \g /dev/null
+SELECT crm.set_journey('pause', 'open') \g /dev/null
+SELECT is(pg_temp.way(70), 'rest 15 12:00 next 15 13:00, more 15 13:00 next 15 15:00, say 15 15:00 next 15 15:00, last 15 15:00 rule 15 16:00', 'steps that were due before the end are made');
+SELECT is(pg_temp.way(72), 'rest 15 12:00 rule 15 16:00', 'others are not');
+SELECT is(pg_temp.way(73), 'rest 15 12:00 timeout 15 18:00, late 15 18:00 goal 15 18:30', 'timeouts, too');
+SELECT is_empty('SELECT * FROM pg_temp.unbalanced()', 'the balance');
 -- closed: who is in it goes on
 ROLLBACK TO never_frozen;
 SELECT crm.set_journey('pause', 'closed') \g /dev/null
