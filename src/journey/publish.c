@@ -56,8 +56,11 @@ publish(Jsonb *document, const char *name)
 	bool isnull;
 	int version;
 
-	/* one after the other: versions are counted */
-	LockRelationOid(crm_table_oid("journey"), ShareRowExclusiveLock);
+	/* nobody is kept waiting for what changes nothing */
+	if (crm_run(&find_equal, values, NULL) > 0)
+		return DatumGetInt32(crm_result(0, 1, &isnull));
+	/* versions are counted one after the other; before any row, as set_journey() takes it */
+	LockRelationOid(crm_table_oid("profile_counter"), ExclusiveLock);
 	if (crm_run(&find_equal, values, NULL) > 0)
 		return DatumGetInt32(crm_result(0, 1, &isnull));
 	crm_run(&insert_version, values, NULL);
