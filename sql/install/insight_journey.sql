@@ -79,7 +79,6 @@ COMMENT ON COLUMN crm.journey_summary.refused IS 'How often an entry was refused
 COMMENT ON COLUMN crm.journey_summary.first_entered_at IS 'When the first contact entered.';
 COMMENT ON COLUMN crm.journey_summary.last_entered_at IS 'When the last one did.';
 
--- each column of each part has a name, or a dump and its restore would give it others
 CREATE OR REPLACE VIEW crm.journey_outline AS
 SELECT j.journey, j.version, s.step, s.body ->> 'kind' AS kind, e.outcome, e.next_step, e.rule, e.place,
        s.body ->> 'label' AS label
@@ -88,28 +87,27 @@ SELECT j.journey, j.version, s.step, s.body ->> 'kind' AS kind, e.outcome, e.nex
        CASE pg_catalog.jsonb_typeof(j.definition -> 'steps') WHEN 'object' THEN j.definition -> 'steps' END)
        AS s(step, body)
   LEFT JOIN LATERAL (
-       SELECT 'next' AS outcome, s.body ->> 'next' AS next_step, NULL AS rule, 0 AS place
+       SELECT 'next'::text, s.body ->> 'next', NULL::text, 0
         WHERE s.body ->> 'kind' NOT IN ('branch', 'split')
        UNION ALL
-       SELECT b.place::text AS outcome, b.body ->> 'next' AS next_step, b.body ->> 'when' AS rule, b.place::integer AS place
+       SELECT b.place::text, b.body ->> 'next', b.body ->> 'when', b.place::integer
          FROM pg_catalog.jsonb_array_elements(
               CASE pg_catalog.jsonb_typeof(s.body -> 'branches') WHEN 'array' THEN s.body -> 'branches' END)
               WITH ORDINALITY AS b(body, place)
        UNION ALL
-       SELECT 'default' AS outcome, COALESCE(s.body ->> 'default', s.body ->> 'next') AS next_step, NULL AS rule, 10001 AS place
+       SELECT 'default'::text, COALESCE(s.body ->> 'default', s.body ->> 'next'), NULL::text, 10001
         WHERE s.body ->> 'kind' = 'branch'
        UNION ALL
-       SELECT a.arm AS outcome, a.body ->> 'next' AS next_step, NULL AS rule,
-              (pg_catalog.row_number() OVER (ORDER BY a.arm COLLATE "C"))::integer AS place
+       SELECT a.arm, a.body ->> 'next', NULL::text, (pg_catalog.row_number() OVER (ORDER BY a.arm COLLATE "C"))::integer
          FROM pg_catalog.jsonb_each(
               CASE pg_catalog.jsonb_typeof(s.body -> 'arms') WHEN 'object' THEN s.body -> 'arms' END)
               AS a(arm, body)
        UNION ALL
-       SELECT o.outcome, s.body ->> o.member AS next_step, NULL AS rule, o.place
+       SELECT o.outcome, s.body ->> o.member, NULL::text, o.place
          FROM (VALUES ('timeout', 'on_timeout', 10002), ('refused', 'on_refused', 10003),
                       ('failed', 'on_failed', 10004)) AS o(outcome, member, place)
         WHERE s.body ? o.member
-           OR o.outcome = 'timeout' AND s.body ->> 'kind' IN ('wait_for', 'wait_until', 'ask')) AS e ON true;
+           OR o.outcome = 'timeout' AND s.body ->> 'kind' IN ('wait_for', 'wait_until', 'ask')) AS e(outcome, next_step, rule, place) ON true;
 COMMENT ON VIEW crm.journey_outline IS 'The steps and edges that definitions of journeys name: one row an edge, and one for a step that has none.';
 COMMENT ON COLUMN crm.journey_outline.journey IS 'The journey.';
 COMMENT ON COLUMN crm.journey_outline.version IS 'Its version.';
@@ -184,7 +182,7 @@ SELECT g.journey, g.version, g.step, g.outcome, g.next_step, pg_catalog.sum(g.mo
         UNION ALL
         -- HAVING, not WHERE: nothing is known of how many are left, which would let the planner sort them all
         SELECT n.journey, n.version, n.step, n.outcome, n.next_step,
-               pg_catalog.count(*) FILTER (WHERE n.state = 'left') AS moves, NULL AS rule, NULL AS place
+               pg_catalog.count(*) FILTER (WHERE n.state = 'left'), NULL::text, NULL::integer
           FROM crm.journey_visit AS n
          GROUP BY n.journey, n.version, n.step, n.outcome, n.next_step
         HAVING pg_catalog.count(*) FILTER (WHERE n.state = 'left') > 0) AS g

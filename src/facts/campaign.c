@@ -103,8 +103,9 @@ read_campaign(Campaign *campaign)
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
 				 errmsg("campaign \"%s\" does not exist",
-						pnstrdup(campaign->name, pg_mbcliplen(campaign->name,
-															  strlen(campaign->name), NAMEDATALEN))),
+						pnstrdup(campaign->name,
+								 pg_mbcliplen(campaign->name, strlen(campaign->name),
+											  NAMEDATALEN))),
 				 errhint("Insert it into crm.campaign first.")));
 	campaign->sending.template = crm_result_text(0, 1);
 	if (campaign->sending.template == NULL)

@@ -228,6 +228,7 @@ load(CrmJourneys *build, MemoryContext context, bool may_keep)
 	List *kept = NIL;
 
 	build->list = palloc_array(CrmJourney *, Max(n, 1));
+	build->max_lateness = -1;
 	for (uint64 row = 0; row < n; row++)
 	{
 		char *name = SPI_getvalue(rows->vals[row], rows->tupdesc, 1);
@@ -240,6 +241,7 @@ load(CrmJourneys *build, MemoryContext context, bool may_keep)
 		MemoryContextSwitchTo(context);
 		kept = lappend(kept, body);
 		build->list[row] = journey_of(rows, row, body, context);
+		build->max_lateness = Max(build->max_lateness, body->max_lateness);
 		add_kinds(build, build->list[row]);
 		add_interests(build, build->list[row]);
 		build->n++;
@@ -320,6 +322,13 @@ crm_journeys(void)
 	if (!OidIsValid(crm_table_oid_if_any("journey")))
 		return &none;
 	return read_journeys();
+}
+
+int64
+crm_journey_lateness(const CrmJourney *journey)
+{
+	return journey->max_lateness >= 0 ? journey->max_lateness
+									  : (int64) crm_guc_max_lateness * USECS_PER_SEC;
 }
 
 bool

@@ -81,10 +81,11 @@ struct CrmRun
 	bool moving;     /* enters a step, the same one again after a failure */
 	bool again;      /* the step is not entered anew */
 	int entering;
-	TimestampTz previous_at; /* when the step before was entered, if that was just now */
-	int steps_at_once;       /* without a wait between them */
-	CrmVisit *open;          /* of the step at which it is */
-	CrmVisit *stored_visit;  /* that of them which stands in crm.step_visit */
+	TimestampTz previous_at;   /* when the step before was entered, if that was just now */
+	const CrmSignal *moved_by; /* the fact that led on just now; NULL: something else */
+	int steps_at_once;         /* without a wait between them */
+	CrmVisit *open;            /* of the step at which it is */
+	CrmVisit *stored_visit;    /* that of them which stands in crm.step_visit */
 	TimestampTz message_ended_at;
 	const char *message_state; /* of the message it waited for */
 	int64 batch_place;         /* of the caller's */
@@ -169,6 +170,9 @@ extern void crm_engine_load_due(CrmEngine *engine, const int64 *contacts, int nc
 extern void crm_engine_write(CrmEngine *engine);
 extern void crm_journeys_work(void (*work)(void *arg), void *arg); /* signal.c */
 extern Datum crm_moving_journeys(void); /* signal.c: names of those not frozen, text[] */
+/* signal.c: is this fact yet to be noticed, after what is at work now? */
+extern bool crm_signal_is_waiting(const CrmSignal *signal);
+extern bool crm_signal_is_same(const CrmSignal *signal, const CrmSignal *other);
 
 /* ending.c: goals and rules to leave by */
 extern void crm_endings_by_signals(CrmEngine *engine, CrmSignal *const *signals);
@@ -244,6 +248,10 @@ extern TimestampTz crm_timed_entries_next(void);
 /* of a journey that has changed: what is planned anew */
 extern void crm_timed_entries_replan(const char *journey);
 extern void crm_timed_entries_forget(void);
+/* Those of some contacts, ascending, after one time and until another: by entry, contact and time. */
+extern struct CrmEntering *crm_timed_entries_within(CrmJourney *journey, const int64 *contacts,
+													int ncontacts, TimestampTz from,
+													TimestampTz until, int *n);
 
 /* moment.c: the moments of an entry by date within a time */
 typedef struct CrmMoments

@@ -131,19 +131,24 @@ refuse_beside(const CrmEntering *entering, const char *key, const char *other_ke
 	return NULL;
 }
 
-/* The key of the enrolment: empty where the policy needs none, NULL where it is missing. */
+/*
+ * The key of the enrolment: empty where the policy needs none, NULL where it is
+ * missing. Facts of different tables may have the same id, so with "always" the
+ * kind is part of it; what is no fact gets the id of the enrolment.
+ */
 static const char *
 key_of(const CrmEntering *entering)
 {
 	const CrmJourney *journey = entering->journey;
 
-	if (journey->reentry == CRM_REENTRY_ALWAYS)
-		return entering->key != NULL ? entering->key
-									 : psprintf("%lld", (long long) entering->source_id);
-	if (journey->reentry != CRM_REENTRY_PER_KEY)
+	if (journey->reentry != CRM_REENTRY_PER_KEY && journey->reentry != CRM_REENTRY_ALWAYS)
 		return "";
 	if (entering->key != NULL)
 		return entering->key;
+	if (journey->reentry == CRM_REENTRY_ALWAYS)
+		return entering->source_id == 0 || entering->source_at == DT_NOBEGIN
+			? ""
+			: psprintf("%s %lld", entering->entered_by, (long long) entering->source_id);
 	return entering->entry == NULL ? NULL : crm_member_text(entering->entry, journey->key);
 }
 
@@ -260,7 +265,10 @@ begin(CrmEngine *engine, const CrmEntering *entering, const char *key)
 	run->recorded_at = engine->now;
 	if (engine->sink != NULL)
 		run->now = entering->at;
-	run->key = *key == '\0' ? "" : pstrdup(key);
+	if (*key != '\0')
+		run->key = pstrdup(key);
+	else if (run->journey->reentry == CRM_REENTRY_ALWAYS)
+		run->key = psprintf("%lld", (long long) run->enrolment_id);
 	run->context = context_of(entering);
 	run->begun = run->changed = true;
 	run->entering = entering->journey->start;
@@ -450,8 +458,12 @@ enter_by_trigger(CrmEngine *engine, CrmJourney *journey, const CrmTrigger *trigg
 void
 crm_entries_into(CrmEngine *engine, CrmJourney *journey, CrmSignal *const *signals, int nsignals)
 {
-	bool *entered = palloc0_array(bool, nsignals);
+	bool *entered = palloc_array(bool, nsignals);
 
+	/* what is history by the setting, though another journey takes it, is not even refused */
+	for (int k = 0; k < nsignals; k++)
+		entered[k] = journey->max_lateness < 0 &&
+			signals[k]->fact.as_of - signals[k]->occurred_at > crm_journey_lateness(journey);
 	for (int k = 0; k < journey->nentries; k++)
 		if (journey->entries[k].timed == NULL)
 			enter_by_trigger(engine, journey, &journey->entries[k].trigger, signals, nsignals,

@@ -37,7 +37,8 @@ crm_signal_counts(const CrmRun *run, const CrmSignal *signal, const CrmTrigger *
 {
 	if (signal == NULL || strcmp(signal->kind, trigger->on) != 0)
 		return false;
-	if (signal->occurred_at < from)
+	if (signal->occurred_at < from ||
+		signal->fact.as_of - signal->occurred_at > crm_journey_lateness(run->journey))
 		return false;
 	return signal->source_id == 0 || signal->source_id != run->source_id ||
 		strcmp(run->entered_by, signal->kind) != 0;

@@ -38,6 +38,9 @@ static Waiting *waiting = NULL;
 static int nwaiting = 0;
 static int waiting_size = 0;
 static bool settling = false;
+/* those of settle_all() that come after the batch at work, by contact and order */
+static const Waiting *later = NULL;
+static int nlater = 0;
 
 static void
 add_waiting(int64 contact_id, CrmSignal *signal)
@@ -73,9 +76,10 @@ crm_journey_signal(const CrmSignal *signal)
 	MemoryContext old;
 	CrmSignal *copy;
 
-	/* history never shouts */
-	if (now - signal->occurred_at > (int64) crm_guc_max_lateness * USECS_PER_SEC ||
-		!crm_journey_listens(signal->kind))
+	/* history never shouts: what is late for every journey is not even refused */
+	if (!crm_journey_listens(signal->kind) ||
+		now - signal->occurred_at >
+			Max((int64) crm_guc_max_lateness * USECS_PER_SEC, crm_journeys()->max_lateness))
 		return;
 	ensure_context();
 	old = MemoryContextSwitchTo(waiting_context);
@@ -207,11 +211,52 @@ settle_all(void)
 				}
 			}
 			left = kept;
+			later = taken;
+			nlater = left;
 			CHECK_FOR_INTERRUPTS();
 			settle_batch(contacts, signals, batch);
 		}
+		nlater = 0;
 		MemoryContextDelete(taken_context);
 	}
+}
+
+bool
+crm_signal_is_same(const CrmSignal *signal, const CrmSignal *other)
+{
+	return signal->source_id == other->source_id && signal->occurred_at == other->occurred_at &&
+		strcmp(signal->kind, other->kind) == 0;
+}
+
+static bool
+is_among(const Waiting *list, int from, int n, const CrmSignal *signal)
+{
+	for (int i = from; i < n; i++)
+		if (list[i].contact_id == signal->fact.contact_id && list[i].signal != NULL &&
+			crm_signal_is_same(list[i].signal, signal))
+			return true;
+	return false;
+}
+
+bool
+crm_signal_is_waiting(const CrmSignal *signal)
+{
+	int64 contact_id = signal->fact.contact_id;
+	int first = 0;
+	int end = nlater;
+
+	while (first < end)
+	{
+		int middle = (first + end) / 2;
+
+		if (later[middle].contact_id < contact_id)
+			first = middle + 1;
+		else
+			end = middle;
+	}
+	while (end < nlater && later[end].contact_id == contact_id)
+		end++;
+	return is_among(later, first, end, signal) || is_among(waiting, 0, nwaiting, signal);
 }
 
 void
@@ -232,6 +277,7 @@ crm_journeys_work(void (*work)(void *arg), void *arg)
 	PG_FINALLY();
 	{
 		settling = false;
+		nlater = 0;
 		crm_effects_depth = 0;
 	}
 	PG_END_TRY();
@@ -286,6 +332,8 @@ forget(void)
 	waiting_context = NULL;
 	waiting = NULL;
 	nwaiting = waiting_size = 0;
+	later = NULL;
+	nlater = 0;
 	settling = false;
 	crm_effects_depth = 0;
 }

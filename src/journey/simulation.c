@@ -20,6 +20,8 @@
 
 /* contacts whose facts are in memory at a time */
 #define CHUNK 500
+/* after facts and what they bring */
+#define LAST_RANK 10
 /* a fact may be recorded before the time that it tells, by a clock that is ahead */
 #define MOST_AHEAD USECS_PER_DAY
 
@@ -40,11 +42,14 @@ typedef struct Person
 	CrmRun **runs;
 } Person;
 
+/* What came to him: a fact, or the time to enter. */
 typedef struct Past
 {
 	int person;
-	int rank; /* among what is recorded at one time */
-	CrmSignal *signal;
+	int rank; /* among what comes at one time */
+	TimestampTz at;
+	CrmSignal *signal;     /* NULL: none */
+	CrmEntering *entering; /* else */
 } Past;
 
 typedef struct Simulation
@@ -325,9 +330,28 @@ rank_of(const char *kind)
 	return 0;
 }
 
+static Past *
+add_past(Simulation *simulation, int person, TimestampTz at)
+{
+	Past *past;
+
+	if (simulation->npasts == simulation->pasts_size)
+	{
+		simulation->pasts_size = Max(1024, simulation->pasts_size * 2);
+		simulation->pasts = simulation->pasts == NULL
+			? palloc_array(Past, simulation->pasts_size)
+			: repalloc_huge(simulation->pasts, sizeof(Past) * simulation->pasts_size);
+	}
+	past = &simulation->pasts[simulation->npasts++];
+	memset(past, 0, sizeof(Past));
+	past->person = person;
+	past->at = at;
+	return past;
+}
+
 /* Of those recorded in the period, and not too late for anybody to notice. */
 static void
-add_pasts(Simulation *simulation, CrmPastFact *found, int nfound)
+add_facts(Simulation *simulation, CrmPastFact *found, int nfound)
 {
 	int64 lateness = (int64) crm_guc_max_lateness * USECS_PER_SEC;
 
@@ -339,19 +363,39 @@ add_pasts(Simulation *simulation, CrmPastFact *found, int nfound)
 		if (fact->recorded_at < simulation->from || fact->recorded_at >= simulation->until ||
 			fact->recorded_at - fact->signal.occurred_at > lateness)
 			continue;
-		if (simulation->npasts == simulation->pasts_size)
-		{
-			simulation->pasts_size = Max(1024, simulation->pasts_size * 2);
-			simulation->pasts = simulation->pasts == NULL
-				? palloc_array(Past, simulation->pasts_size)
-				: repalloc_huge(simulation->pasts, sizeof(Past) * simulation->pasts_size);
-		}
-		past = &simulation->pasts[simulation->npasts++];
 		fact->signal.fact.as_of = fact->recorded_at;
-		past->person = fact->place;
+		past = add_past(simulation, fact->place, fact->recorded_at);
 		past->rank = rank_of(fact->signal.kind);
 		past->signal = &fact->signal;
 	}
+}
+
+static void
+add_timed(Simulation *simulation, const int64 *contacts)
+{
+	int n;
+	CrmEntering *entering = crm_timed_entries_within(simulation->journey, contacts,
+													 simulation->npersons, simulation->from - 1,
+													 simulation->until - 1, &n);
+
+	for (int i = 0; i < n; i++)
+	{
+		const int64 *found = bsearch(&entering[i].contact_id, contacts, simulation->npersons,
+									 sizeof(int64), crm_compare_int64);
+		Past *past;
+
+		if (found == NULL)
+			continue;
+		past = add_past(simulation, found - contacts, entering[i].at);
+		past->rank = LAST_RANK;
+		past->entering = &entering[i];
+	}
+}
+
+static int64
+id_of(const Past *past)
+{
+	return past->signal == NULL ? 0 : past->signal->source_id;
 }
 
 static int
@@ -359,14 +403,16 @@ compare_past(const void *a, const void *b)
 {
 	const Past *left = a;
 	const Past *right = b;
+	int64 left_id = id_of(left);
+	int64 right_id = id_of(right);
 
 	if (left->person != right->person)
 		return left->person < right->person ? -1 : 1;
-	if (left->signal->fact.as_of != right->signal->fact.as_of)
-		return left->signal->fact.as_of < right->signal->fact.as_of ? -1 : 1;
+	if (left->at != right->at)
+		return left->at < right->at ? -1 : 1;
 	if (left->rank != right->rank)
 		return left->rank < right->rank ? -1 : 1;
-	return crm_compare_int64(&left->signal->source_id, &right->signal->source_id);
+	return crm_compare_int64(&left_id, &right_id);
 }
 
 /* From when on facts that were recorded in the period may have happened. */
@@ -380,9 +426,10 @@ earliest(const Simulation *simulation)
 }
 
 static void
-find_facts(Simulation *simulation)
+find_pasts(Simulation *simulation)
 {
 	CrmLookBack *asking = palloc_array(CrmLookBack, simulation->npersons);
+	int64 *contacts = palloc_array(int64, simulation->npersons);
 	TimestampTz until = simulation->until < END_TIMESTAMP - MOST_AHEAD
 		? simulation->until + MOST_AHEAD
 		: END_TIMESTAMP - 1;
@@ -391,7 +438,7 @@ find_facts(Simulation *simulation)
 
 	for (int i = 0; i < simulation->npersons; i++)
 	{
-		asking[i].contact_id = simulation->persons[i].contact_id;
+		asking[i].contact_id = contacts[i] = simulation->persons[i].contact_id;
 		asking[i].from = earliest(simulation);
 		asking[i].until = until;
 	}
@@ -401,8 +448,9 @@ find_facts(Simulation *simulation)
 		CrmPastFact *found = crm_history_find(lfirst(cell), asking, simulation->npersons, &nfound);
 
 		CHECK_FOR_INTERRUPTS();
-		add_pasts(simulation, found, nfound);
+		add_facts(simulation, found, nfound);
 	}
+	add_timed(simulation, contacts);
 	if (simulation->npasts > 0)
 		qsort(simulation->pasts, simulation->npasts, sizeof(Past), compare_past);
 	for (int i = 0; i < simulation->npersons; i++)
@@ -425,14 +473,19 @@ lets_in(const CrmJourney *journey, const char *kind)
 	return false;
 }
 
-/* The next fact that may do something for the person. */
-static CrmSignal *
-next_signal(Simulation *simulation, Person *person)
+/* The next that may do something for the person. */
+static Past *
+next_past(Simulation *simulation, Person *person)
 {
-	while (person->next < person->end && person->nruns == 0 &&
-		   !lets_in(simulation->journey, simulation->pasts[person->next].signal->kind))
-		person->next++;
-	return person->next == person->end ? NULL : simulation->pasts[person->next].signal;
+	for (; person->next < person->end; person->next++)
+	{
+		Past *past = &simulation->pasts[person->next];
+
+		if (person->nruns > 0 || past->entering != NULL ||
+			lets_in(simulation->journey, past->signal->kind))
+			return past;
+	}
+	return NULL;
 }
 
 static CrmRun *
@@ -460,27 +513,22 @@ take(CrmEngine *engine, CrmRun *run, TimestampTz now)
 	crm_engine_put(engine, run);
 }
 
-/* Replies are taken as given: what they are worth is for the step to say, when it is real. */
+/* Of those who are asked: where an end is assumed, a message is no reply. */
 static void
-take_replies(const Simulation *simulation, CrmSignal *const *signals)
+take_replies(const Simulation *simulation, CrmSignal **signals)
 {
 	CrmEngine *engine = simulation->engine;
 
 	for (int i = 0; i < engine->nruns; i++)
 	{
-		CrmRun *run = engine->runs[i];
-		const CrmStep *step;
+		const CrmRun *run = engine->runs[i];
 
-		if (run->state != CRM_RUN_ACTIVE || run->moving || run->step == CRM_NO_STEP ||
-			strcmp(signals[i]->kind, "message") != 0)
-			continue;
-		step = &run->journey->steps[run->step];
-		if (!is_ask(step) || signals[i]->occurred_at < run->step_at ||
-			signals[i]->occurred_at > run->step_due_at ||
-			crm_assumed_outcome(simulation->assumed, run->journey, step, run->contact_id) != NULL)
-			continue;
-		crm_run_leave(run, "next", step->next);
+		if (crm_run_is_at(run, crm_step_ask) &&
+			crm_assumed_outcome(simulation->assumed, run->journey, &run->journey->steps[run->step],
+								run->contact_id) != NULL)
+			signals[i] = NULL;
 	}
+	crm_asks_by_signals(engine, signals);
 }
 
 /* As a settled statement does: of each person one fact. */
@@ -514,6 +562,15 @@ work_signals(Simulation *simulation, Person **persons, CrmSignal **signals, int 
 	pfree(of_runs);
 }
 
+/* Those whose time it is to enter. */
+static void
+work_entering(Simulation *simulation, CrmEntering *entering, int n)
+{
+	simulation->engine->nruns = 0;
+	crm_enter_all(simulation->engine, entering, n, true);
+	crm_engine_run(simulation->engine);
+}
+
 /* As tick() does: of each person what is due first. */
 static void
 work_due(Simulation *simulation, CrmRun **due, int n)
@@ -530,7 +587,7 @@ work_due(Simulation *simulation, CrmRun **due, int n)
 	crm_engine_run(engine);
 }
 
-/* Until nothing happens to anybody. At one moment a fact comes before the end of a wait. */
+/* Until nothing happens to anybody. At one moment a fact comes before the end of a wait, and that before who enters by time. */
 static void
 replay(Simulation *simulation)
 {
@@ -538,6 +595,7 @@ replay(Simulation *simulation)
 	CrmSignal **signals = palloc_array(CrmSignal *, simulation->npersons);
 	Person **waiting = palloc_array(Person *, simulation->npersons);
 	CrmRun **due = palloc_array(CrmRun *, simulation->npersons);
+	CrmEntering *entering = palloc_array(CrmEntering, simulation->npersons);
 	int nwaiting = simulation->npersons;
 
 	for (int i = 0; i < nwaiting; i++)
@@ -545,6 +603,7 @@ replay(Simulation *simulation)
 	while (nwaiting > 0)
 	{
 		int nsignals = 0;
+		int nentering = 0;
 		int ndue = 0;
 		int left = 0;
 
@@ -552,17 +611,24 @@ replay(Simulation *simulation)
 		for (int i = 0; i < nwaiting; i++)
 		{
 			Person *person = waiting[i];
-			CrmSignal *signal;
+			Past *past;
 			CrmRun *run;
 
 			forget_ended(person);
-			signal = next_signal(simulation, person);
+			past = next_past(simulation, person);
 			run = next_due(simulation, person);
-			if (signal != NULL && (run == NULL || signal->fact.as_of <= run->due_at))
+			if (past != NULL &&
+				(run == NULL || past->at < run->due_at ||
+				 (past->at == run->due_at && past->signal != NULL)))
 			{
 				person->next++;
-				persons[nsignals] = person;
-				signals[nsignals++] = signal;
+				if (past->entering != NULL)
+					entering[nentering++] = *past->entering;
+				else
+				{
+					persons[nsignals] = person;
+					signals[nsignals++] = past->signal;
+				}
 			}
 			else if (run != NULL)
 				due[ndue++] = run;
@@ -573,6 +639,8 @@ replay(Simulation *simulation)
 		nwaiting = left;
 		if (nsignals > 0)
 			work_signals(simulation, persons, signals, nsignals);
+		if (nentering > 0)
+			work_entering(simulation, entering, nentering);
 		if (ndue > 0)
 			work_due(simulation, due, ndue);
 	}
@@ -592,7 +660,7 @@ simulate_chunk(Simulation *simulation)
 {
 	simulation->pasts = NULL;
 	simulation->npasts = simulation->pasts_size = 0;
-	find_facts(simulation);
+	find_pasts(simulation);
 	if (simulation->npasts == 0)
 		return;
 	simulation->engine = crm_engine_create();
@@ -633,7 +701,7 @@ crm_simulate(CrmJourney *journey, const CrmAssumed *assumed, TimestampTz from, T
 		for (int i = 0; i < simulation.npersons; i++)
 			last = simulation.persons[i].contact_id = crm_result_int64(i, 1);
 		SPI_freetuptable(SPI_tuptable);
-		if (simulation.npersons > 0 && simulation.kinds != NIL)
+		if (simulation.npersons > 0)
 			simulate_chunk(&simulation);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);

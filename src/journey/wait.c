@@ -137,8 +137,23 @@ look_back_from(const CrmRun *run, const CrmStep *step)
 }
 
 /*
+ * With since "step" each fact moves a run once: not the one that led here, and
+ * none that led to the step before. Who has been here for a while has looked
+ * already at what was recorded before.
+ */
+static bool
+is_since_step(const CrmRun *run, const CrmPastFact *fact, TimestampTz from)
+{
+	if (run->previous_at == DT_NOBEGIN)
+		return fact->recorded_at > run->step_at;
+	return fact->recorded_at > from &&
+		(run->moved_by == NULL || !crm_signal_is_same(&fact->signal, run->moved_by));
+}
+
+/*
  * What was recorded before may satisfy the wait: the first fact of its interval
  * that does. It moves the run when it was recorded, not before the run came here.
+ * What the same statement recorded and nobody has noticed yet has its own turn.
  */
 static void
 look_back(CrmMoves *moves)
@@ -162,7 +177,11 @@ look_back(CrmMoves *moves)
 	{
 		CrmRun *run = moves->runs[found[i].place];
 
-		if (!crm_signal_counts(run, &found[i].signal, &step->trigger, asking[found[i].place].from))
+		TimestampTz from = asking[found[i].place].from;
+
+		if (!crm_signal_counts(run, &found[i].signal, &step->trigger, from) ||
+			(step->since_step && !is_since_step(run, &found[i], from)) ||
+			crm_signal_is_waiting(&found[i].signal))
 			continue;
 		/* a simulation knows what is to come */
 		if (moves->engine->sink != NULL && found[i].recorded_at > run->now)
@@ -181,6 +200,7 @@ look_back(CrmMoves *moves)
 		if (!matches[i].holds || run->moving || run->state != CRM_RUN_ACTIVE)
 			continue;
 		run->at = Max(run->at, found[i].recorded_at);
+		run->moved_by = matches[i].signal;
 		crm_run_leave(run, "next", step->next);
 	}
 	pfree(asking);
@@ -232,6 +252,7 @@ crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals)
 			if (matches[i].holds)
 			{
 				matches[i].run->at = Max(matches[i].run->step_at, matches[i].run->now);
+				matches[i].run->moved_by = matches[i].signal;
 				crm_run_leave(matches[i].run, "next", step->next);
 			}
 		pfree(matches);

@@ -14,7 +14,7 @@ diag("SEED=$seed");
 sub one_of { return $_[ int(rand(@_)) ] }
 sub between { return $_[0] + int(rand($_[1] - $_[0] + 1)) }
 
-my $contacts = 120;
+my $contacts = 80;
 my $node     = crm_node('dates');
 my $db       = crm_database($node, 'shop');
 sub sql { return $node->safe_psql($db, shift) }
@@ -81,7 +81,7 @@ sub publish
 my @ticks;
 my $at = sql(sprintf q{SELECT extract(epoch FROM '2023-%02d-%02d %02d:%02d:%02dZ'::timestamptz)::bigint}, between(1, 3), between(1, 28), between(0, 23), between(0, 59), between(0, 59));
 my $begin = sql("SELECT to_timestamp($at)");
-for my $tick (1 .. 26)
+for my $tick (1 .. 20)
 {
     $at += rand() < 0.5 ? between(60, 4 * 86400) : rand() < 0.8 ? between(86400, 40 * 86400) : between(60 * 86400, 420 * 86400);
     push @ticks, sql("SELECT to_timestamp($at)");

@@ -26,8 +26,8 @@ $node->safe_psql('shop', q{
 });
 
 my $contacts = 60;
-$node->safe_psql('shop', "INSERT INTO crm.contact (contact_id, tags, time_zone)
-    SELECT i, CASE WHEN i % 3 = 0 THEN '{vip}'::text[] ELSE '{}' END, CASE WHEN i % 2 = 0 THEN 'Europe/Paris' END FROM generate_series(1, $contacts) AS i");
+$node->safe_psql('shop', "INSERT INTO crm.contact (contact_id, tags, time_zone, birthday)
+    SELECT i, CASE WHEN i % 3 = 0 THEN '{vip}'::text[] ELSE '{}' END, CASE WHEN i % 2 = 0 THEN 'Europe/Paris' END, date '1990-02-26' + i % 9 FROM generate_series(1, $contacts) AS i");
 
 # name => [keys of the document, steps]; the first step is the start
 my @shapes = (
@@ -48,11 +48,16 @@ my @shapes = (
         'nap: {"kind": "wait", "for": "1 hour"}', 'end: {"kind": "exit"}' ],
     [ goals => '"reentry": "after_exit", "goal": [{"on": "buy"}, {"on": "click", "when": "fact.properties->>\'k\' = \'2\'"}], "exit": "times(\'tea\', \'12 hours\') >= 2"',
         'nap: {"kind": "wait", "for": "4 hours", "next": "tea"}', 'tea: {"kind": "wait_for", "on": "tea", "within": "1 day", "next": "nap", "on_timeout": "nap"}' ],
+    [ asks => '"reentry": "after_exit"', 'why: {"kind": "ask", "field": "context.why", "within": "8 hours", "next": "size", "on_timeout": "size"}',
+        'size: {"kind": "ask", "field": "context.size", "reply": "choice", "choices": {"1": "S", "2": "M"}, "within": "6 hours", "on_timeout": null, "on_failed": "sorry", "next": "nap"}',
+        'sorry: {"kind": "wait", "for": "1 hour", "next": "size"}', 'nap: {"kind": "wait", "for": "30 minutes"}' ],
     [ fails => '"reentry": "after_exit"', 'day: {"kind": "wait", "date": "entry.day", "next": "end"}', 'end: {"kind": "exit"}' ],
 );
 my %entry = (map { $_->[0] => '[{"on": "come", "when": "fact.properties->>\'k\' <> \'3\'"}]' } @shapes);
 for (
     [ awarded => '[{"on": "award", "achievement": "clicker"}]' ],
+    [ dated => '[{"on": "date", "property": "birthday", "at": "10:00"}, {"on": "click"}]' ],
+    [ planned => '[{"on": "schedule", "every": "7 hours", "start": "2026-03-01 01:00", "audience": "tags @> \'{vip}\' AND did(\'click\', \'12 hours\')"}]' ],
     [ segment => '[{"on": "segment_entered", "segment": "busy"}, {"on": "segment_left", "segment": "busy"}]' ],
     [ several => '[{"on": "tea", "when": "tags @> \'{vip}\'"}, {"on": "come"}, {"on": "buy"}]' ])
 {
@@ -81,10 +86,10 @@ sub facts
     my @facts;
     for (1 .. int(rand 6))
     {
-        my $kind = (qw(come come come click click click click tea tea buy))[ rand 10 ];
+        my $kind = (qw(come come come click click click click tea tea buy message message))[ rand 12 ];
         # only what no rule counts comes late: rules would know it too early
         my $late = $kind eq 'buy' && rand() < 0.3 ? (rand() < 0.2 ? '25 hours' : '50 minutes') : '0';
-        push @facts, '(' . (1 + int(rand $contacts)) . ", '$kind', crm.now() - interval '$late', '{\"k\": \"" . int(rand 4) . '", "day": "' . (rand() < 0.3 ? 'soon' : '2026-03-04') . "\"}')";
+        push @facts, '(' . (1 + int(rand $contacts)) . ", '$kind', crm.now() - interval '$late', '{\"k\": \"" . int(rand 4) . '", "content": "' . int(rand 4) . '", "day": "' . (rand() < 0.3 ? 'soon' : '2026-03-04') . "\"}')";
         $written++;
     }
     return @facts ? 'INSERT INTO crm.event (contact_id, kind, occurred_at, properties) VALUES ' . join(', ', @facts) . ";\n" : '';
@@ -127,7 +132,7 @@ for my $name (map { $_->[0] } @shapes)
     is(simulated($name), $live, "$name: as it went (SEED=$seed)");
     $ways{$_} = 1 for map { (split /\|/)[1] } split /\n/, $live;
 }
-for my $way (qw(next timeout default 1 2 a b c goal rule once active cooldown key hold_out))
+for my $way (qw(next timeout failed default 1 2 a b c goal rule once active cooldown key hold_out))
 {
     ok($ways{$way}, "somebody went the way $way");
 }
@@ -168,8 +173,9 @@ subtest 'what is assumed' => sub {
     $document{ask} = q({"journey": "ask", "entry": [{"on": "come"}], "start": "ask", "steps": {"ask": {"kind": "ask", "field": "city", "within": "2 hours", "on_timeout": "late"},
         "late": {"kind": "exit"}}});
     my $ways = 'DISTINCT step, outcome, next_step';
-    is(simulated('ask', undef, undef, $ways), "ask|timeout|late\nlate|next|", 'nobody has answered what nobody was asked');
-    is(simulated('ask', undef, '{"steps": {"ask": "next"}}', $ways), "ask|next|", 'unless that is assumed');
+    is(simulated('ask', undef, undef, $ways), "ask|next|\nask|timeout|late\nlate|next|", 'what contacts wrote is a reply');
+    is(simulated('ask', undef, '{"steps": {"ask": "timeout"}}', $ways), "ask|timeout|late\nlate|next|", 'unless nobody is to have replied');
+    is(simulated('ask', undef, '{"steps": {"ask": "next"}}', $ways), "ask|next|", 'or all');
 };
 
 subtest 'what is refused' => sub {
