@@ -36,7 +36,8 @@ static CrmPlan find_equal = {
 static CrmPlan insert_version = {
 	"INSERT INTO crm.journey_version (journey, version, definition, published_at, published_by)"
 	" SELECT $1, coalesce(max(v.version), 0) + 1, $2, $3, $4 FROM crm.journey_version v"
-	" WHERE v.journey = $1 RETURNING version",
+	/* a conflict is with what an older snapshot does not show, and says so */
+	" WHERE v.journey = $1 ON CONFLICT DO NOTHING RETURNING version",
 	4,
 	{ TEXTOID, JSONBOID, TIMESTAMPTZOID, TEXTOID }
 };
