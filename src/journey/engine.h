@@ -168,6 +168,8 @@ extern bool crm_error_is_contained(int code);
 
 /* store.c: active enrolments of these contacts, in journeys that move; adds them */
 extern void crm_engine_load(CrmEngine *engine, const int64 *contacts, int ncontacts);
+/* Raises 40001 where an older snapshot does not show them as they are. */
+extern void crm_enrolments_check_current(Datum contacts);
 /* the same of frozen journeys too */
 extern void crm_engine_load_all(CrmEngine *engine, const int64 *contacts, int ncontacts);
 /* those whose reply waits to be bound */

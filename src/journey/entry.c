@@ -171,6 +171,7 @@ read_earlier(const CrmEntering *entering, int n, int *nearlier)
 	}
 	values[0] = crm_column_array(&contacts);
 	values[1] = crm_column_array(&journeys);
+	crm_enrolments_check_current(values[0]);
 	found = crm_run(&find_earlier, values, NULL);
 	earlier = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Earlier) * Max(found, 1));
 	for (uint64 row = 0; row < found; row++)

@@ -4,8 +4,10 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/db.h"
@@ -155,13 +157,53 @@ read_run(CrmEngine *engine, SPITupleTable *table, uint64 row, bool frozen_too)
 	MemoryContextSwitchTo(old);
 }
 
+/* What tells versions of these contacts' enrolments apart, as a snapshot shows them. */
+static const char *
+versions_of(Datum contacts, Snapshot snapshot)
+{
+	static CrmPlan find_versions = {
+		"SELECT string_agg(e.ctid::text, ' ' ORDER BY e.contact_id, e.enrolment_id)"
+		" FROM crm.enrolment e WHERE e.contact_id = ANY ($1)",
+		1,
+		{ INT8ARRAYOID },
+		.by_index = true
+	};
+	const char *versions;
+
+	PushActiveSnapshot(snapshot);
+	(void) crm_read(&find_versions, &contacts, NULL);
+	PopActiveSnapshot();
+	versions = crm_result_text(0, 1);
+	return versions == NULL ? "" : versions;
+}
+
+/*
+ * The lock on a contact says nothing of enrolments that somebody else has moved
+ * since an older snapshot: by it people would enter twice, or stay behind.
+ */
+void
+crm_enrolments_check_current(Datum contacts)
+{
+	if (!IsolationUsesXactSnapshot() || crm_only_reads)
+		return;
+	if (strcmp(versions_of(contacts, GetTransactionSnapshot()),
+			   versions_of(contacts, GetLatestSnapshot())) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access to enrolments due to concurrent change"),
+				 errhint("Repeat the transaction.")));
+}
+
 static void
 load(CrmEngine *engine, CrmPlan *plan, const int64 *contacts, int ncontacts, bool frozen_too)
 {
 	Datum array = crm_int64_array(contacts, ncontacts);
-	uint64 n = crm_run(plan, &array, NULL);
-	SPITupleTable *table = SPI_tuptable;
+	SPITupleTable *table;
+	uint64 n;
 
+	crm_enrolments_check_current(array);
+	n = crm_run(plan, &array, NULL);
+	table = SPI_tuptable;
 	for (uint64 row = 0; row < n; row++)
 		read_run(engine, table, row, frozen_too);
 	SPI_freetuptable(table);
@@ -213,9 +255,12 @@ crm_engine_load_due(CrmEngine *engine, const int64 *contacts, int ncontacts, Tim
 	Datum values[3] = { crm_int64_array(contacts, ncontacts), TimestampTzGetDatum(as_of),
 						crm_moving_journeys() };
 	int first = engine->nruns;
-	uint64 n = crm_run(&find_due, values, NULL);
-	SPITupleTable *table = SPI_tuptable;
+	SPITupleTable *table;
+	uint64 n;
 
+	crm_enrolments_check_current(values[0]);
+	n = crm_run(&find_due, values, NULL);
+	table = SPI_tuptable;
 	for (uint64 row = 0; row < n; row++)
 		read_run(engine, table, row, false);
 	SPI_freetuptable(table);
