@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "base/wake.h"
+#include "journey/engine.h"
 #include "journey/journey.h"
 #include "outbox/outbox.h"
 
