@@ -372,13 +372,14 @@ record(const CrmEntering *entering, int n)
 void
 crm_enter_all(CrmEngine *engine, CrmEntering *entering, int n, bool record_refused)
 {
-	Oid sequence = crm_table_oid("enrolment_enrolment_id_seq");
+	Oid sequence;
 	Earlier *earlier;
 	int nearlier;
 	int first = engine->nruns;
 
 	if (n == 0)
 		return;
+	sequence = crm_table_oid("enrolment_enrolment_id_seq");
 	earlier = read_earlier(entering, n, &nearlier);
 	for (int i = 0; i < n; i++)
 	{
