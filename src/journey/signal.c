@@ -195,7 +195,8 @@ settle_batch(const int64 *contacts, CrmSignal **signals, int n)
 		if (signals[i] != NULL)
 			entering[nentering++] = signals[i];
 	crm_entries_by_signals(engine, entering, nentering);
-	crm_engine_run(engine);
+	if (engine->nruns > 0)
+		crm_engine_run(engine);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }

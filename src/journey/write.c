@@ -426,14 +426,25 @@ write_enrolments(CrmEngine *engine, bool begun)
 void
 crm_engine_write(CrmEngine *engine)
 {
+	bool any_stored = false;
+	bool any_begun = false;
+
+	for (int i = 0; i < engine->nruns; i++)
+		if (engine->runs[i]->begun)
+			any_begun = true;
+		else
+			any_stored = true;
 	/* the rows as all that was written before has left them */
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	close_stored_visits(engine);
+	if (any_stored)
+		close_stored_visits(engine);
 	add_visits(engine);
 	/* who leaves first: of one journey and key there is one at a time */
-	write_enrolments(engine, false);
-	write_enrolments(engine, true);
+	if (any_stored)
+		write_enrolments(engine, false);
+	if (any_begun)
+		write_enrolments(engine, true);
 	PopActiveSnapshot();
 	CommandCounterIncrement();
 }

@@ -34,7 +34,7 @@ SQL
                 -c 'VACUUM ANALYZE' -c CHECKPOINT >/dev/null
             sql now -F ' ' <<SQL
 SELECT crm.tick() \g /dev/null
-SELECT 'idle', ms FROM generate_series(1, $ticks) AS n, bench.tick_ms(crm.now()) AS ms;
+SELECT 'idle', ms FROM generate_series(1, $ticks) AS n, bench.tick_ms(crm.now() + n * interval '1 us') AS ms;
 SELECT bench.cpu() AS cpu, clock_timestamp() AS begun \gset
 SELECT crm.tick(now() + '61 min') AS steps \gset
 SELECT 'advance', :steps / extract(epoch FROM clock_timestamp() - :'begun');
