@@ -78,11 +78,11 @@ struct CrmRun
 	bool moving;    /* enters a step, the same one again after a failure */
 	bool again;     /* the step is not entered anew */
 	int entering;
-	TimestampTz previous_at; /* when the step before was entered, if that was just now */
+	TimestampTz previous_at;   /* when the step before was entered, if that was just now */
 	const CrmSignal *moved_by; /* the fact that led on just now; NULL: something else */
-	int steps_at_once;       /* without a wait between them */
-	CrmVisit *open;          /* of the step at which it is */
-	CrmVisit *stored_visit;  /* that of them which stands in crm.step_visit */
+	int steps_at_once;         /* without a wait between them */
+	CrmVisit *open;            /* of the step at which it is */
+	CrmVisit *stored_visit;    /* that of them which stands in crm.step_visit */
 	TimestampTz message_ended_at;
 	const char *message_state; /* of the message it waited for */
 	TimestampTz ends_at;       /* a fact of the past ends it then, DT_NOEND: none */

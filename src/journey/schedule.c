@@ -358,9 +358,10 @@ static int
 find_by_schedule(CrmTimedWork *work, int limit)
 {
 	/* of those that were missed only the last is made up for */
-	TimestampTz moment =
-		crm_schedule_last(timed_of(work), work->journey->zone,
-						  Max(work->from, work->until - crm_journey_lateness(work->journey)), work->until);
+	TimestampTz moment = crm_schedule_last(timed_of(work), work->journey->zone,
+										   Max(work->from,
+											   work->until - crm_journey_lateness(work->journey)),
+										   work->until);
 	Datum values[2] = { Int64GetDatum(work->after), Int32GetDatum(limit) };
 	uint64 found;
 
