@@ -149,7 +149,13 @@ key_of(const CrmEntering *entering)
 		return entering->source_id == 0 || entering->source_at == DT_NOBEGIN
 			? ""
 			: psprintf("%s %lld", entering->entered_by, (long long) entering->source_id);
-	return entering->entry == NULL ? NULL : crm_member_text(entering->entry, journey->key);
+	if (entering->entry == NULL)
+		return NULL;
+	/* another journey hands over its whole context */
+	return crm_member_text(entering->entry,
+						   strcmp(entering->entered_by, "journey") == 0
+							   ? psprintf("entry.%s", journey->key)
+							   : journey->key);
 }
 
 static const char *
