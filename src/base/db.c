@@ -104,10 +104,12 @@ execute(CrmPlan *plan, const Datum *values, const char *nulls, bool read_only)
 	return SPI_processed;
 }
 
+bool crm_only_reads = false;
+
 uint64
 crm_run(CrmPlan *plan, const Datum *values, const char *nulls)
 {
-	return execute(plan, values, nulls, false);
+	return execute(plan, values, nulls, crm_only_reads);
 }
 
 bool crm_facts_may_change = false;
@@ -121,7 +123,7 @@ crm_run_protected(CrmPlan *plan, const Datum *values, const char *nulls)
 	crm_facts_may_change = true;
 	PG_TRY();
 	{
-		n = execute(plan, values, nulls, false);
+		n = execute(plan, values, nulls, crm_only_reads);
 	}
 	PG_FINALLY();
 	{

@@ -46,6 +46,12 @@ extern uint64 crm_run(CrmPlan *plan, const Datum *values, const char *nulls);
 extern uint64 crm_run_protected(CrmPlan *plan, const Datum *values, const char *nulls);
 extern bool crm_facts_may_change;
 
+/*
+ * While it is set, crm_run() is crm_read(), and what is to be recorded aside is
+ * not. Whoever sets it takes it back, after an error too.
+ */
+extern bool crm_only_reads;
+
 /* The same by the snapshot of the calling statement, writing nothing. */
 extern uint64 crm_read(CrmPlan *plan, const Datum *values, const char *nulls);
 

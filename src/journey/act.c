@@ -61,8 +61,8 @@ crm_moves_send(const CrmMoves *moves, bool awaited)
 }
 
 /* Does the way on depend on what becomes of the message? */
-static bool
-waits_for_message(const CrmStep *step)
+bool
+crm_step_awaits_message(const CrmStep *step)
 {
 	return step->has_refused || step->has_failed || step->save_as != NULL;
 }
@@ -70,7 +70,7 @@ waits_for_message(const CrmStep *step)
 void
 crm_step_send(CrmMoves *moves)
 {
-	bool awaited = waits_for_message(moves->step);
+	bool awaited = crm_step_awaits_message(moves->step);
 	int64 *message_ids = crm_moves_send(moves, awaited);
 
 	for (int i = 0; i < moves->n; i++)

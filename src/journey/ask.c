@@ -225,17 +225,18 @@ go_on(const Replies *replies, Reply *reply)
 }
 
 static void
-take_replies(const Replies *replies)
+take_replies(const CrmEngine *engine, const Replies *replies)
 {
 	Replies storing = { .step = replies->step, .list = palloc_array(Reply *, replies->n) };
 	CrmRun **runs = palloc_array(CrmRun *, replies->n);
 	int depth = crm_effects_depth;
 	int n;
 
-	for (int i = 0; i < replies->n; i++)
+	/* a simulation stores nothing, and it goes well */
+	for (int i = 0; i < replies->n && engine->sink == NULL; i++)
 		if (replies->list[i]->value != NULL)
 			storing.list[storing.n++] = replies->list[i];
-	if (strcmp(replies->step->field, "mobile") == 0)
+	if (strcmp(replies->step->field, "mobile") == 0 && storing.n > 0)
 	{
 		find_foreign(&storing);
 		n = storing.n;
@@ -300,10 +301,10 @@ crm_asks_by_signals(CrmEngine *engine, CrmSignal *const *signals)
 			/* at the very moment of the deadline the reply wins */
 			if (is_asked(run) && crm_signal_counts(run, signal, &message, replies_from(run)) &&
 				signal->occurred_at <= run->step_due_at)
-				replies.list[replies.n++] = read_reply(run, signal, Max(run->step_at, engine->now));
+				replies.list[replies.n++] = read_reply(run, signal, Max(run->step_at, run->now));
 		}
 		if (replies.n > 0)
-			take_replies(&replies);
+			take_replies(engine, &replies);
 	}
 	crm_looks_forget(engine);
 }
@@ -358,7 +359,7 @@ look_back(CrmMoves *moves)
 		}
 		any = replies.n > 0;
 		if (any)
-			take_replies(&replies);
+			take_replies(moves->engine, &replies);
 	}
 }
 

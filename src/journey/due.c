@@ -137,8 +137,8 @@ set_clocks(CrmEngine *engine)
 	}
 }
 
-static void
-go_on(CrmRun *run, TimestampTz as_of)
+void
+crm_run_go_on(CrmRun *run, TimestampTz as_of)
 {
 	if (run->state != CRM_RUN_ACTIVE || run->moving)
 		return;
@@ -223,7 +223,7 @@ move_due(void *arg)
 		crm_endings_by_rules(engine);
 		crm_waits_by_rules(engine, false);
 		for (int i = 0; i < nruns; i++)
-			go_on(engine->runs[i], moving->as_of);
+			crm_run_go_on(engine->runs[i], moving->as_of);
 		crm_engine_run(engine);
 		moving->steps += engine->steps;
 		moving->nmoved += nruns;

@@ -19,11 +19,12 @@ ending_of(const CrmRun *run, bool goal)
 }
 
 static void
-end_matched(CrmEngine *engine, const CrmMatch *matches, int n, bool goal)
+end_matched(const CrmMatch *matches, int n, bool goal)
 {
 	for (int i = 0; i < n; i++)
 		if (matches[i].holds && matches[i].run->state == CRM_RUN_ACTIVE)
-			crm_run_end(matches[i].run, CRM_RUN_EXITED, goal ? "goal" : "rule", engine->now);
+			crm_run_end(matches[i].run, CRM_RUN_EXITED, goal ? "goal" : "rule",
+						matches[i].run->now);
 }
 
 /* Facts that count are those after the entry, and not the one that let the contact in. */
@@ -53,7 +54,7 @@ match_triggers(CrmEngine *engine, CrmSignal *const *signals, bool goal)
 					matches[n++].signal = signals[k];
 				}
 			crm_match(&ending->triggers[i], run->journey, matches, n);
-			end_matched(engine, matches, n, goal);
+			end_matched(matches, n, goal);
 			pfree(matches);
 		}
 	}

@@ -37,11 +37,10 @@ crm_engine_create(void)
 	return engine;
 }
 
-CrmRun *
-crm_engine_add(CrmEngine *engine)
+void
+crm_engine_put(CrmEngine *engine, CrmRun *run)
 {
 	MemoryContext old = MemoryContextSwitchTo(engine->context);
-	CrmRun *run = palloc0_object(CrmRun);
 
 	if (engine->nruns == engine->size)
 	{
@@ -51,6 +50,17 @@ crm_engine_add(CrmEngine *engine)
 			: repalloc_huge(engine->runs, sizeof(CrmRun *) * engine->size);
 	}
 	engine->runs[engine->nruns++] = run;
+	MemoryContextSwitchTo(old);
+}
+
+CrmRun *
+crm_engine_add(CrmEngine *engine)
+{
+	MemoryContext old = MemoryContextSwitchTo(engine->context);
+	CrmRun *run = palloc0_object(CrmRun);
+
+	crm_engine_put(engine, run);
+	run->now = engine->now;
 	run->source_at = run->due_at = run->visit_recorded_at = run->ended_at = DT_NOBEGIN;
 	run->step_due_at = run->message_ended_at = run->previous_at = DT_NOBEGIN;
 	run->ends_at = DT_NOEND;
@@ -186,7 +196,7 @@ fail(CrmEngine *engine, CrmRun *run, const char *why)
 	run->changed = true;
 	run->step_due_at = DT_NOBEGIN;
 	/* not within the same tick, however far that goes */
-	run->due_at = Max(engine->now, engine->as_of) +
+	run->due_at = Max(run->now, engine->as_of) +
 		(int64) Min(seconds, LAST_RETRY) * USECS_PER_SEC;
 }
 
@@ -329,7 +339,9 @@ enter_together(CrmEngine *engine, CrmRun **runs, int n)
 		return;
 	}
 	crm_effects_begin(runs, moves.n);
-	if (moves.step->kind->writes)
+	if (engine->sink != NULL && moves.step->kind->writes)
+		engine->sink->act(&moves);
+	else if (moves.step->kind->writes)
 		crm_moves_attempt(&moves, moves.step->kind->enter);
 	else
 		moves.step->kind->enter(&moves);
@@ -391,7 +403,12 @@ crm_engine_run(CrmEngine *engine)
 
 	move_all(engine);
 	crm_runs_plan(engine);
-	wake_clock(engine);
-	crm_engine_write(engine);
+	if (engine->sink != NULL)
+		engine->sink->write(engine);
+	else
+	{
+		wake_clock(engine);
+		crm_engine_write(engine);
+	}
 	MemoryContextSwitchTo(old);
 }

@@ -26,6 +26,8 @@ typedef enum CrmRunState
 
 typedef struct CrmRun CrmRun;
 typedef struct CrmMoves CrmMoves;
+typedef struct CrmEngine CrmEngine;
+struct CrmEntering;
 
 /* A step that was entered. */
 typedef struct CrmVisit
@@ -71,12 +73,13 @@ struct CrmRun
 	int step; /* CRM_NO_STEP: none yet */
 	Jsonb *context;
 
-	bool begun;     /* not stored yet */
-	bool changed;   /* otherwise than stored */
-	TimestampTz at; /* its clock */
-	bool looked;    /* at by a function that goes through them step by step */
-	bool moving;    /* enters a step, the same one again after a failure */
-	bool again;     /* the step is not entered anew */
+	bool begun;      /* not stored yet */
+	bool changed;    /* otherwise than stored */
+	TimestampTz at;  /* its clock */
+	TimestampTz now; /* when it is looked at: the engine's, unless its contact has a clock too */
+	bool looked;     /* at by a function that goes through them step by step */
+	bool moving;     /* enters a step, the same one again after a failure */
+	bool again;      /* the step is not entered anew */
 	int entering;
 	TimestampTz previous_at;   /* when the step before was entered, if that was just now */
 	const CrmSignal *moved_by; /* the fact that led on just now; NULL: something else */
@@ -90,7 +93,17 @@ struct CrmRun
 	int64 batch_place;         /* of the caller's */
 };
 
-typedef struct CrmEngine
+/* Where effects go that the tables do not see. */
+typedef struct CrmSink
+{
+	int64 (*next_id)(CrmEngine *engine); /* of an enrolment */
+	/* those with a reason */
+	void (*refused)(CrmEngine *engine, const struct CrmEntering *entering, int n);
+	void (*act)(CrmMoves *moves); /* a step that writes beyond the enrolment */
+	void (*write)(CrmEngine *engine);
+} CrmSink;
+
+struct CrmEngine
 {
 	MemoryContext context;
 	TimestampTz now;
@@ -103,7 +116,8 @@ typedef struct CrmEngine
 	int64 visits_size;
 	CrmVisit **visits; /* to be written */
 	int64 steps;       /* entered */
-} CrmEngine;
+	CrmSink *sink;     /* NULL: the tables */
+};
 
 /* What a step's function is given: all that enter it. */
 struct CrmMoves
@@ -118,6 +132,7 @@ struct CrmMoves
 /* engine.c */
 extern CrmEngine *crm_engine_create(void);
 extern CrmRun *crm_engine_add(CrmEngine *engine);
+extern void crm_engine_put(CrmEngine *engine, CrmRun *run); /* one that there is */
 /* Once its contact is known: it is found by it. */
 extern void crm_engine_index(CrmEngine *engine, CrmRun *run);
 extern CrmRun *crm_engine_first(CrmEngine *engine, int64 contact_id);
@@ -153,6 +168,8 @@ extern bool crm_error_is_contained(int code);
 
 /* store.c: active enrolments of these contacts, in journeys that move; adds them */
 extern void crm_engine_load(CrmEngine *engine, const int64 *contacts, int ncontacts);
+/* Raises 40001 where an older snapshot does not show them as they are. */
+extern void crm_enrolments_check_current(Datum contacts);
 /* the same of frozen journeys too */
 extern void crm_engine_load_all(CrmEngine *engine, const int64 *contacts, int ncontacts);
 /* those whose reply waits to be bound */
@@ -160,6 +177,7 @@ extern void crm_engine_load_replied(CrmEngine *engine, const int64 *contacts, in
 /* of each contact the one that is due first, but for those */
 extern void crm_engine_load_due(CrmEngine *engine, const int64 *contacts, int ncontacts,
 								TimestampTz as_of);
+/* write.c */
 extern void crm_engine_write(CrmEngine *engine);
 extern void crm_journeys_work(void (*work)(void *arg), void *arg); /* signal.c */
 extern Datum crm_moving_journeys(void); /* signal.c: names of those not frozen, text[] */
@@ -175,7 +193,8 @@ extern void crm_endings_of_begun(CrmEngine *engine, int first);
 
 /* act.c */
 extern int64 *crm_moves_send(const CrmMoves *moves, bool awaited); /* ids of the messages */
-extern void crm_leave_by_message(CrmRun *run);                     /* its message has ended */
+extern bool crm_step_awaits_message(const CrmStep *step);
+extern void crm_leave_by_message(CrmRun *run); /* its message has ended */
 
 /* sets columns of the contacts: the members of documents that all have the same names */
 extern void crm_contacts_set(const Jsonb *names, CrmColumn *contacts, CrmColumn *documents);
@@ -211,6 +230,8 @@ extern void crm_looks_forget(CrmEngine *engine);
 
 /* entry.c: who enters by these signals, one of a contact at most */
 extern void crm_entries_by_signals(CrmEngine *engine, CrmSignal *const *signals, int nsignals);
+extern void crm_entries_into(CrmEngine *engine, CrmJourney *journey, CrmSignal *const *signals,
+							 int nsignals);
 /* one by one: NULL, and *reason, where it is refused, which is recorded */
 typedef struct CrmEntering
 {
@@ -239,6 +260,10 @@ extern TimestampTz crm_timed_entries_next(void);
 /* of a journey that has changed: what is planned anew */
 extern void crm_timed_entries_replan(const char *journey);
 extern void crm_timed_entries_forget(void);
+/* Those of some contacts, ascending, after one time and until another: by entry, contact and time. */
+extern struct CrmEntering *crm_timed_entries_within(CrmJourney *journey, const int64 *contacts,
+													int ncontacts, TimestampTz from,
+													TimestampTz until, int *n);
 
 /* moment.c: the moments of an entry by date within a time */
 typedef struct CrmMoments
@@ -258,6 +283,9 @@ extern TimestampTz crm_schedule_last(const CrmTimedEntry *timed, const pg_tz *zo
 									 TimestampTz after, TimestampTz until);
 extern TimestampTz crm_schedule_next(const CrmTimedEntry *timed, const pg_tz *zone,
 									 TimestampTz after);
+
+/* due.c: what is due of one whose clock is set */
+extern void crm_run_go_on(CrmRun *run, TimestampTz as_of);
 
 /* draw.c: a number from 0 to below 1, the same on every platform */
 extern double crm_draw(const char *journey, const char *step, int64 contact_id);

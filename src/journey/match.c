@@ -8,6 +8,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/db.h"
 #include "journey/carried.h"
 #include "journey/match.h"
 
@@ -43,6 +44,15 @@ crm_signal_counts(const CrmRun *run, const CrmSignal *signal, const CrmTrigger *
 		strcmp(run->entered_by, signal->kind) != 0;
 }
 
+/* With all that was written before; a simulation sees what its statement does. */
+void
+crm_see_now(void)
+{
+	if (!crm_only_reads)
+		CommandCounterIncrement();
+	PushActiveSnapshot(crm_only_reads ? GetActiveSnapshot() : GetTransactionSnapshot());
+}
+
 /* Asks a rule over the facts, one for each match. */
 static void
 ask_facts(CrmFactRule *rule, const CrmJourney *journey, const CrmFactValues *facts,
@@ -51,9 +61,7 @@ ask_facts(CrmFactRule *rule, const CrmJourney *journey, const CrmFactValues *fac
 	const CrmRuleUser user = { "journey", journey->name };
 	bool *holds = palloc_array(bool, n);
 
-	/* with all that was written before */
-	CommandCounterIncrement();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	crm_see_now();
 	crm_fact_rule_evaluate(rule, &user, facts, n, holds);
 	PopActiveSnapshot();
 	for (int i = 0; i < n; i++)
@@ -99,9 +107,7 @@ crm_ask(const char *rule, const CrmJourney *journey, CrmMatch *matches, int n)
 		contacts[i] = matches[i].run->contact_id;
 		as_of[i] = matches[i].run->at;
 	}
-	/* with all that was written before */
-	CommandCounterIncrement();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	crm_see_now();
 	crm_rule_evaluate_at(rule, &user, contacts, n, as_of, holds);
 	PopActiveSnapshot();
 	for (int i = 0; i < n; i++)

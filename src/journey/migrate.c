@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/db.h"
@@ -144,7 +145,10 @@ migrate_all(Migration *migration)
 							Int32GetDatum(CHUNK) };
 
 		CHECK_FOR_INTERRUPTS();
-		migration->ncontacts = crm_run(&find_active, values, NULL);
+		/* an older snapshot may not show all who are in it */
+		PushActiveSnapshot(GetLatestSnapshot());
+		migration->ncontacts = crm_read(&find_active, values, NULL);
+		PopActiveSnapshot();
 		migration->contacts = palloc_array(int64, Max(migration->ncontacts, 1));
 		for (int i = 0; i < migration->ncontacts; i++)
 			last = migration->contacts[i] = crm_result_int64(i, 1);

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
@@ -404,8 +405,8 @@ ask_audience(CrmTimedWork *work)
 		contacts[i] = work->candidates[i].contact_id;
 		times[i] = work->candidates[i].at;
 	}
-	PushActiveSnapshot(GetTransactionSnapshot());
-	if (timed_of(work)->by_date)
+	PushActiveSnapshot(crm_only_reads ? GetActiveSnapshot() : GetTransactionSnapshot());
+	if (timed_of(work)->by_date || crm_only_reads)
 		crm_rule_evaluate_at(rule, &user, contacts, work->n, times, holds);
 	else
 		crm_rule_evaluate(rule, &user, contacts, work->n, times[0], holds);
@@ -538,6 +539,65 @@ fill_entering(CrmEntering *entering, const CrmEntering *before, CrmJourney *jour
 		entering->key = before != NULL && before->entry == entering->entry
 			? before->key
 			: crm_member_text(entering->entry, "occurred_at");
+}
+
+/* Of a schedule: everybody, at each of its moments. */
+static void
+find_moments(CrmTimedWork *work, const int64 *contacts, int ncontacts)
+{
+	const CrmTimedEntry *timed = timed_of(work);
+	TimestampTz at = work->from;
+	int size = 0;
+
+	while ((at = crm_schedule_next(timed, work->journey->zone, at)) <= work->until)
+	{
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < ncontacts; i++)
+			add_candidate(work, &size, contacts[i], at);
+	}
+}
+
+CrmEntering *
+crm_timed_entries_within(CrmJourney *journey, const int64 *contacts, int ncontacts,
+						 TimestampTz from, TimestampTz until, int *n)
+{
+	CrmEntering *entering = NULL;
+
+	*n = 0;
+	for (int entry = 0; entry < journey->nentries; entry++)
+	{
+		const CrmTimedEntry *timed = journey->entries[entry].timed;
+		CrmTimedWork work = { .journey = journey,
+							  .entry = entry,
+							  .from = from,
+							  .until = until,
+							  .after = contacts[0] - 1 };
+
+		if (!may_be_due(timed))
+			continue;
+		if (timed->by_date)
+			(void) find_by_date(&work, ncontacts);
+		else
+			find_moments(&work, contacts, ncontacts);
+		ask_audience(&work);
+		if (work.n == 0)
+			continue;
+		entering = entering == NULL ? palloc_array(CrmEntering, work.n)
+									: repalloc_huge(entering, sizeof(CrmEntering) * (*n + work.n));
+		for (int i = 0; i < work.n; i++)
+		{
+			const Candidate *candidate = &work.candidates[i];
+
+			/* of the next ones, who are found too */
+			if (candidate->contact_id > contacts[ncontacts - 1])
+				break;
+			memset(&entering[*n], 0, sizeof(CrmEntering));
+			fill_entering(&entering[*n], *n == 0 ? NULL : &entering[*n - 1], journey, timed,
+						  candidate->contact_id, candidate->at, candidate->at);
+			(*n)++;
+		}
+	}
+	return entering;
 }
 
 typedef struct Making

@@ -140,6 +140,25 @@ compare_waiting(const void *a, const void *b)
 	return (left->order > right->order) - (left->order < right->order);
 }
 
+/* Can any of it move, or end, what contacts are in? */
+static bool
+concerns_runs(CrmSignal *const *signals, int n)
+{
+	const char *last = NULL;
+
+	if (crm_journeys_watch())
+		return true;
+	for (int i = 0; i < n; i++)
+	{
+		if (signals[i] == NULL || (last != NULL && strcmp(signals[i]->kind, last) == 0))
+			continue;
+		last = signals[i]->kind;
+		if (crm_journeys_move_by(last))
+			return true;
+	}
+	return false;
+}
+
 /* A signal of each contact, and what changed: rules are asked, facts are matched. */
 static void
 settle_batch(const int64 *contacts, CrmSignal **signals, int n)
@@ -152,7 +171,8 @@ settle_batch(const int64 *contacts, CrmSignal **signals, int n)
 	CrmSignal **entering = palloc_array(CrmSignal *, n);
 	int nentering = 0;
 
-	crm_engine_load(engine, contacts, n);
+	if (concerns_runs(signals, n))
+		crm_engine_load(engine, contacts, n);
 	of_runs = palloc_array(CrmSignal *, Max(engine->nruns, 1));
 	for (int i = 0; i < engine->nruns; i++)
 	{

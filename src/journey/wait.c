@@ -186,6 +186,9 @@ look_back(CrmMoves *moves)
 			(step->since_step && !is_since_step(run, &found[i], from)) ||
 			crm_signal_is_waiting(&found[i].signal))
 			continue;
+		/* a simulation knows what is to come */
+		if (moves->engine->sink != NULL && found[i].recorded_at > run->now)
+			continue;
 		matches[n].run = run;
 		found[n] = found[i];
 		n++;
@@ -252,7 +255,7 @@ crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals)
 		for (int i = 0; i < n; i++)
 			if (matches[i].holds)
 			{
-				matches[i].run->at = Max(matches[i].run->step_at, engine->now);
+				matches[i].run->at = Max(matches[i].run->step_at, matches[i].run->now);
 				matches[i].run->moved_by = matches[i].signal;
 				crm_run_leave(matches[i].run, "next", step->next);
 			}

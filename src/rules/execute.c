@@ -354,7 +354,7 @@ crm_rule_count_error(const CrmRuleUser *user, int64 contact_id, int sqlerrcode, 
 	Datum values[7];
 	CrmActing acting;
 
-	if (XactReadOnly || user == NULL)
+	if (XactReadOnly || crm_only_reads || user == NULL)
 		return;
 	crm_act_as_owner(&acting); /* for the path */
 	values[0] = Int64GetDatum(contact_id);
