@@ -259,7 +259,13 @@ key_of(const CrmEntering *entering)
 			: ids_are_unique(journey)
 			? psprintf("%lld", (long long) entering->source_id)
 			: psprintf("%s %lld", entering->entered_by, (long long) entering->source_id);
-	return entering->entry == NULL ? NULL : crm_member_text(entering->entry, journey->key);
+	if (entering->entry == NULL)
+		return NULL;
+	/* another journey hands over its whole context */
+	return crm_member_text(entering->entry,
+						   strcmp(entering->entered_by, "journey") == 0
+							   ? psprintf("entry.%s", journey->key)
+							   : journey->key);
 }
 
 static const char *

@@ -103,7 +103,8 @@ crm_step_wait(CrmMoves *moves)
 		if (step->within != NULL)
 			until = crm_add_interval(run->at, step->within, moves->journey->zone);
 		if (by_clock)
-			until = crm_next_local(Max(until, run->at + later), step->minute_of_day, step->hours, zones[i]);
+			until = crm_next_local(Max(until, run->at + later), step->minute_of_day, step->hours,
+								   zones[i]);
 		wait_until(run, until, step->next);
 	}
 }

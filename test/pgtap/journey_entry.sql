@@ -109,6 +109,10 @@ SELECT is((SELECT string_agg(entered_by, ' ' ORDER BY enrolment_id) FROM crm.enr
 SELECT pg_temp.publish('caller', '[{"on": "call"}]', '{"reentry": "always"}', '{"kind": "journey", "journey": "always"}') \g /dev/null
 SELECT crm.track(4, 'call'), crm.track(4, 'call') \g /dev/null
 SELECT is(pg_temp.fate(4, 'always'), 'active v2, active v2', 'from another journey, each time');
+SELECT pg_temp.publish('keyed', '[{"on": "call"}]', '{"reentry": "always"}', '{"kind": "journey", "journey": "per_key"}') \g /dev/null
+SELECT crm.track(5, 'call', '{"order": "x"}'), crm.track(5, 'call', '{"order": "x"}'), crm.track(5, 'call', '{"order": "y"}'), crm.track(5, 'call') \g /dev/null
+SELECT is(pg_temp.fate(5, 'per_key'), 'active v2, active v2 | active 1, key 1', 'per_key: by the entry of the other journey');
+SELECT is((SELECT string_agg(key, ' ' ORDER BY enrolment_id) FROM crm.enrolment WHERE contact_id = 5 AND journey = 'per_key'), 'x y', 'which has the key');
 
 -- ---- one statement of many facts is the same as one by one
 CREATE TEMP TABLE facts AS SELECT place, ('{a,b,a,c,b,a}'::text[])[place] AS k FROM generate_series(1, 6) AS place;

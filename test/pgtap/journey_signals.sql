@@ -135,6 +135,11 @@ SELECT is(pg_temp.fate(60, 'stuck'), 'exited goal at rest 15 12:00', 'there, too
 SELECT is((SELECT state FROM crm.message WHERE contact_id = 60), 'queued', 'what is queued goes out all the same');
 SELECT is_empty($$SELECT * FROM crm.stuck WHERE contact_id = 60$$, 'nobody is stuck');
 
+-- who is taken out takes what is queued along
+SELECT crm.track(61, 'begin') \g /dev/null
+SELECT is(crm.unenrol(61, 'sending'), true, 'taken out');
+SELECT is((SELECT state || ' ' || reason FROM crm.message WHERE contact_id = 61), 'cancelled unenrolled', 'and the message, too');
+
 -- ---- closed, frozen, cancelled
 SELECT pg_temp.publish('pause', '[{"on": "enter"}]', '{"goal": {"on": "won"}, "exit": {"on": "lost"}}', '{"rest": {"kind": "wait_for", "on": "tea", "within": "6 hours", "next": "more", "on_timeout": "late"}, "more": {"kind": "wait", "for": "2 hours", "next": "say"}, "say": {"kind": "send", "template": "hello", "next": "last"}, "last": {"kind": "wait", "for": "1 day", "next": "end"}, "late": {"kind": "wait", "for": "1 hour", "next": "end"}, "end": {"kind": "exit", "reason": "end"}}') \g /dev/null
 CREATE FUNCTION pg_temp.way(contact bigint) RETURNS text LANGUAGE sql AS

@@ -163,6 +163,7 @@ SELECT matches(pg_temp.fate(52, 'gone'), '^active at a stuck .*bye', 'a template
 SELECT crm.define_template('{"name": "bye", "channel": "official_account", "message_type": "text", "body": {"content": "Bye"}}'), crm.resume(enrolment_id) FROM crm.enrolment WHERE contact_id = 52 \g /dev/null
 SELECT is(pg_temp.fate(52, 'gone'), 'finished end at end', 'and is back');
 SELECT is_empty('SELECT * FROM pg_temp.unbalanced()', 'started = active + finished + exited');
+UPDATE crm.message SET state = 'failed' WHERE state = 'unknown'; -- put there by hand, without its row of message_unknown
 SELECT is_empty('SELECT * FROM crm.verify()', 'all of it sound');
 SELECT * FROM finish();
 ROLLBACK;

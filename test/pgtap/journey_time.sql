@@ -226,13 +226,13 @@ SELECT is(pg_temp.way(64, 'cond'), 'a 05 12:00 timeout, over 06 12:00 next, fini
 SELECT crm.tick() \g /dev/null
 SELECT is(pg_temp.way(65, 'cond'), 'a 05 12:00 timeout, over 06 12:00 next, finished over 06 12:00', 'the timeout');
 SELECT is(pg_temp.way(64, 'cond'), 'a 05 12:00 timeout, over 06 12:00 next, finished over 06 12:00', 'for who came too late it stays so');
-INSERT INTO crm.contact (contact_id, created_at) VALUES (9101, '2026-04-06 04:00Z'), (9102, '2026-04-05 02:00Z'), (9103, '2026-04-07 02:00Z'), (9104, '2026-04-07 04:00Z');
-SELECT crm.enrol(c, 'grown') FROM generate_series(9101, 9104) c \g /dev/null
+INSERT INTO crm.contact (contact_id, created_at) VALUES (9101, '2026-04-06 04:00Z'), (9102, '2026-04-05 02:00Z'), (9103, '2026-04-07 02:00Z'), (9104, '2026-04-07 04:00Z'), (9105, '2026-04-07 02:01Z');
+SELECT crm.enrol(c, 'grown') FROM generate_series(9101, 9105) c \g /dev/null
 SELECT is((SELECT due_at FROM crm.enrolment WHERE contact_id = 9101), '2026-04-06 14:00Z', 'it is looked at again at the moment');
 SELECT pg_temp.at('2026-04-08 12:00Z') \g /dev/null
 SELECT crm.tick() \g /dev/null
-SELECT results_eq($$SELECT c, pg_temp.way(c, 'grown') FROM generate_series(9101, 9104) c$$, $$VALUES (9101, 'a 06 12:01 next, good 06 14:00 next, finished good 06 14:00'), (9102, 'a 06 12:01 next, good 06 12:01 next, finished good 06 12:01'),
-    (9103, 'a 06 12:01 next, good 07 12:00 next, finished good 07 12:00'), (9104, 'a 06 12:01 timeout, over 07 12:01 next, finished over 07 12:01')$$, 'by time alone, at its moment, before the deadline');
+SELECT results_eq($$SELECT c, pg_temp.way(c, 'grown') FROM generate_series(9101, 9105) c$$, $$VALUES (9101, 'a 06 12:01 next, good 06 14:00 next, finished good 06 14:00'), (9102, 'a 06 12:01 next, good 06 12:01 next, finished good 06 12:01'),
+    (9103, 'a 06 12:01 next, good 07 12:00 next, finished good 07 12:00'), (9104, 'a 06 12:01 timeout, over 07 12:01 next, finished over 07 12:01'), (9105, 'a 06 12:01 next, good 07 12:01 next, finished good 07 12:01')$$, 'by time alone, at its moment, before the deadline or with it');
 SELECT is_empty('SELECT * FROM pg_temp.unbalanced()', 'started = active + finished + exited');
 SELECT is_empty('SELECT * FROM crm.verify()', 'all of it sound');
 SELECT * FROM finish();
