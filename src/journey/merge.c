@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "base/wake.h"
-#include "journey/journey.h"
+#include "journey/engine.h"
 #include "outbox/outbox.h"
 
 /* Of two that are active in one journey under one key the later, whose it may be. */
