@@ -351,7 +351,7 @@ look_back(CrmMoves *moves)
 			{
 				const CrmPastFact *fact = &found[places[i]++];
 
-				taken = fact->recorded_at > run->step_at &&
+				taken = fact->recorded_at > run->step_at && fact->recorded_at < run->ends_at &&
 					crm_signal_counts(run, &fact->signal, &message, asking[i].from);
 				if (taken)
 					replies.list[replies.n++] = read_reply(run, &fact->signal, fact->recorded_at);

@@ -197,6 +197,7 @@ typedef struct CrmJourneys
 	int n;
 	CrmJourney **list;   /* by name, then version */
 	List *kinds;         /* of facts that any entry, step, goal or exit is on, char * */
+	List *moving_kinds;  /* those of them that concern people who are in one */
 	bool any;            /* is anything published? */
 	int64 max_lateness;  /* the longest that any of them has of its own; -1: none */
 	bool watches;        /* do rules decide who leaves, or until when somebody waits? */
@@ -213,6 +214,9 @@ extern int64 crm_journey_lateness(const CrmJourney *journey);
 
 /* Is any journey on facts of this kind? Costs a look at what is cached. */
 extern bool crm_journey_listens(const char *kind);
+
+/* May a fact of this kind move people who are in a journey? */
+extern bool crm_journeys_move_by(const char *kind);
 
 /* Reads a document into this context; raises 22023 that lists every fault. */
 extern CrmJourney *crm_journey_read(Jsonb *document, MemoryContext context);

@@ -88,6 +88,8 @@ struct CrmRun
 	CrmVisit *stored_visit;    /* that of them which stands in crm.step_visit */
 	TimestampTz message_ended_at;
 	const char *message_state; /* of the message it waited for */
+	TimestampTz ends_at;       /* a fact of the past ends it then, DT_NOEND: none */
+	const char *ends_by;       /* goal or rule */
 	int64 batch_place;         /* of the caller's */
 };
 
@@ -105,6 +107,7 @@ struct CrmEngine
 {
 	MemoryContext context;
 	TimestampTz now;
+	TimestampTz as_of; /* until when time is moved; now, where it is not */
 	HTAB *by_contact;
 	int nruns;
 	int size;
@@ -136,8 +139,13 @@ extern CrmRun *crm_engine_first(CrmEngine *engine, int64 contact_id);
 /* Goes on until nobody moves, and writes what changed. */
 extern void crm_engine_run(CrmEngine *engine);
 
-/* hand.c: goals, rules and waits of all, after a time in which nobody looked */
-extern void crm_engine_look_again(CrmEngine *engine);
+/*
+ * hand.c: goals, rules and waits of all, after a time in which nobody looked. True
+ * where it is to be done again, once they have moved.
+ */
+extern bool crm_engine_look_again(CrmEngine *engine, bool replies_too);
+/* looks again at what crm_engine_look_again() was not done with, as long as there is any */
+extern void crm_look_again(const int64 *contacts, int ncontacts, bool replies_too);
 
 /* what a step's function says of a run */
 extern void crm_run_leave(CrmRun *run, const char *outcome, int next);
@@ -169,6 +177,7 @@ extern void crm_engine_load_replied(CrmEngine *engine, const int64 *contacts, in
 /* of each contact the one that is due first, but for those */
 extern void crm_engine_load_due(CrmEngine *engine, const int64 *contacts, int ncontacts,
 								TimestampTz as_of);
+/* write.c */
 extern void crm_engine_write(CrmEngine *engine);
 extern void crm_journeys_work(void (*work)(void *arg), void *arg); /* signal.c */
 extern Datum crm_moving_journeys(void); /* signal.c: names of those not frozen, text[] */
@@ -208,7 +217,8 @@ extern int crm_bindings_follow(CrmEngine *engine, const CrmBindings *bindings);
 
 /* wait.c */
 extern void crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals);
-extern void crm_waits_by_rules(CrmEngine *engine);
+/* noticed: whenever something changed for them, so what was not so until now was not before */
+extern void crm_waits_by_rules(CrmEngine *engine, bool noticed);
 extern void crm_waits_look_back(CrmEngine *engine);
 extern void crm_leave_by_time(CrmRun *run);   /* its wait is over */
 extern void crm_runs_plan(CrmEngine *engine); /* when each is looked at next */

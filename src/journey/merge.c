@@ -11,6 +11,7 @@
 #include "base/db.h"
 #include "base/wake.h"
 #include "journey/engine.h"
+#include "journey/journey.h"
 #include "outbox/outbox.h"
 
 /* Of two that are active in one journey under one key the later, whose it may be. */

@@ -107,6 +107,7 @@ migrate(void *arg)
 {
 	Migration *migration = arg;
 	CrmEngine *engine = crm_engine_create();
+	bool again = false;
 	int n = 0;
 
 	crm_engine_load_all(engine, migration->contacts, migration->ncontacts);
@@ -123,8 +124,10 @@ migrate(void *arg)
 	/* of others nothing changes */
 	engine->nruns = n;
 	if (migration->to->state != CRM_JOURNEY_FROZEN)
-		crm_engine_look_again(engine);
+		again = crm_engine_look_again(engine, false);
 	crm_engine_run(engine);
+	if (again)
+		crm_look_again(migration->contacts, migration->ncontacts, false);
 }
 
 static void

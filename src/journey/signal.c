@@ -11,6 +11,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -100,6 +101,15 @@ crm_journey_signal(const CrmSignal *signal)
 	MemoryContextSwitchTo(old);
 }
 
+/* A threshold is a number, as it is in crm.award and in documents. */
+static Jsonb *
+value_json(const CrmSignalName *name)
+{
+	if (strcmp(name->name, "threshold") != 0)
+		return crm_text_json(name->value);
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(name->value)));
+}
+
 void
 crm_journey_signal_named(const char *kind, int64 contact_id, TimestampTz at,
 						 const CrmSignalName *names, int nnames)
@@ -111,7 +121,7 @@ crm_journey_signal_named(const char *kind, int64 contact_id, TimestampTz at,
 		return;
 	properties = crm_empty_document();
 	for (int i = 0; i < nnames; i++)
-		properties = crm_document_with(properties, names[i].name, crm_text_json(names[i].value));
+		properties = crm_document_with(properties, names[i].name, value_json(&names[i]));
 	memset(signal.fact.nulls, true, sizeof(signal.fact.nulls));
 	signal.fact.contact_id = contact_id;
 	signal.fact.values[CRM_F_PROPERTIES] = JsonbPGetDatum(properties);
@@ -130,6 +140,25 @@ compare_waiting(const void *a, const void *b)
 	return (left->order > right->order) - (left->order < right->order);
 }
 
+/* Can any of it move, or end, what contacts are in? */
+static bool
+concerns_runs(CrmSignal *const *signals, int n)
+{
+	const char *last = NULL;
+
+	if (crm_journeys_watch())
+		return true;
+	for (int i = 0; i < n; i++)
+	{
+		if (signals[i] == NULL || (last != NULL && strcmp(signals[i]->kind, last) == 0))
+			continue;
+		last = signals[i]->kind;
+		if (crm_journeys_move_by(last))
+			return true;
+	}
+	return false;
+}
+
 /* A signal of each contact, and what changed: rules are asked, facts are matched. */
 static void
 settle_batch(const int64 *contacts, CrmSignal **signals, int n)
@@ -142,7 +171,8 @@ settle_batch(const int64 *contacts, CrmSignal **signals, int n)
 	CrmSignal **entering = palloc_array(CrmSignal *, n);
 	int nentering = 0;
 
-	crm_engine_load(engine, contacts, n);
+	if (concerns_runs(signals, n))
+		crm_engine_load(engine, contacts, n);
 	of_runs = palloc_array(CrmSignal *, Max(engine->nruns, 1));
 	for (int i = 0; i < engine->nruns; i++)
 	{
@@ -159,7 +189,7 @@ settle_batch(const int64 *contacts, CrmSignal **signals, int n)
 		crm_endings_by_rules(engine);
 		crm_waits_by_signals(engine, of_runs);
 		crm_asks_by_signals(engine, of_runs);
-		crm_waits_by_rules(engine);
+		crm_waits_by_rules(engine, true);
 	}
 	for (int i = 0; i < n; i++)
 		if (signals[i] != NULL)

@@ -84,6 +84,8 @@ crm_step_wait(CrmMoves *moves)
 {
 	const CrmStep *step = moves->step;
 	bool by_clock = step->minute_of_day >= 0 || step->hours != NULL;
+	/* who comes just at the time of the day that stands alone waits for the next one */
+	int later = step->minute_of_day >= 0 && step->within == NULL && step->until == DT_NOBEGIN;
 	const pg_tz **zones;
 
 	if (step->date != NULL)
@@ -101,7 +103,7 @@ crm_step_wait(CrmMoves *moves)
 		if (step->within != NULL)
 			until = crm_add_interval(run->at, step->within, moves->journey->zone);
 		if (by_clock)
-			until = crm_next_local(Max(until, run->at), step->minute_of_day, step->hours, zones[i]);
+			until = crm_next_local(Max(until, run->at + later), step->minute_of_day, step->hours, zones[i]);
 		wait_until(run, until, step->next);
 	}
 }
@@ -197,7 +199,8 @@ look_back(CrmMoves *moves)
 	{
 		CrmRun *run = matches[i].run;
 
-		if (!matches[i].holds || run->moving || run->state != CRM_RUN_ACTIVE)
+		if (!matches[i].holds || run->moving || run->state != CRM_RUN_ACTIVE ||
+			found[i].recorded_at >= run->ends_at)
 			continue;
 		run->at = Max(run->at, found[i].recorded_at);
 		run->moved_by = matches[i].signal;
@@ -315,7 +318,7 @@ crm_looks_forget(CrmEngine *engine)
 }
 
 void
-crm_waits_by_rules(CrmEngine *engine)
+crm_waits_by_rules(CrmEngine *engine, bool noticed)
 {
 	CrmMoves moves;
 
@@ -329,8 +332,16 @@ crm_waits_by_rules(CrmEngine *engine)
 		crm_moves_take(engine, first, &moves);
 		/* what becomes true after the deadline comes too late, though nobody has looked since */
 		for (int i = 0; i < moves.n; i++)
-			if (moves.runs[i]->at > moves.runs[i]->step_due_at)
-				moves.runs[i--] = moves.runs[--moves.n];
+		{
+			CrmRun *late = moves.runs[i];
+
+			if (late->at <= late->step_due_at)
+				continue;
+			/* unless time alone has made it true before */
+			if (noticed && late->due_at == late->step_due_at)
+				crm_leave_by_time(late);
+			moves.runs[i--] = moves.runs[--moves.n];
+		}
 		ask_conditions(&moves);
 	}
 	crm_looks_forget(engine);
