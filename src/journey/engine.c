@@ -196,8 +196,7 @@ fail(CrmEngine *engine, CrmRun *run, const char *why)
 	run->changed = true;
 	run->step_due_at = DT_NOBEGIN;
 	/* not within the same tick, however far that goes */
-	run->due_at = Max(run->now, engine->as_of) +
-		(int64) Min(seconds, LAST_RETRY) * USECS_PER_SEC;
+	run->due_at = Max(run->now, engine->as_of) + (int64) Min(seconds, LAST_RETRY) * USECS_PER_SEC;
 }
 
 /* ---- steps */
