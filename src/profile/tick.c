@@ -25,6 +25,8 @@
 
 /* contacts whose enrolments are moved together */
 #define JOURNEY_BATCH 5000
+/* and found together */
+#define MOST_FOUND 100000
 
 PG_FUNCTION_INFO_V1(crm_sql_tick);
 
@@ -102,28 +104,48 @@ may_go_on(const Steps *steps)
 	return steps->most == 0 || steps->entered < steps->most;
 }
 
-/* Those due first of all, some thousand at a time, until nothing is due that nobody else is busy with. */
-static void
-move_due(TimestampTz as_of, Steps *steps)
+/* Of those that were found, in the order of their ids, some thousand at a time; how many moved. */
+static int64
+move_found(int64 *contacts, int ncontacts, TimestampTz as_of, Steps *steps)
 {
-	int limit = JOURNEY_BATCH;
+	int64 total = 0;
 
-	while (may_go_on(steps))
+	for (int first = 0; first < ncontacts && may_go_on(steps); first += JOURNEY_BATCH)
 	{
 		int64 left = steps->most == 0 ? 0 : steps->most - steps->entered;
-		int64 nmoved = 0;
-		int ncontacts;
+		int64 nmoved;
+		int64 *locked;
 		int nlocked;
-		int64 *contacts;
 		CrmActing acting;
 
 		crm_connect(&acting); /* whose memory goes with it */
+		locked = crm_due_lock(contacts + first, Min(JOURNEY_BATCH, ncontacts - first), &nlocked);
+		steps->entered += crm_journeys_move(locked, nlocked, as_of, left, &nmoved);
+		total += nmoved;
+		crm_disconnect(&acting);
+	}
+	return total;
+}
+
+/*
+ * Those due first of all, until nothing is due that nobody else is busy with. Many
+ * are found at once, as each look passes over all that this transaction has moved.
+ */
+static void
+move_due(TimestampTz as_of, Steps *steps)
+{
+	int limit = steps->most == 0 ? MOST_FOUND : JOURNEY_BATCH;
+
+	while (may_go_on(steps))
+	{
+		int64 nmoved = 0;
+		int ncontacts;
+		int64 *contacts;
+		CrmActing acting;
+
+		crm_connect(&acting);
 		contacts = crm_journeys_due(as_of, limit, &ncontacts);
-		if (ncontacts > 0)
-		{
-			contacts = crm_due_lock(contacts, ncontacts, &nlocked);
-			steps->entered += crm_journeys_move(contacts, nlocked, as_of, left, &nmoved);
-		}
+		nmoved = move_found(contacts, ncontacts, as_of, steps);
 		crm_disconnect(&acting);
 		if (nmoved == 0 && ncontacts < limit)
 			return;
