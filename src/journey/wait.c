@@ -339,7 +339,7 @@ crm_waits_by_rules(CrmEngine *engine, bool noticed)
 			if (late->at <= late->step_due_at)
 				continue;
 			/* unless time alone has made it true before */
-			if (noticed && late->due_at == late->step_due_at)
+			if (noticed && late->step_due_at != DT_NOBEGIN && late->due_at == late->step_due_at)
 				crm_leave_by_time(late);
 			moves.runs[i--] = moves.runs[--moves.n];
 		}

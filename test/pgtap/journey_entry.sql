@@ -37,7 +37,7 @@ SELECT pg_temp.come(1, '{"order": "b"}') \g /dev/null
 SELECT results_eq('SELECT name, pg_temp.fate(1, name) FROM pg_temp.policy', $$VALUES ('once', 'active | active 2'), ('after_exit', 'active | active 2'),
     ('cooldown', 'active | active 2'), ('per_key', 'active, active | active 1'), ('always', 'active, active, active')$$, 'with another key');
 SELECT is((SELECT array_agg(key ORDER BY enrolment_id) FROM crm.enrolment WHERE contact_id = 1 AND journey = 'always'),
-    (SELECT array_agg('come ' || event_id ORDER BY event_id) FROM crm.event WHERE contact_id = 1 AND kind = 'come'), 'always: the key is the fact');
+    (SELECT array_agg(event_id::text ORDER BY event_id) FROM crm.event WHERE contact_id = 1 AND kind = 'come'), 'always: the key is the id of the fact');
 SELECT results_eq($$SELECT journey, key FROM crm.enrolment WHERE contact_id = 1 AND journey <> 'always' ORDER BY enrolment_id$$,
     $$VALUES ('after_exit', ''), ('cooldown', ''), ('once', ''), ('per_key', 'a'), ('per_key', 'b')$$, 'keys of the others');
 SELECT is_empty('SELECT * FROM pg_temp.unbalanced()', 'the balance');
@@ -106,6 +106,7 @@ INSERT INTO crm.event (contact_id, event_id, kind) VALUES (3, 900001, 'come');
 INSERT INTO crm.transaction (contact_id, transaction_id, amount) VALUES (3, 900001, 100);
 SELECT is((SELECT string_agg(entered_by, ' ' ORDER BY enrolment_id) FROM crm.enrolment WHERE contact_id = 3 AND journey = 'any'), 'come award award purchase', 'an order with the id of an event, two awards at once')
     UNION ALL SELECT is((SELECT count(*)::int FROM crm.refusal WHERE contact_id = 3 AND object = 'any'), 0, 'none of them is refused');
+SELECT is((SELECT string_agg(key, ', ' ORDER BY enrolment_id) FROM crm.enrolment WHERE contact_id = 3 AND journey = 'any' AND entered_by <> 'award'), 'come 900001, purchase 900001', 'the kind is part of the key there');
 SELECT pg_temp.publish('caller', '[{"on": "call"}]', '{"reentry": "always"}', '{"kind": "journey", "journey": "always"}') \g /dev/null
 SELECT crm.track(4, 'call'), crm.track(4, 'call') \g /dev/null
 SELECT is(pg_temp.fate(4, 'always'), 'active v2, active v2', 'from another journey, each time');
