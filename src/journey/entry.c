@@ -94,8 +94,10 @@ read_earlier_directly(const CrmEntering *entering, int n, int *nearlier)
 	int size = 0;
 	int ncontacts = 0;
 
-	reader = crm_guc_direct_access ? crm_reader_open("enrolment", columns, lengthof(columns), 1)
-								   : NULL;
+	/* by an older snapshot they are looked at with the executor, which says when they have changed */
+	if (!crm_guc_direct_access || IsolationUsesXactSnapshot())
+		return NULL;
+	reader = crm_reader_open("enrolment", columns, lengthof(columns), 1);
 	if (reader == NULL)
 		return NULL;
 	contacts = palloc_array(int64, n);
