@@ -15,8 +15,8 @@
 /* shares are decimal, their sum need not be */
 #define SHARE_ERROR 1e-9
 
-static void pg_attribute_noreturn() pg_attribute_printf(1, 2)
-refuse(const char *format, ...)
+static void
+pg_attribute_noreturn() pg_attribute_printf(1, 2) refuse(const char *format, ...)
 {
 	StringInfoData message;
 	va_list arguments;

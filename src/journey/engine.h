@@ -73,13 +73,13 @@ struct CrmRun
 	int step; /* CRM_NO_STEP: none yet */
 	Jsonb *context;
 
-	bool begun;     /* not stored yet */
-	bool changed;   /* otherwise than stored */
-	TimestampTz at; /* its clock */
+	bool begun;      /* not stored yet */
+	bool changed;    /* otherwise than stored */
+	TimestampTz at;  /* its clock */
 	TimestampTz now; /* when it is looked at: the engine's, unless its contact has a clock too */
-	bool looked;    /* at by a function that goes through them step by step */
-	bool moving;    /* enters a step, the same one again after a failure */
-	bool again;     /* the step is not entered anew */
+	bool looked;     /* at by a function that goes through them step by step */
+	bool moving;     /* enters a step, the same one again after a failure */
+	bool again;      /* the step is not entered anew */
 	int entering;
 	TimestampTz previous_at; /* when the step before was entered, if that was just now */
 	int steps_at_once;       /* without a wait between them */
@@ -178,8 +178,10 @@ extern void crm_endings_of_begun(CrmEngine *engine, int first);
 
 /* act.c */
 extern int64 *crm_moves_send(const CrmMoves *moves, bool awaited); /* ids of the messages */
+extern const CrmArm *crm_split_draw(const CrmJourney *journey, const CrmStep *step,
+									int64 contact_id);
 extern bool crm_step_awaits_message(const CrmStep *step);
-extern void crm_leave_by_message(CrmRun *run);                     /* its message has ended */
+extern void crm_leave_by_message(CrmRun *run); /* its message has ended */
 
 /* sets columns of the contacts: the members of documents that all have the same names */
 extern void crm_contacts_set(const Jsonb *names, CrmColumn *contacts, CrmColumn *documents);
@@ -204,8 +206,10 @@ extern int crm_bindings_follow(CrmEngine *engine, const CrmBindings *bindings);
 extern void crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals);
 extern void crm_waits_by_rules(CrmEngine *engine);
 extern void crm_waits_look_back(CrmEngine *engine);
-extern void crm_leave_by_time(CrmRun *run);   /* its wait is over */
-extern void crm_runs_plan(CrmEngine *engine); /* when each is looked at next */
+extern TimestampTz crm_wait_since(const CrmRun *run,
+								  const CrmStep *step); /* facts count for wait_for */
+extern void crm_leave_by_time(CrmRun *run);             /* its wait is over */
+extern void crm_runs_plan(CrmEngine *engine);           /* when each is looked at next */
 /* Does it wait at a step of this kind? */
 extern bool crm_run_is_at(const CrmRun *run, void (*enter)(CrmMoves *moves));
 /* Those that wait at the step of this one, of all from it on that were not looked at yet. */
@@ -235,6 +239,16 @@ typedef struct CrmEntering
 } CrmEntering;
 extern void crm_enter_all(CrmEngine *engine, CrmEntering *entering, int n, bool record);
 extern Jsonb *crm_signal_entry(const CrmSignal *signal);
+/* Why one would be refused, NULL: not; and the enrolment that stands in the way of another. */
+typedef struct CrmEntryObstacle
+{
+	const char *reason; /* NULL: none does */
+	int64 enrolment_id;
+	bool active;
+	TimestampTz entered_at;
+} CrmEntryObstacle;
+extern const char *crm_entry_refusal(CrmEngine *engine, const CrmEntering *entering,
+									 CrmEntryObstacle *obstacle);
 
 /* due.c: what is due of one whose clock is set */
 extern void crm_run_go_on(CrmRun *run, TimestampTz as_of);

@@ -588,9 +588,8 @@ crm_timed_entries_within(CrmJourney *journey, const int64 *contacts, int ncontac
 		ask_audience(&work);
 		if (work.n == 0)
 			continue;
-		entering = entering == NULL
-			? palloc_array(CrmEntering, work.n)
-			: repalloc_huge(entering, sizeof(CrmEntering) * (*n + work.n));
+		entering = entering == NULL ? palloc_array(CrmEntering, work.n)
+									: repalloc_huge(entering, sizeof(CrmEntering) * (*n + work.n));
 		for (int i = 0; i < work.n; i++)
 		{
 			const Candidate *candidate = &work.candidates[i];

@@ -114,7 +114,7 @@ static void
 count_visit(Simulation *simulation, const CrmVisit *visit)
 {
 	const char *outcome = visit->arm != NULL && is_same(visit->outcome, "arm") ? visit->arm
-																				: visit->outcome;
+																			   : visit->outcome;
 
 	count(simulation, visit->step - simulation->journey->steps, outcome, visit->next_step);
 }
@@ -422,7 +422,7 @@ earliest(const Simulation *simulation)
 	int64 lateness = (int64) crm_guc_max_lateness * USECS_PER_SEC;
 
 	return simulation->from < MIN_TIMESTAMP + lateness ? MIN_TIMESTAMP
-														: simulation->from - lateness;
+													   : simulation->from - lateness;
 }
 
 static void
@@ -468,8 +468,7 @@ static bool
 lets_in(const CrmJourney *journey, const char *kind)
 {
 	for (int i = 0; i < journey->nentries; i++)
-		if (journey->entries[i].timed == NULL &&
-			strcmp(journey->entries[i].trigger.on, kind) == 0)
+		if (journey->entries[i].timed == NULL && strcmp(journey->entries[i].trigger.on, kind) == 0)
 			return true;
 	return false;
 }
@@ -618,8 +617,9 @@ replay(Simulation *simulation)
 			forget_ended(person);
 			past = next_past(simulation, person);
 			run = next_due(simulation, person);
-			if (past != NULL && (run == NULL || past->at < run->due_at ||
-								 (past->at == run->due_at && past->signal != NULL)))
+			if (past != NULL &&
+				(run == NULL || past->at < run->due_at ||
+				 (past->at == run->due_at && past->signal != NULL)))
 			{
 				person->next++;
 				if (past->entering != NULL)

@@ -203,4 +203,10 @@ $standby->start;
 $node->wait_for_catchup($standby, 'replay');
 is(simulated($_, $standby), simulated($_), "$_: a standby says the same") for sort keys %document;
 
+# why and whether, which reads only too
+my $why = q{BEGIN READ ONLY; SELECT count(*), count(*) FILTER (WHERE crm.eligible(contact_id, 'cools')), sum((SELECT count(*) FROM crm.explain(contact_id, 'goals', NULL))),
+    sum((SELECT count(*) FROM crm.explain(contact_id, 'goals', 'tea'))) FROM crm.contact; COMMIT};
+like($node->safe_psql('shop', $why), qr/^\d+\|\d+\|\d+\|\d+$/, 'explain() and eligible() in a transaction that reads only');
+is($standby->safe_psql('shop', $why), $node->safe_psql('shop', $why), 'and on a standby');
+
 done_testing();
