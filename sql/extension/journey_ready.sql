@@ -78,7 +78,7 @@ REVOKE ALL ON FUNCTION crm.member_binding_journey(text, text, text, text, interv
 
 CREATE FUNCTION crm.cart_journey(account text, journey text DEFAULT 'cart', remind text DEFAULT 'cart_reminder',
 	remind_after interval DEFAULT '1 hour', coupon text DEFAULT NULL, offer text DEFAULT 'cart_offer',
-	worth text DEFAULT '(fact.properties ->> ''amount'')::numeric >= 500',
+	worth text DEFAULT 'cast(fact.properties ->> ''amount'' AS numeric) >= 500',
 	last text DEFAULT NULL, last_after interval DEFAULT '1 day', more jsonb DEFAULT '{}') RETURNS jsonb
 LANGUAGE sql STABLE
 RETURN pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
@@ -125,7 +125,7 @@ REVOKE ALL ON FUNCTION crm.repurchase_journey(text, text, text, interval, text, 
 
 CREATE FUNCTION crm.birthday_journey(account text, journey text DEFAULT 'birthday', wish text DEFAULT 'birthday',
 	days_before integer DEFAULT 7, at text DEFAULT '10:00', leap_day text DEFAULT 'feb28', coupon text DEFAULT NULL,
-	signs text[] DEFAULT '{Aries,Taurus,Gemini,Cancer,Leo,Virgo,Libra,Scorpio,Sagittarius,Capricorn,Aquarius,Pisces}',
+	signs text[] DEFAULT NULL,
 	who text DEFAULT NULL, remind text DEFAULT NULL, more jsonb DEFAULT '{}') RETURNS jsonb
 LANGUAGE sql STABLE
 RETURN (

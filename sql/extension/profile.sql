@@ -8,5 +8,5 @@ REVOKE ALL ON FUNCTION crm.verify() FROM PUBLIC;
 
 CREATE FUNCTION crm.tick(as_of timestamptz DEFAULT NULL, max_steps integer DEFAULT NULL) RETURNS integer
 LANGUAGE c AS 'MODULE_PATHNAME', 'crm_sql_tick';
-COMMENT ON FUNCTION crm.tick(timestamptz, integer) IS 'Makes the moves that are due at as_of (default now): tiers that end. Returns the journey steps entered, which do not exist yet.';
+COMMENT ON FUNCTION crm.tick(timestamptz, integer) IS 'Makes the moves that are due at as_of (default now): of tiers, stages, segments and journeys. Returns the journey steps entered, at most max_steps or so.';
 REVOKE ALL ON FUNCTION crm.tick(timestamptz, integer) FROM PUBLIC;

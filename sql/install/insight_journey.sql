@@ -87,7 +87,7 @@ SELECT j.journey, j.version, s.step, s.body ->> 'kind' AS kind, e.outcome, e.nex
        CASE pg_catalog.jsonb_typeof(j.definition -> 'steps') WHEN 'object' THEN j.definition -> 'steps' END)
        AS s(step, body)
   LEFT JOIN LATERAL (
-       SELECT 'next', s.body ->> 'next', NULL, 0
+       SELECT 'next'::text, s.body ->> 'next', NULL::text, 0
         WHERE s.body ->> 'kind' NOT IN ('branch', 'split')
        UNION ALL
        SELECT b.place::text, b.body ->> 'next', b.body ->> 'when', b.place::integer
@@ -95,15 +95,15 @@ SELECT j.journey, j.version, s.step, s.body ->> 'kind' AS kind, e.outcome, e.nex
               CASE pg_catalog.jsonb_typeof(s.body -> 'branches') WHEN 'array' THEN s.body -> 'branches' END)
               WITH ORDINALITY AS b(body, place)
        UNION ALL
-       SELECT 'default', COALESCE(s.body ->> 'default', s.body ->> 'next'), NULL, 10001
+       SELECT 'default'::text, COALESCE(s.body ->> 'default', s.body ->> 'next'), NULL::text, 10001
         WHERE s.body ->> 'kind' = 'branch'
        UNION ALL
-       SELECT a.arm, a.body ->> 'next', NULL, (pg_catalog.row_number() OVER (ORDER BY a.arm COLLATE "C"))::integer
+       SELECT a.arm, a.body ->> 'next', NULL::text, (pg_catalog.row_number() OVER (ORDER BY a.arm COLLATE "C"))::integer
          FROM pg_catalog.jsonb_each(
               CASE pg_catalog.jsonb_typeof(s.body -> 'arms') WHEN 'object' THEN s.body -> 'arms' END)
               AS a(arm, body)
        UNION ALL
-       SELECT o.outcome, s.body ->> o.member, NULL, o.place
+       SELECT o.outcome, s.body ->> o.member, NULL::text, o.place
          FROM (VALUES ('timeout', 'on_timeout', 10002), ('refused', 'on_refused', 10003),
                       ('failed', 'on_failed', 10004)) AS o(outcome, member, place)
         WHERE s.body ? o.member
@@ -182,7 +182,7 @@ SELECT g.journey, g.version, g.step, g.outcome, g.next_step, pg_catalog.sum(g.mo
         UNION ALL
         -- HAVING, not WHERE: nothing is known of how many are left, which would let the planner sort them all
         SELECT n.journey, n.version, n.step, n.outcome, n.next_step,
-               pg_catalog.count(*) FILTER (WHERE n.state = 'left'), NULL, NULL
+               pg_catalog.count(*) FILTER (WHERE n.state = 'left'), NULL::text, NULL::integer
           FROM crm.journey_visit AS n
          GROUP BY n.journey, n.version, n.step, n.outcome, n.next_step
         HAVING pg_catalog.count(*) FILTER (WHERE n.state = 'left') > 0) AS g

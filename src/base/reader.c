@@ -16,7 +16,6 @@
 #include "storage/bufmgr.h"
 #include "utils/acl.h"
 #include "utils/fmgroids.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -24,6 +23,7 @@
 #include "base/reader.h"
 #include "base/rights.h"
 #include "base/table.h"
+#include "base/watch.h"
 #include "compat.h"
 
 #define MAX_KEYS 3
@@ -61,7 +61,7 @@ forget_shapes(Datum arg, Oid relid)
 void
 crm_reader_init(void)
 {
-	CacheRegisterRelcacheCallback(forget_shapes, (Datum) 0);
+	crm_on_table_change(forget_shapes);
 }
 
 static RegProcedure

@@ -21,11 +21,13 @@ extern Oid crm_schema_oid(void);
 
 /* Registers the callback of what is known about the tables. */
 extern void crm_table_init(void);
+/* target.c: forgets what is known of a table, InvalidOid: of all; called by it */
+extern void crm_target_forget(Oid relid);
 
 /* Raises an error unless a trigger function runs on the crm table it is for. */
 extern void crm_require_table(Relation rel, const char *name);
 
-#define CRM_MAX_COLUMNS 24
+#define CRM_MAX_COLUMNS 32
 #define CRM_MAX_INDEXES 8
 
 /* Numbers of the columns with these names, 0 where missing. */
@@ -47,6 +49,11 @@ typedef struct CrmTarget
 	Oid primary_key; /* its index */
 	int ncolumns;
 	AttrNumber attno[CRM_MAX_COLUMNS]; /* of the columns named at opening */
+	bool strict; /* a primary key that stands in the table is an error, no conflict to undo */
+
+	/* of a partition: the table that it belongs to, and the column by which it does */
+	Relation root;
+	AttrNumber root_key;
 
 	/* finding rows by the first column of the primary key, or by all of them */
 	int nkeys;
@@ -62,6 +69,8 @@ typedef struct CrmTarget
 	Oid index_oids[CRM_MAX_INDEXES];
 	Relation *indexes;
 	struct IndexInfo **index_infos;
+	bool *kept;            /* updates leave its keys alone */
+	struct EState *estate; /* where one is on a part of the table */
 
 	/* rows waiting to be inserted together */
 	int nwaiting;
@@ -84,6 +93,15 @@ typedef struct CrmTarget
  */
 extern CrmTarget *crm_target_open(const char *table, const char *const *columns, int ncolumns,
 								  bool for_update);
+/*
+ * The same of the partition that takes this value of the key column, named by its
+ * place among the columns; NULL also where only the default one does. The table is
+ * partitioned by ranges of it.
+ */
+extern CrmTarget *crm_target_open_partition(const char *table, const char *const *columns,
+											int ncolumns, bool for_update, int key, Datum value);
+/* Does it take this value too? */
+extern bool crm_target_takes(CrmTarget *target, Datum value);
 /*
  * The same for finding rows only, by a key of one column. NULL where row
  * security, missing rights or another key ask for the executor.

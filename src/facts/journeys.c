@@ -11,6 +11,7 @@
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "base/clock.h"
 #include "base/db.h"
@@ -134,7 +135,10 @@ for_everybody(const char *journey, void (*work)(const int64 *contacts, int n, co
 		int64 *contacts;
 
 		CHECK_FOR_INTERRUPTS();
-		n = crm_run(&find_active, values, NULL);
+		/* an older snapshot may not show all who are in it */
+		PushActiveSnapshot(GetLatestSnapshot());
+		n = crm_read(&find_active, values, NULL);
+		PopActiveSnapshot();
 		contacts = palloc_array(int64, Max(n, 1));
 		for (int i = 0; i < n; i++)
 			contacts[i] = crm_result_int64(i, 1);

@@ -20,6 +20,7 @@
 
 #include "base/db.h"
 #include "base/table.h"
+#include "base/watch.h"
 #include "facts/scans.h"
 
 /* columns of limits */
@@ -183,7 +184,7 @@ forget_limits(Datum arg, Oid relid)
 void
 crm_scan_limit_init(void)
 {
-	CacheRegisterRelcacheCallback(forget_limits, (Datum) 0);
+	crm_on_table_change(forget_limits);
 }
 
 void

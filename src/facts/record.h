@@ -18,6 +18,8 @@ extern int64 crm_contact_resolve(int64 contact_id);
  */
 extern bool crm_contact_try_lock(const int64 *contacts, int ncontacts, bool (*still)(void *arg),
 								 void *arg);
+/* send.c: locks them in id order; of those that were merged the survivors. How many are left of n. */
+extern int crm_contacts_lock(int64 *contacts, int n);
 /* contact.c: sets the kept copy of the mobile; only_if_none leaves one that is there */
 extern void crm_contact_set_mobile(int64 contact_id, const char *mobile, bool only_if_none);
 

@@ -99,9 +99,8 @@ sort_contacts(int64 *contacts, int n)
 	return unique;
 }
 
-/* Locks the contacts in id order; of those that were merged, the survivors. */
-static int
-lock_contacts(int64 *contacts, int n)
+int
+crm_contacts_lock(int64 *contacts, int n)
 {
 	n = sort_contacts(contacts, n);
 	while (!crm_contact_try_lock(contacts, n, NULL, NULL))
@@ -144,7 +143,7 @@ crm_sql_send_many(PG_FUNCTION_ARGS)
 	crm_connect(&acting);
 	if (n > 0)
 	{
-		sending.ncontacts = lock_contacts(contacts, n);
+		sending.ncontacts = crm_contacts_lock(contacts, n);
 		sending.contacts = contacts;
 		queued = crm_outbox_send(&sending);
 	}

@@ -262,6 +262,7 @@ read_reply(CrmRun *run, const CrmSignal *signal, TimestampTz at)
 
 	reply->run = run;
 	reply->at = at;
+	run->moved_by = signal;
 	if (text != NULL)
 		reply->value = crm_reply_read(&run->journey->steps[run->step], text, at,
 									  run->journey->zone);
@@ -350,7 +351,7 @@ look_back(CrmMoves *moves)
 			{
 				const CrmPastFact *fact = &found[places[i]++];
 
-				taken = fact->recorded_at > run->step_at &&
+				taken = fact->recorded_at > run->step_at && fact->recorded_at < run->ends_at &&
 					crm_signal_counts(run, &fact->signal, &message, asking[i].from);
 				if (taken)
 					replies.list[replies.n++] = read_reply(run, &fact->signal, fact->recorded_at);

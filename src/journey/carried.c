@@ -17,7 +17,17 @@
 Jsonb *
 crm_empty_document(void)
 {
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+	Jsonb *document = palloc0(offsetof(Jsonb, root) + offsetof(JsonbContainer, children));
+
+	SET_VARSIZE(document, offsetof(Jsonb, root) + offsetof(JsonbContainer, children));
+	document->root.header = JB_FOBJECT;
+	return document;
+}
+
+static bool
+is_empty(Jsonb *document)
+{
+	return document == NULL || JB_ROOT_COUNT(document) == 0;
 }
 
 char *
@@ -127,6 +137,8 @@ crm_document_with(Jsonb *document, const char *name, Jsonb *value)
 	}
 	pushJsonbValue(&state, WJB_VALUE, &member);
 	object = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	if (is_empty(document))
+		return JsonbValueToJsonb(object);
 	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(document),
 											  JsonbPGetDatum(JsonbValueToJsonb(object))));
 }
@@ -257,12 +269,6 @@ crm_run_fact(const CrmRun *run, CrmFactValues *fact)
 	}
 }
 
-static bool
-is_empty(Jsonb *document)
-{
-	return document == NULL || JB_ROOT_COUNT(document) == 0;
-}
-
 Jsonb *
 crm_run_params(const CrmRun *run, Jsonb *step_params)
 {
@@ -275,6 +281,8 @@ crm_run_params(const CrmRun *run, Jsonb *step_params)
 	entry = getKeyJsonValueFromContainer(&run->context->root, "entry", 5, NULL);
 	if (entry != NULL)
 		params = crm_document_with(params, "entry", JsonbValueToJsonb(entry));
+	if (entry != NULL && JB_ROOT_COUNT(run->context) == 1)
+		return params;
 	saved = DatumGetJsonbP(DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(run->context),
 											   CStringGetTextDatum("entry")));
 	if (!is_empty(saved))

@@ -9,13 +9,13 @@
 
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "base/db.h"
 #include "base/guc.h"
 #include "base/table.h"
+#include "base/watch.h"
 #include "journey/journey.h"
 #include "journey/reading.h"
 
@@ -62,7 +62,7 @@ forget_journeys(Datum arg, Oid relid)
 void
 crm_journey_definition_init(void)
 {
-	CacheRegisterRelcacheCallback(forget_journeys, (Datum) 0);
+	crm_on_table_change(forget_journeys);
 }
 
 static CrmJourneyState
@@ -130,22 +130,31 @@ journey_of(SPITupleTable *rows, uint64 row, CrmJourney *body, MemoryContext cont
 	return journey;
 }
 
-static void
-add_kind(CrmJourneys *build, const char *kind)
+static bool
+is_kind(const List *kinds, const char *kind)
 {
 	ListCell *cell;
 
-	foreach(cell, build->kinds)
+	foreach(cell, kinds)
 		if (strcmp(lfirst(cell), kind) == 0)
-			return;
-	build->kinds = lappend(build->kinds, pstrdup(kind));
+			return true;
+	return false;
+}
+
+static void
+add_kind(CrmJourneys *build, const char *kind, bool moves)
+{
+	if (!is_kind(build->kinds, kind))
+		build->kinds = lappend(build->kinds, pstrdup(kind));
+	if (moves && !is_kind(build->moving_kinds, kind))
+		build->moving_kinds = lappend(build->moving_kinds, pstrdup(kind));
 }
 
 static void
 add_ending_kinds(CrmJourneys *build, const CrmEnding *ending)
 {
 	for (int i = 0; ending != NULL && i < ending->ntriggers; i++)
-		add_kind(build, ending->triggers[i].on);
+		add_kind(build, ending->triggers[i].on, true);
 }
 
 static void
@@ -153,7 +162,7 @@ add_kinds(CrmJourneys *build, const CrmJourney *journey)
 {
 	for (int i = 0; i < journey->nentries && journey->is_current; i++)
 		if (journey->entries[i].timed == NULL)
-			add_kind(build, journey->entries[i].trigger.on);
+			add_kind(build, journey->entries[i].trigger.on, false);
 	add_ending_kinds(build, journey->goal);
 	add_ending_kinds(build, journey->exit);
 	for (int i = 0; i < journey->nsteps; i++)
@@ -161,9 +170,9 @@ add_kinds(CrmJourneys *build, const CrmJourney *journey)
 		const CrmStep *step = &journey->steps[i];
 
 		if (step->trigger.on != NULL)
-			add_kind(build, step->trigger.on);
+			add_kind(build, step->trigger.on, true);
 		if (step->kind != NULL && strcmp(step->kind->name, "ask") == 0)
-			add_kind(build, "message"); /* the reply */
+			add_kind(build, "message", true); /* the reply */
 	}
 }
 
@@ -192,17 +201,6 @@ add_interests(CrmJourneys *build, const CrmJourney *journey)
 	}
 }
 
-static bool
-is_kind(const CrmJourneys *build, const char *kind)
-{
-	ListCell *cell;
-
-	foreach(cell, build->kinds)
-		if (strcmp(lfirst(cell), kind) == 0)
-			return true;
-	return false;
-}
-
 /* Whoever is at work with these may go on to the end of the transaction. */
 static void
 retire(List *versions, List *but)
@@ -228,6 +226,7 @@ load(CrmJourneys *build, MemoryContext context, bool may_keep)
 	List *kept = NIL;
 
 	build->list = palloc_array(CrmJourney *, Max(n, 1));
+	build->max_lateness = -1;
 	for (uint64 row = 0; row < n; row++)
 	{
 		char *name = SPI_getvalue(rows->vals[row], rows->tupdesc, 1);
@@ -240,13 +239,15 @@ load(CrmJourneys *build, MemoryContext context, bool may_keep)
 		MemoryContextSwitchTo(context);
 		kept = lappend(kept, body);
 		build->list[row] = journey_of(rows, row, body, context);
+		build->max_lateness = Max(build->max_lateness, body->max_lateness);
 		add_kinds(build, build->list[row]);
 		add_interests(build, build->list[row]);
 		build->n++;
 	}
 	build->any = n > 0;
-	build->reads_contacts |= build->watches || is_kind(build, "field_change") ||
-		is_kind(build, CRM_SIGNAL_SEGMENT_ENTER) || is_kind(build, CRM_SIGNAL_SEGMENT_LEAVE);
+	build->reads_contacts |= build->watches || is_kind(build->kinds, "field_change") ||
+		is_kind(build->kinds, CRM_SIGNAL_SEGMENT_ENTER) ||
+		is_kind(build->kinds, CRM_SIGNAL_SEGMENT_LEAVE);
 	MemoryContextSwitchTo(old);
 	SPI_freetuptable(rows);
 	return kept;
@@ -322,10 +323,23 @@ crm_journeys(void)
 	return read_journeys();
 }
 
+int64
+crm_journey_lateness(const CrmJourney *journey)
+{
+	return journey->max_lateness >= 0 ? journey->max_lateness
+									  : (int64) crm_guc_max_lateness * USECS_PER_SEC;
+}
+
 bool
 crm_journey_listens(const char *kind)
 {
-	return is_kind(crm_journeys(), kind);
+	return is_kind(crm_journeys()->kinds, kind);
+}
+
+bool
+crm_journeys_move_by(const char *kind)
+{
+	return is_kind(crm_journeys()->moving_kinds, kind);
 }
 
 bool

@@ -197,7 +197,9 @@ typedef struct CrmJourneys
 	int n;
 	CrmJourney **list;   /* by name, then version */
 	List *kinds;         /* of facts that any entry, step, goal or exit is on, char * */
+	List *moving_kinds;  /* those of them that concern people who are in one */
 	bool any;            /* is anything published? */
+	int64 max_lateness;  /* the longest that any of them has of its own; -1: none */
 	bool watches;        /* do rules decide who leaves, or until when somebody waits? */
 	bool reads_contacts; /* is any on what users change in crm.contact, or does any change it? */
 } CrmJourneys;
@@ -207,9 +209,14 @@ extern const CrmJourneys *crm_journeys(void);
 /* NULL where there is none. Version 0 is the current one. */
 extern CrmJourney *crm_journey_find(const char *name, int version);
 extern int crm_step_find(const CrmJourney *journey, const char *name);
+/* microseconds after which a fact that is recorded comes too late to move anybody */
+extern int64 crm_journey_lateness(const CrmJourney *journey);
 
 /* Is any journey on facts of this kind? Costs a look at what is cached. */
 extern bool crm_journey_listens(const char *kind);
+
+/* May a fact of this kind move people who are in a journey? */
+extern bool crm_journeys_move_by(const char *kind);
 
 /* Reads a document into this context; raises 22023 that lists every fault. */
 extern CrmJourney *crm_journey_read(Jsonb *document, MemoryContext context);

@@ -174,6 +174,7 @@ follow_bindings(Moving *moving)
 {
 	CrmEngine *engine = crm_engine_create();
 
+	engine->as_of = moving->as_of;
 	moving->nmoved += crm_bindings_follow(engine, moving->bindings);
 	crm_engine_run(engine);
 	moving->steps += engine->steps;
@@ -188,6 +189,7 @@ enter_set_aside(Moving *moving)
 
 	crm_connect(&acting);
 	engine = crm_engine_create();
+	engine->as_of = moving->as_of;
 	moving->nmoved += crm_timed_entries_resume(engine, moving->contacts, moving->ncontacts,
 											   moving->as_of);
 	crm_engine_run(engine);
@@ -214,11 +216,12 @@ move_due(void *arg)
 		CHECK_FOR_INTERRUPTS();
 		crm_connect(&acting); /* whose memory goes with it */
 		engine = crm_engine_create();
+		engine->as_of = moving->as_of;
 		crm_engine_load_due(engine, moving->contacts, moving->ncontacts, moving->as_of);
 		nruns = engine->nruns;
 		set_clocks(engine);
 		crm_endings_by_rules(engine);
-		crm_waits_by_rules(engine);
+		crm_waits_by_rules(engine, false);
 		for (int i = 0; i < nruns; i++)
 			crm_run_go_on(engine->runs[i], moving->as_of);
 		crm_engine_run(engine);

@@ -83,7 +83,7 @@ ask_rules(CrmEngine *engine, int from, bool goal)
 		matches = palloc_array(CrmMatch, engine->nruns);
 		for (int k = first; k < engine->nruns; k++)
 			if (engine->runs[k]->journey == run->journey &&
-				engine->runs[k]->state == CRM_RUN_ACTIVE)
+				engine->runs[k]->state == CRM_RUN_ACTIVE && engine->runs[k]->ends_at == DT_NOEND)
 				matches[n++].run = engine->runs[k];
 		crm_ask(ending->rule, run->journey, matches, n);
 		for (int i = 0; i < n; i++)
@@ -132,13 +132,15 @@ end_by_past(CrmEngine *engine, const CrmTrigger *trigger, const CrmLookBack *ask
 	if (m > 0)
 		crm_match(trigger, matches[0].run->journey, matches, m);
 	for (int i = 0; i < m; i++)
-		if (matches[i].holds && matches[i].run->state == CRM_RUN_ACTIVE)
-			crm_run_end(matches[i].run, CRM_RUN_EXITED, goal ? "goal" : "rule",
-						found[i].recorded_at);
+		if (matches[i].holds && found[i].recorded_at < matches[i].run->ends_at)
+		{
+			matches[i].run->ends_at = found[i].recorded_at;
+			matches[i].run->ends_by = goal ? "goal" : "rule";
+		}
 	pfree(matches);
 }
 
-/* Facts of the past, of those who are still there: the first that ends the enrolment does. */
+/* Facts of the past: the first that was recorded ends the enrolment, where two were at once the goal. */
 static void
 look_back(CrmEngine *engine, bool goal)
 {

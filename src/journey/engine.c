@@ -33,7 +33,7 @@ crm_engine_create(void)
 	CrmEngine *engine = palloc0_object(CrmEngine);
 
 	engine->context = CurrentMemoryContext;
-	engine->now = crm_now();
+	engine->now = engine->as_of = crm_now();
 	return engine;
 }
 
@@ -63,6 +63,7 @@ crm_engine_add(CrmEngine *engine)
 	run->now = engine->now;
 	run->source_at = run->due_at = run->visit_recorded_at = run->ended_at = DT_NOBEGIN;
 	run->step_due_at = run->message_ended_at = run->previous_at = DT_NOBEGIN;
+	run->ends_at = DT_NOEND;
 	run->step = run->entering = CRM_NO_STEP;
 	run->key = "";
 	MemoryContextSwitchTo(old);
@@ -194,7 +195,8 @@ fail(CrmEngine *engine, CrmRun *run, const char *why)
 	run->again = false;
 	run->changed = true;
 	run->step_due_at = DT_NOBEGIN;
-	run->due_at = run->now + (int64) Min(seconds, LAST_RETRY) * USECS_PER_SEC;
+	/* not within the same tick, however far that goes */
+	run->due_at = Max(run->now, engine->as_of) + (int64) Min(seconds, LAST_RETRY) * USECS_PER_SEC;
 }
 
 /* ---- steps */
@@ -309,6 +311,9 @@ compare_moving(const void *a, const void *b)
 		return left->journey < right->journey ? -1 : 1;
 	if (left->entering != right->entering)
 		return left->entering < right->entering ? -1 : 1;
+	/* who came first is served first, where there is not enough for all */
+	if (left->at != right->at)
+		return left->at < right->at ? -1 : 1;
 	if (left->contact_id != right->contact_id)
 		return left->contact_id < right->contact_id ? -1 : 1;
 	return (left->enrolment_id > right->enrolment_id) - (left->enrolment_id < right->enrolment_id);

@@ -81,12 +81,15 @@ struct CrmRun
 	bool moving;     /* enters a step, the same one again after a failure */
 	bool again;      /* the step is not entered anew */
 	int entering;
-	TimestampTz previous_at; /* when the step before was entered, if that was just now */
-	int steps_at_once;       /* without a wait between them */
-	CrmVisit *open;          /* of the step at which it is */
-	CrmVisit *stored_visit;  /* that of them which stands in crm.step_visit */
+	TimestampTz previous_at;   /* when the step before was entered, if that was just now */
+	const CrmSignal *moved_by; /* the fact that led on just now; NULL: something else */
+	int steps_at_once;         /* without a wait between them */
+	CrmVisit *open;            /* of the step at which it is */
+	CrmVisit *stored_visit;    /* that of them which stands in crm.step_visit */
 	TimestampTz message_ended_at;
 	const char *message_state; /* of the message it waited for */
+	TimestampTz ends_at;       /* a fact of the past ends it then, DT_NOEND: none */
+	const char *ends_by;       /* goal or rule */
 	int64 batch_place;         /* of the caller's */
 };
 
@@ -104,6 +107,7 @@ struct CrmEngine
 {
 	MemoryContext context;
 	TimestampTz now;
+	TimestampTz as_of; /* until when time is moved; now, where it is not */
 	HTAB *by_contact;
 	int nruns;
 	int size;
@@ -135,8 +139,13 @@ extern CrmRun *crm_engine_first(CrmEngine *engine, int64 contact_id);
 /* Goes on until nobody moves, and writes what changed. */
 extern void crm_engine_run(CrmEngine *engine);
 
-/* hand.c: goals, rules and waits of all, after a time in which nobody looked */
-extern void crm_engine_look_again(CrmEngine *engine);
+/*
+ * hand.c: goals, rules and waits of all, after a time in which nobody looked. True
+ * where it is to be done again, once they have moved.
+ */
+extern bool crm_engine_look_again(CrmEngine *engine, bool replies_too);
+/* looks again at what crm_engine_look_again() was not done with, as long as there is any */
+extern void crm_look_again(const int64 *contacts, int ncontacts, bool replies_too);
 
 /* what a step's function says of a run */
 extern void crm_run_leave(CrmRun *run, const char *outcome, int next);
@@ -159,6 +168,8 @@ extern bool crm_error_is_contained(int code);
 
 /* store.c: active enrolments of these contacts, in journeys that move; adds them */
 extern void crm_engine_load(CrmEngine *engine, const int64 *contacts, int ncontacts);
+/* Raises 40001 where an older snapshot does not show them as they are. */
+extern void crm_enrolments_check_current(Datum contacts);
 /* the same of frozen journeys too */
 extern void crm_engine_load_all(CrmEngine *engine, const int64 *contacts, int ncontacts);
 /* those whose reply waits to be bound */
@@ -166,9 +177,13 @@ extern void crm_engine_load_replied(CrmEngine *engine, const int64 *contacts, in
 /* of each contact the one that is due first, but for those */
 extern void crm_engine_load_due(CrmEngine *engine, const int64 *contacts, int ncontacts,
 								TimestampTz as_of);
+/* write.c */
 extern void crm_engine_write(CrmEngine *engine);
 extern void crm_journeys_work(void (*work)(void *arg), void *arg); /* signal.c */
 extern Datum crm_moving_journeys(void); /* signal.c: names of those not frozen, text[] */
+/* signal.c: is this fact yet to be noticed, after what is at work now? */
+extern bool crm_signal_is_waiting(const CrmSignal *signal);
+extern bool crm_signal_is_same(const CrmSignal *signal, const CrmSignal *other);
 
 /* ending.c: goals and rules to leave by */
 extern void crm_endings_by_signals(CrmEngine *engine, CrmSignal *const *signals);
@@ -204,7 +219,8 @@ extern int crm_bindings_follow(CrmEngine *engine, const CrmBindings *bindings);
 
 /* wait.c */
 extern void crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals);
-extern void crm_waits_by_rules(CrmEngine *engine);
+/* noticed: whenever something changed for them, so what was not so until now was not before */
+extern void crm_waits_by_rules(CrmEngine *engine, bool noticed);
 extern void crm_waits_look_back(CrmEngine *engine);
 extern TimestampTz crm_wait_since(const CrmRun *run,
 								  const CrmStep *step); /* facts count for wait_for */
@@ -250,9 +266,6 @@ typedef struct CrmEntryObstacle
 extern const char *crm_entry_refusal(CrmEngine *engine, const CrmEntering *entering,
 									 CrmEntryObstacle *obstacle);
 
-/* due.c: what is due of one whose clock is set */
-extern void crm_run_go_on(CrmRun *run, TimestampTz as_of);
-
 /* schedule.c: those of these contacts who were set aside; how many */
 extern int64 crm_timed_entries_resume(CrmEngine *engine, const int64 *contacts, int ncontacts,
 									  TimestampTz as_of);
@@ -284,6 +297,9 @@ extern TimestampTz crm_schedule_last(const CrmTimedEntry *timed, const pg_tz *zo
 									 TimestampTz after, TimestampTz until);
 extern TimestampTz crm_schedule_next(const CrmTimedEntry *timed, const pg_tz *zone,
 									 TimestampTz after);
+
+/* due.c: what is due of one whose clock is set */
+extern void crm_run_go_on(CrmRun *run, TimestampTz as_of);
 
 /* draw.c: a number from 0 to below 1, the same on every platform */
 extern double crm_draw(const char *journey, const char *step, int64 contact_id);

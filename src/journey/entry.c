@@ -5,6 +5,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "utils/builtins.h"
@@ -12,10 +13,12 @@
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/db.h"
 #include "base/guc.h"
+#include "base/reader.h"
 #include "base/table.h"
 #include "journey/engine.h"
 #include "journey/match.h"
@@ -65,6 +68,84 @@ compare_earlier(const void *a, const void *b)
 							 &((const Earlier *) b)->contact_id);
 }
 
+static bool
+is_entered(const CrmEntering *entering, int n, const char *journey)
+{
+	const CrmJourney *last = NULL;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (entering[i].journey != last && strcmp(entering[i].journey->name, journey) == 0)
+			return true;
+		last = entering[i].journey;
+	}
+	return false;
+}
+
+/* Finds them without the executor, contact by contact; NULL where it is asked for. */
+static Earlier *
+read_earlier_directly(const CrmEntering *entering, int n, int *nearlier)
+{
+	static const char *const columns[] = { "contact_id", "enrolment_id", "journey",
+										   "key",        "state",        "entered_at" };
+	CrmReader *reader;
+	Earlier *earlier = NULL;
+	int64 *contacts;
+	int size = 0;
+	int ncontacts = 0;
+
+	reader = crm_guc_direct_access ? crm_reader_open("enrolment", columns, lengthof(columns), 1)
+								   : NULL;
+	if (reader == NULL)
+		return NULL;
+	contacts = palloc_array(int64, n);
+	for (int i = 0; i < n; i++)
+		contacts[i] = entering[i].contact_id;
+	qsort(contacts, n, sizeof(int64), crm_compare_int64);
+	for (int i = 0; i < n; i++)
+		if (i == 0 || contacts[i] != contacts[i - 1])
+			contacts[ncontacts++] = contacts[i];
+	size = ncontacts;
+	earlier = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Earlier) * size);
+	*nearlier = 0;
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	for (int i = 0; i < ncontacts && !crm_reader_empty(reader); i++)
+	{
+		Datum key = Int64GetDatum(contacts[i]);
+
+		crm_reader_find(reader, &key);
+		while (crm_reader_next(reader))
+		{
+			bool isnull;
+			char *journey = TextDatumGetCString(crm_reader_value(reader, 2, &isnull));
+			Earlier *one;
+
+			if (!is_entered(entering, n, journey))
+			{
+				pfree(journey);
+				continue;
+			}
+			if (*nearlier == size)
+			{
+				size *= 2;
+				earlier = repalloc_huge(earlier, sizeof(Earlier) * size);
+			}
+			one = &earlier[(*nearlier)++];
+			one->contact_id = contacts[i];
+			one->enrolment_id = DatumGetInt64(crm_reader_value(reader, 1, &isnull));
+			one->journey = journey;
+			one->key = TextDatumGetCString(crm_reader_value(reader, 3, &isnull));
+			one->active = crm_reader_is(reader, 4, "active");
+			one->entered_at = DatumGetTimestampTz(crm_reader_value(reader, 5, &isnull));
+		}
+	}
+	PopActiveSnapshot();
+	crm_reader_close(reader);
+	pfree(contacts);
+	return earlier;
+}
+
 /* Enrolments of the contacts in these journeys, by contact; those at work come on top. */
 static Earlier *
 read_earlier(const CrmEntering *entering, int n, int *nearlier)
@@ -72,9 +153,12 @@ read_earlier(const CrmEntering *entering, int n, int *nearlier)
 	CrmColumn contacts;
 	CrmColumn journeys;
 	Datum values[2];
-	Earlier *earlier;
+	Earlier *earlier = read_earlier_directly(entering, n, nearlier);
 	const CrmJourney *last = NULL;
 	uint64 found;
+
+	if (earlier != NULL)
+		return earlier;
 
 	crm_column_init(&contacts, INT8OID);
 	crm_column_init(&journeys, TEXTOID);
@@ -87,6 +171,7 @@ read_earlier(const CrmEntering *entering, int n, int *nearlier)
 	}
 	values[0] = crm_column_array(&contacts);
 	values[1] = crm_column_array(&journeys);
+	crm_enrolments_check_current(values[0]);
 	found = crm_run(&find_earlier, values, NULL);
 	earlier = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Earlier) * Max(found, 1));
 	for (uint64 row = 0; row < found; row++)
@@ -131,20 +216,56 @@ refuse_beside(const CrmEntering *entering, const char *key, const char *other_ke
 	return NULL;
 }
 
-/* The key of the enrolment: empty where the policy needs none, NULL where it is missing. */
+/* The tables of facts count their ids each for itself. */
+static int
+table_of(const char *kind)
+{
+	if (strcmp(kind, "purchase") == 0 || strcmp(kind, "refund") == 0)
+		return 1;
+	if (strcmp(kind, "scan") == 0)
+		return 2;
+	return strcmp(kind, CRM_SIGNAL_SEGMENT_ENTER) == 0 ||
+			strcmp(kind, CRM_SIGNAL_SEGMENT_LEAVE) == 0
+		? 3
+		: 0;
+}
+
+static bool
+ids_are_unique(const CrmJourney *journey)
+{
+	for (int i = 1; i < journey->nentries; i++)
+		if (journey->entries[i].timed == NULL && journey->entries[0].timed == NULL &&
+			table_of(journey->entries[i].trigger.on) != table_of(journey->entries[0].trigger.on))
+			return false;
+	return true;
+}
+
+/*
+ * The key of the enrolment: empty where the policy needs none, NULL where it is
+ * missing. With "always" it is the fact's id, with its kind where facts of several
+ * tables let in, which may have the same; what is no fact gets the id of the enrolment.
+ */
 static const char *
 key_of(const CrmEntering *entering)
 {
 	const CrmJourney *journey = entering->journey;
 
-	if (journey->reentry == CRM_REENTRY_ALWAYS)
-		return entering->key != NULL ? entering->key
-									 : psprintf("%lld", (long long) entering->source_id);
-	if (journey->reentry != CRM_REENTRY_PER_KEY)
+	if (journey->reentry != CRM_REENTRY_PER_KEY && journey->reentry != CRM_REENTRY_ALWAYS)
 		return "";
 	if (entering->key != NULL)
 		return entering->key;
-	return entering->entry == NULL ? NULL : crm_member_text(entering->entry, journey->key);
+	if (journey->reentry == CRM_REENTRY_ALWAYS)
+		return entering->source_id == 0 || entering->source_at == DT_NOBEGIN ? ""
+			: ids_are_unique(journey)
+			? psprintf("%lld", (long long) entering->source_id)
+			: psprintf("%s %lld", entering->entered_by, (long long) entering->source_id);
+	if (entering->entry == NULL)
+		return NULL;
+	/* another journey hands over its whole context */
+	return crm_member_text(entering->entry,
+						   strcmp(entering->entered_by, "journey") == 0
+							   ? psprintf("entry.%s", journey->key)
+							   : journey->key);
 }
 
 static const char *
@@ -288,7 +409,10 @@ begin(CrmEngine *engine, const CrmEntering *entering, const char *key)
 	run->recorded_at = engine->now;
 	if (engine->sink != NULL)
 		run->now = entering->at;
-	run->key = *key == '\0' ? "" : pstrdup(key);
+	if (*key != '\0')
+		run->key = pstrdup(key);
+	else if (run->journey->reentry == CRM_REENTRY_ALWAYS)
+		run->key = psprintf("%lld", (long long) run->enrolment_id);
 	run->context = context_of(entering);
 	run->begun = run->changed = true;
 	run->entering = entering->journey->start;
@@ -428,63 +552,172 @@ crm_signal_entry(const CrmSignal *signal)
 	}
 	object = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	entry = JsonbValueToJsonb(object);
-	if (fact->nulls[CRM_F_PROPERTIES])
+	if (fact->nulls[CRM_F_PROPERTIES] ||
+		JB_ROOT_COUNT(DatumGetJsonbP(fact->values[CRM_F_PROPERTIES])) == 0)
 		return entry;
 	return DatumGetJsonbP(
 		DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(entry), fact->values[CRM_F_PROPERTIES]));
 }
 
-static void
-enter_by_trigger(CrmEngine *engine, CrmJourney *journey, const CrmTrigger *trigger,
-				 CrmSignal *const *signals, int nsignals, bool *entered)
+/* An entry by facts of the kind at hand, and for which of them its rule holds. */
+typedef struct Door
 {
-	CrmMatch *matches = palloc_array(CrmMatch, nsignals);
-	CrmEntering *entering;
-	int *places = palloc_array(int, nsignals);
-	int n = 0;
-	int m = 0;
+	CrmJourney *journey;
+	CrmRuleUser user;
+	CrmFactRule *when;
+	bool *holds;
+} Door;
 
-	for (int i = 0; i < nsignals; i++)
-		if (!entered[i] && strcmp(signals[i]->kind, trigger->on) == 0)
-		{
-			places[n] = i;
-			matches[n++].signal = signals[i];
-		}
-	crm_match(trigger, journey, matches, n);
-	entering = palloc0_array(CrmEntering, Max(n, 1));
-	for (int i = 0; i < n; i++)
+static Door *
+doors_of(CrmJourney *const *journeys, int njourneys, const char *kind, int nfacts, int *ndoors)
+{
+	Door *doors = NULL;
+	int size = 0;
+
+	*ndoors = 0;
+	for (int i = 0; i < njourneys; i++)
 	{
-		const CrmSignal *signal = matches[i].signal;
+		CrmJourney *journey = journeys[i];
 
-		if (!matches[i].holds)
-			continue;
-		/* of a journey's entries the first that fits */
-		entered[places[i]] = true;
-		entering[m].journey = journey;
-		entering[m].contact_id = signal->fact.contact_id;
-		entering[m].at = signal->fact.as_of;
-		entering[m].entered_by = signal->kind;
-		entering[m].source_id = signal->source_id;
-		entering[m].source_at = signal->occurred_at;
-		entering[m].depth = signal->depth;
-		entering[m++].entry = crm_signal_entry(signal);
+		for (int k = 0; k < journey->nentries && journey->is_current; k++)
+		{
+			const CrmEntry *entry = &journey->entries[k];
+			Door *door;
+
+			if (entry->timed != NULL || strcmp(entry->trigger.on, kind) != 0)
+				continue;
+			if (*ndoors == size)
+			{
+				size = Max(8, size * 2);
+				doors = doors == NULL ? palloc_array(Door, size)
+									  : repalloc_array(doors, Door, size);
+			}
+			door = &doors[(*ndoors)++];
+			door->journey = journey;
+			door->user.kind = "journey";
+			door->user.name = journey->name;
+			door->when = entry->trigger.when;
+			door->holds = palloc_array(bool, nfacts);
+			memset(door->holds, true, nfacts);
+		}
 	}
-	crm_enter_all(engine, entering, m, true);
-	pfree(matches);
-	pfree(places);
+	return doors;
+}
+
+/* All rules together: the rows of a contact are looked up once. */
+static void
+ask_doors(Door *doors, int ndoors, const CrmFactValues *facts, int nfacts)
+{
+	CrmFactQuestion *questions = palloc_array(CrmFactQuestion, Max(ndoors, 1));
+	int n = 0;
+
+	for (int i = 0; i < ndoors; i++)
+		if (doors[i].when != NULL)
+			questions[n++] = (CrmFactQuestion){ doors[i].when, &doors[i].user, doors[i].holds };
+	if (n > 0)
+	{
+		crm_see_now();
+		crm_fact_rules_evaluate(questions, n, facts, nfacts);
+		PopActiveSnapshot();
+	}
+	pfree(questions);
+}
+
+static void
+enter_by_fact(CrmEntering *entering, CrmJourney *journey, const CrmSignal *signal)
+{
+	memset(entering, 0, sizeof(*entering));
+	entering->journey = journey;
+	entering->contact_id = signal->fact.contact_id;
+	entering->at = signal->fact.as_of;
+	entering->entered_by = signal->kind;
+	entering->source_id = signal->source_id;
+	entering->source_at = signal->occurred_at;
+	entering->depth = signal->depth;
+	entering->entry = crm_signal_entry(signal);
+}
+
+/* By the setting, though another journey takes it: that is not even refused. */
+static bool
+is_history(const CrmJourney *journey, const CrmSignal *signal)
+{
+	return journey->max_lateness < 0 &&
+		signal->fact.as_of - signal->occurred_at > crm_journey_lateness(journey);
+}
+
+/* Of a journey's entries the first that fits. */
+static void
+enter_by_doors(CrmEngine *engine, const Door *doors, int ndoors, CrmSignal *const *signals,
+			   int nsignals)
+{
+	CrmEntering *entering = palloc_array(CrmEntering, nsignals);
+	int last;
+
+	for (int first = 0; first < ndoors; first = last)
+	{
+		int n = 0;
+
+		for (last = first + 1; last < ndoors && doors[last].journey == doors[first].journey;)
+			last++;
+		for (int k = first; k < last; k++)
+			for (int i = 0; i < nsignals; i++)
+			{
+				bool is_in = !doors[k].holds[i] || is_history(doors[k].journey, signals[i]);
+
+				for (int before = first; before < k && !is_in; before++)
+					is_in = doors[before].holds[i];
+				if (!is_in)
+					enter_by_fact(&entering[n++], doors[k].journey, signals[i]);
+			}
+		crm_enter_all(engine, entering, n, true);
+	}
 	pfree(entering);
+}
+
+static void
+enter_by_signals(CrmEngine *engine, CrmJourney *const *journeys, int njourneys,
+				 CrmSignal *const *signals, int nsignals)
+{
+	CrmSignal **left = palloc_array(CrmSignal *, Max(nsignals, 1));
+	CrmSignal **alike = palloc_array(CrmSignal *, Max(nsignals, 1));
+	CrmFactValues *facts = palloc_array(CrmFactValues, Max(nsignals, 1));
+	int nleft = nsignals;
+
+	memcpy(left, signals, sizeof(CrmSignal *) * nsignals);
+	while (nleft > 0)
+	{
+		const char *kind = left[0]->kind;
+		Door *doors;
+		int ndoors;
+		int kept = 0;
+		int n = 0;
+
+		for (int i = 0; i < nleft; i++)
+			if (strcmp(left[i]->kind, kind) == 0)
+				alike[n++] = left[i];
+			else
+				left[kept++] = left[i];
+		nleft = kept;
+		doors = doors_of(journeys, njourneys, kind, n, &ndoors);
+		if (ndoors == 0)
+			continue;
+		for (int i = 0; i < n; i++)
+			facts[i] = alike[i]->fact;
+		ask_doors(doors, ndoors, facts, n);
+		enter_by_doors(engine, doors, ndoors, alike, n);
+		for (int i = 0; i < ndoors; i++)
+			pfree(doors[i].holds);
+		pfree(doors);
+	}
+	pfree(left);
+	pfree(alike);
+	pfree(facts);
 }
 
 void
 crm_entries_into(CrmEngine *engine, CrmJourney *journey, CrmSignal *const *signals, int nsignals)
 {
-	bool *entered = palloc0_array(bool, nsignals);
-
-	for (int k = 0; k < journey->nentries; k++)
-		if (journey->entries[k].timed == NULL)
-			enter_by_trigger(engine, journey, &journey->entries[k].trigger, signals, nsignals,
-							 entered);
-	pfree(entered);
+	enter_by_signals(engine, &journey, 1, signals, nsignals);
 }
 
 void
@@ -492,7 +725,5 @@ crm_entries_by_signals(CrmEngine *engine, CrmSignal *const *signals, int nsignal
 {
 	const CrmJourneys *journeys = crm_journeys();
 
-	for (int i = 0; i < journeys->n; i++)
-		if (journeys->list[i]->is_current)
-			crm_entries_into(engine, journeys->list[i], signals, nsignals);
+	enter_by_signals(engine, journeys->list, journeys->n, signals, nsignals);
 }

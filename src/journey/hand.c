@@ -7,6 +7,7 @@
 
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -183,19 +184,64 @@ crm_journey_resume(int64 contact_id, int64 enrolment_id)
 	return changing.changed > 0;
 }
 
-/* Facts that nobody has looked at go on as if they had been noticed when they came. */
-void
-crm_engine_look_again(CrmEngine *engine)
+/*
+ * Whom a fact of the past ends is ended when that was recorded. What he would
+ * have done until then comes first: true where it is to be looked at again.
+ */
+static bool
+end_in_time(CrmRun *run)
 {
+	if (run->state != CRM_RUN_ACTIVE || run->ends_at == DT_NOEND)
+		return false;
+	if (!run->moving && run->stuck == NULL && run->reply == NULL &&
+		run->step_due_at != DT_NOBEGIN && run->step_due_at < run->ends_at)
+		crm_leave_by_time(run);
+	if (run->moving)
+		return true;
+	crm_run_end(run, CRM_RUN_EXITED, run->ends_by, run->ends_at);
+	return false;
+}
+
+/* Facts that nobody has looked at go on as if they had been noticed when they came. */
+bool
+crm_engine_look_again(CrmEngine *engine, bool replies_too)
+{
+	bool again = false;
+
 	for (int i = 0; i < engine->nruns; i++)
 		engine->runs[i]->at = Max(engine->runs[i]->step_at, engine->now);
-	crm_endings_by_rules(engine);
 	crm_endings_look_back(engine);
-	crm_waits_by_rules(engine);
+	crm_endings_by_rules(engine);
+	crm_waits_by_rules(engine, false);
 	for (int i = 0; i < engine->nruns; i++)
 		if (!engine->runs[i]->moving && engine->runs[i]->state == CRM_RUN_ACTIVE)
 			engine->runs[i]->at = engine->runs[i]->step_at;
 	crm_waits_look_back(engine);
+	if (replies_too)
+		crm_asks_look_back(engine);
+	for (int i = 0; i < engine->nruns; i++)
+		again |= end_in_time(engine->runs[i]);
+	return again;
+}
+
+void
+crm_look_again(const int64 *contacts, int ncontacts, bool replies_too)
+{
+	bool again;
+
+	do
+	{
+		CrmActing acting;
+		CrmEngine *engine;
+
+		CHECK_FOR_INTERRUPTS();
+		crm_connect(&acting); /* whose memory goes with it */
+		engine = crm_engine_create();
+		crm_engine_load(engine, contacts, ncontacts);
+		again = crm_engine_look_again(engine, replies_too);
+		crm_engine_run(engine);
+		crm_disconnect(&acting);
+	} while (again);
 }
 
 /* Facts that nobody took notice of: what they satisfy goes on as if it had been noticed. */
@@ -203,13 +249,8 @@ static void
 look_again(void *arg)
 {
 	Changing *changing = arg;
-	CrmEngine *engine = crm_engine_create();
 
-	crm_engine_load(engine, changing->contacts, changing->ncontacts);
-	crm_engine_look_again(engine);
-	if (changing->replies_too)
-		crm_asks_look_back(engine);
-	crm_engine_run(engine);
+	crm_look_again(changing->contacts, changing->ncontacts, changing->replies_too);
 }
 
 void

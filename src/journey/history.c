@@ -19,7 +19,8 @@
 #define ASKING " FROM unnest($1, $2, $3) WITH ORDINALITY AS n(contact_id, from_at, until_at, place)"
 #define IN_TIME(alias, at) \
 	alias ".contact_id = n.contact_id AND " at " >= n.from_at AND " at " <= n.until_at"
-#define IN_ORDER " ORDER BY 1, 3, 2"
+/* as they would have been noticed */
+#define IN_ORDER " ORDER BY 1, 4, 3, 2"
 #define OF_EVENT                                                                      \
 	"NULL::numeric, NULL::text, NULL::text, NULL::jsonb, NULL::bigint, e.account_id," \
 	" e.properties, NULL::bigint, NULL::text,"                                        \

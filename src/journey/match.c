@@ -37,15 +37,16 @@ crm_signal_counts(const CrmRun *run, const CrmSignal *signal, const CrmTrigger *
 {
 	if (signal == NULL || strcmp(signal->kind, trigger->on) != 0)
 		return false;
-	if (signal->occurred_at < from)
+	if (signal->occurred_at < from ||
+		signal->fact.as_of - signal->occurred_at > crm_journey_lateness(run->journey))
 		return false;
 	return signal->source_id == 0 || signal->source_id != run->source_id ||
 		strcmp(run->entered_by, signal->kind) != 0;
 }
 
 /* With all that was written before; a simulation sees what its statement does. */
-static void
-see_now(void)
+void
+crm_see_now(void)
 {
 	if (!crm_only_reads)
 		CommandCounterIncrement();
@@ -60,7 +61,7 @@ ask_facts(CrmFactRule *rule, const CrmJourney *journey, const CrmFactValues *fac
 	const CrmRuleUser user = { "journey", journey->name };
 	bool *holds = palloc_array(bool, n);
 
-	see_now();
+	crm_see_now();
 	crm_fact_rule_evaluate(rule, &user, facts, n, holds);
 	PopActiveSnapshot();
 	for (int i = 0; i < n; i++)
@@ -106,7 +107,7 @@ crm_ask(const char *rule, const CrmJourney *journey, CrmMatch *matches, int n)
 		contacts[i] = matches[i].run->contact_id;
 		as_of[i] = matches[i].run->at;
 	}
-	see_now();
+	crm_see_now();
 	crm_rule_evaluate_at(rule, &user, contacts, n, as_of, holds);
 	PopActiveSnapshot();
 	for (int i = 0; i < n; i++)

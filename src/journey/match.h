@@ -23,6 +23,9 @@ extern bool crm_is_repeated(const CrmEngine *engine, int from, int place);
 extern bool crm_signal_counts(const CrmRun *run, const CrmSignal *signal, const CrmTrigger *trigger,
 							  TimestampTz from);
 
+/* Pushes a snapshot of all that was written before. */
+extern void crm_see_now(void);
+
 /* For which does the rule of the trigger hold? */
 extern void crm_match(const CrmTrigger *trigger, const CrmJourney *journey, CrmMatch *matches,
 					  int n);

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "base/wake.h"
+#include "journey/engine.h"
 #include "journey/journey.h"
 #include "outbox/outbox.h"
 
@@ -141,6 +142,7 @@ crm_journey_merge(int64 loser, int64 survivor, bool *isnull)
 	Datum values[3] = { Int64GetDatum(loser), Int64GetDatum(survivor),
 						TimestampTzGetDatum(crm_now()) };
 
+	crm_enrolments_check_current(crm_int64_array((const int64[]){ loser, survivor }, 2));
 	take_messages_back(values);
 	crm_run(&end_twins, values, NULL);
 	return crm_result(0, 1, isnull);

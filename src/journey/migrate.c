@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/db.h"
@@ -106,6 +107,7 @@ migrate(void *arg)
 {
 	Migration *migration = arg;
 	CrmEngine *engine = crm_engine_create();
+	bool again = false;
 	int n = 0;
 
 	crm_engine_load_all(engine, migration->contacts, migration->ncontacts);
@@ -122,8 +124,10 @@ migrate(void *arg)
 	/* of others nothing changes */
 	engine->nruns = n;
 	if (migration->to->state != CRM_JOURNEY_FROZEN)
-		crm_engine_look_again(engine);
+		again = crm_engine_look_again(engine, false);
 	crm_engine_run(engine);
+	if (again)
+		crm_look_again(migration->contacts, migration->ncontacts, false);
 }
 
 static void
@@ -141,7 +145,10 @@ migrate_all(Migration *migration)
 							Int32GetDatum(CHUNK) };
 
 		CHECK_FOR_INTERRUPTS();
-		migration->ncontacts = crm_run(&find_active, values, NULL);
+		/* an older snapshot may not show all who are in it */
+		PushActiveSnapshot(GetLatestSnapshot());
+		migration->ncontacts = crm_read(&find_active, values, NULL);
+		PopActiveSnapshot();
 		migration->contacts = palloc_array(int64, Max(migration->ncontacts, 1));
 		for (int i = 0; i < migration->ncontacts; i++)
 			last = migration->contacts[i] = crm_result_int64(i, 1);

@@ -36,7 +36,8 @@ static CrmPlan find_equal = {
 static CrmPlan insert_version = {
 	"INSERT INTO crm.journey_version (journey, version, definition, published_at, published_by)"
 	" SELECT $1, coalesce(max(v.version), 0) + 1, $2, $3, $4 FROM crm.journey_version v"
-	" WHERE v.journey = $1 RETURNING version",
+	/* a conflict is with what an older snapshot does not show, and says so */
+	" WHERE v.journey = $1 ON CONFLICT DO NOTHING RETURNING version",
 	4,
 	{ TEXTOID, JSONBOID, TIMESTAMPTZOID, TEXTOID }
 };
@@ -56,8 +57,11 @@ publish(Jsonb *document, const char *name)
 	bool isnull;
 	int version;
 
-	/* one after the other: versions are counted */
-	LockRelationOid(crm_table_oid("journey"), ShareRowExclusiveLock);
+	/* nobody is kept waiting for what changes nothing */
+	if (crm_run(&find_equal, values, NULL) > 0)
+		return DatumGetInt32(crm_result(0, 1, &isnull));
+	/* versions are counted one after the other; before any row, as set_journey() takes it */
+	LockRelationOid(crm_table_oid("profile_counter"), ExclusiveLock);
 	if (crm_run(&find_equal, values, NULL) > 0)
 		return DatumGetInt32(crm_result(0, 1, &isnull));
 	crm_run(&insert_version, values, NULL);

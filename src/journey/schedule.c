@@ -138,13 +138,6 @@ timed_of(const CrmTimedWork *work)
 	return work->journey->entries[work->entry].timed;
 }
 
-static int64
-lateness_of(const CrmJourney *journey)
-{
-	return journey->max_lateness >= 0 ? journey->max_lateness
-									  : (int64) crm_guc_max_lateness * USECS_PER_SEC;
-}
-
 /* A column that is gone is a date of nobody. */
 static bool
 may_be_due(const CrmTimedEntry *timed)
@@ -366,9 +359,10 @@ static int
 find_by_schedule(CrmTimedWork *work, int limit)
 {
 	/* of those that were missed only the last is made up for */
-	TimestampTz moment =
-		crm_schedule_last(timed_of(work), work->journey->zone,
-						  Max(work->from, work->until - lateness_of(work->journey)), work->until);
+	TimestampTz moment = crm_schedule_last(timed_of(work), work->journey->zone,
+										   Max(work->from,
+											   work->until - crm_journey_lateness(work->journey)),
+										   work->until);
 	Datum values[2] = { Int64GetDatum(work->after), Int32GetDatum(limit) };
 	uint64 found;
 
@@ -535,7 +529,7 @@ fill_entering(CrmEntering *entering, const CrmEntering *before, CrmJourney *jour
 	entering->at = at;
 	entering->entered_by = timed != NULL && timed->by_date ? "date" : "schedule";
 	entering->source_at = DT_NOBEGIN;
-	entering->late = as_of - at > lateness_of(journey);
+	entering->late = as_of - at > crm_journey_lateness(journey);
 	if (before != NULL && before->journey == journey && before->at == at &&
 		before->entered_by == entering->entered_by)
 		entering->entry = before->entry;

@@ -11,6 +11,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -38,6 +39,9 @@ static Waiting *waiting = NULL;
 static int nwaiting = 0;
 static int waiting_size = 0;
 static bool settling = false;
+/* those of settle_all() that come after the batch at work, by contact and order */
+static const Waiting *later = NULL;
+static int nlater = 0;
 
 static void
 add_waiting(int64 contact_id, CrmSignal *signal)
@@ -73,9 +77,10 @@ crm_journey_signal(const CrmSignal *signal)
 	MemoryContext old;
 	CrmSignal *copy;
 
-	/* history never shouts */
-	if (now - signal->occurred_at > (int64) crm_guc_max_lateness * USECS_PER_SEC ||
-		!crm_journey_listens(signal->kind))
+	/* history never shouts: what is late for every journey is not even refused */
+	if (!crm_journey_listens(signal->kind) ||
+		now - signal->occurred_at >
+			Max((int64) crm_guc_max_lateness * USECS_PER_SEC, crm_journeys()->max_lateness))
 		return;
 	ensure_context();
 	old = MemoryContextSwitchTo(waiting_context);
@@ -96,6 +101,15 @@ crm_journey_signal(const CrmSignal *signal)
 	MemoryContextSwitchTo(old);
 }
 
+/* A threshold is a number, as it is in crm.award and in documents. */
+static Jsonb *
+value_json(const CrmSignalName *name)
+{
+	if (strcmp(name->name, "threshold") != 0)
+		return crm_text_json(name->value);
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(name->value)));
+}
+
 void
 crm_journey_signal_named(const char *kind, int64 contact_id, TimestampTz at,
 						 const CrmSignalName *names, int nnames)
@@ -107,7 +121,7 @@ crm_journey_signal_named(const char *kind, int64 contact_id, TimestampTz at,
 		return;
 	properties = crm_empty_document();
 	for (int i = 0; i < nnames; i++)
-		properties = crm_document_with(properties, names[i].name, crm_text_json(names[i].value));
+		properties = crm_document_with(properties, names[i].name, value_json(&names[i]));
 	memset(signal.fact.nulls, true, sizeof(signal.fact.nulls));
 	signal.fact.contact_id = contact_id;
 	signal.fact.values[CRM_F_PROPERTIES] = JsonbPGetDatum(properties);
@@ -126,6 +140,25 @@ compare_waiting(const void *a, const void *b)
 	return (left->order > right->order) - (left->order < right->order);
 }
 
+/* Can any of it move, or end, what contacts are in? */
+static bool
+concerns_runs(CrmSignal *const *signals, int n)
+{
+	const char *last = NULL;
+
+	if (crm_journeys_watch())
+		return true;
+	for (int i = 0; i < n; i++)
+	{
+		if (signals[i] == NULL || (last != NULL && strcmp(signals[i]->kind, last) == 0))
+			continue;
+		last = signals[i]->kind;
+		if (crm_journeys_move_by(last))
+			return true;
+	}
+	return false;
+}
+
 /* A signal of each contact, and what changed: rules are asked, facts are matched. */
 static void
 settle_batch(const int64 *contacts, CrmSignal **signals, int n)
@@ -138,7 +171,8 @@ settle_batch(const int64 *contacts, CrmSignal **signals, int n)
 	CrmSignal **entering = palloc_array(CrmSignal *, n);
 	int nentering = 0;
 
-	crm_engine_load(engine, contacts, n);
+	if (concerns_runs(signals, n))
+		crm_engine_load(engine, contacts, n);
 	of_runs = palloc_array(CrmSignal *, Max(engine->nruns, 1));
 	for (int i = 0; i < engine->nruns; i++)
 	{
@@ -155,13 +189,14 @@ settle_batch(const int64 *contacts, CrmSignal **signals, int n)
 		crm_endings_by_rules(engine);
 		crm_waits_by_signals(engine, of_runs);
 		crm_asks_by_signals(engine, of_runs);
-		crm_waits_by_rules(engine);
+		crm_waits_by_rules(engine, true);
 	}
 	for (int i = 0; i < n; i++)
 		if (signals[i] != NULL)
 			entering[nentering++] = signals[i];
 	crm_entries_by_signals(engine, entering, nentering);
-	crm_engine_run(engine);
+	if (engine->nruns > 0)
+		crm_engine_run(engine);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }
@@ -207,11 +242,52 @@ settle_all(void)
 				}
 			}
 			left = kept;
+			later = taken;
+			nlater = left;
 			CHECK_FOR_INTERRUPTS();
 			settle_batch(contacts, signals, batch);
 		}
+		nlater = 0;
 		MemoryContextDelete(taken_context);
 	}
+}
+
+bool
+crm_signal_is_same(const CrmSignal *signal, const CrmSignal *other)
+{
+	return signal->source_id == other->source_id && signal->occurred_at == other->occurred_at &&
+		strcmp(signal->kind, other->kind) == 0;
+}
+
+static bool
+is_among(const Waiting *list, int from, int n, const CrmSignal *signal)
+{
+	for (int i = from; i < n; i++)
+		if (list[i].contact_id == signal->fact.contact_id && list[i].signal != NULL &&
+			crm_signal_is_same(list[i].signal, signal))
+			return true;
+	return false;
+}
+
+bool
+crm_signal_is_waiting(const CrmSignal *signal)
+{
+	int64 contact_id = signal->fact.contact_id;
+	int first = 0;
+	int end = nlater;
+
+	while (first < end)
+	{
+		int middle = (first + end) / 2;
+
+		if (later[middle].contact_id < contact_id)
+			first = middle + 1;
+		else
+			end = middle;
+	}
+	while (end < nlater && later[end].contact_id == contact_id)
+		end++;
+	return is_among(later, first, end, signal) || is_among(waiting, 0, nwaiting, signal);
 }
 
 void
@@ -232,6 +308,7 @@ crm_journeys_work(void (*work)(void *arg), void *arg)
 	PG_FINALLY();
 	{
 		settling = false;
+		nlater = 0;
 		crm_effects_depth = 0;
 	}
 	PG_END_TRY();
@@ -286,6 +363,8 @@ forget(void)
 	waiting_context = NULL;
 	waiting = NULL;
 	nwaiting = waiting_size = 0;
+	later = NULL;
+	nlater = 0;
 	settling = false;
 	crm_effects_depth = 0;
 }

@@ -555,7 +555,7 @@ work_signals(Simulation *simulation, Person **persons, CrmSignal **signals, int 
 		crm_endings_by_rules(engine);
 		crm_waits_by_signals(engine, of_runs);
 		take_replies(simulation, of_runs);
-		crm_waits_by_rules(engine);
+		crm_waits_by_rules(engine, true);
 	}
 	crm_entries_into(engine, simulation->journey, signals, n);
 	crm_engine_run(engine);
@@ -581,7 +581,7 @@ work_due(Simulation *simulation, CrmRun **due, int n)
 	for (int i = 0; i < n; i++)
 		take(engine, due[i], due[i]->due_at);
 	crm_endings_by_rules(engine);
-	crm_waits_by_rules(engine);
+	crm_waits_by_rules(engine, false);
 	for (int i = 0; i < n; i++)
 		crm_run_go_on(due[i], due[i]->now);
 	crm_engine_run(engine);

@@ -84,6 +84,8 @@ crm_step_wait(CrmMoves *moves)
 {
 	const CrmStep *step = moves->step;
 	bool by_clock = step->minute_of_day >= 0 || step->hours != NULL;
+	/* who comes just at the time of the day that stands alone waits for the next one */
+	int later = step->minute_of_day >= 0 && step->within == NULL && step->until == DT_NOBEGIN;
 	const pg_tz **zones;
 
 	if (step->date != NULL)
@@ -101,7 +103,8 @@ crm_step_wait(CrmMoves *moves)
 		if (step->within != NULL)
 			until = crm_add_interval(run->at, step->within, moves->journey->zone);
 		if (by_clock)
-			until = crm_next_local(Max(until, run->at), step->minute_of_day, step->hours, zones[i]);
+			until = crm_next_local(Max(until, run->at + later), step->minute_of_day, step->hours,
+								   zones[i]);
 		wait_until(run, until, step->next);
 	}
 }
@@ -137,8 +140,23 @@ crm_wait_since(const CrmRun *run, const CrmStep *step)
 }
 
 /*
+ * With since "step" each fact moves a run once: not the one that led here, and
+ * none that led to the step before. Who has been here for a while has looked
+ * already at what was recorded before.
+ */
+static bool
+is_since_step(const CrmRun *run, const CrmPastFact *fact, TimestampTz from)
+{
+	if (run->previous_at == DT_NOBEGIN)
+		return fact->recorded_at > run->step_at;
+	return fact->recorded_at > from &&
+		(run->moved_by == NULL || !crm_signal_is_same(&fact->signal, run->moved_by));
+}
+
+/*
  * What was recorded before may satisfy the wait: the first fact of its interval
  * that does. It moves the run when it was recorded, not before the run came here.
+ * What the same statement recorded and nobody has noticed yet has its own turn.
  */
 static void
 look_back(CrmMoves *moves)
@@ -162,7 +180,11 @@ look_back(CrmMoves *moves)
 	{
 		CrmRun *run = moves->runs[found[i].place];
 
-		if (!crm_signal_counts(run, &found[i].signal, &step->trigger, asking[found[i].place].from))
+		TimestampTz from = asking[found[i].place].from;
+
+		if (!crm_signal_counts(run, &found[i].signal, &step->trigger, from) ||
+			(step->since_step && !is_since_step(run, &found[i], from)) ||
+			crm_signal_is_waiting(&found[i].signal))
 			continue;
 		/* a simulation knows what is to come */
 		if (moves->engine->sink != NULL && found[i].recorded_at > run->now)
@@ -178,9 +200,11 @@ look_back(CrmMoves *moves)
 	{
 		CrmRun *run = matches[i].run;
 
-		if (!matches[i].holds || run->moving || run->state != CRM_RUN_ACTIVE)
+		if (!matches[i].holds || run->moving || run->state != CRM_RUN_ACTIVE ||
+			found[i].recorded_at >= run->ends_at)
 			continue;
 		run->at = Max(run->at, found[i].recorded_at);
+		run->moved_by = matches[i].signal;
 		crm_run_leave(run, "next", step->next);
 	}
 	pfree(asking);
@@ -232,6 +256,7 @@ crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals)
 			if (matches[i].holds)
 			{
 				matches[i].run->at = Max(matches[i].run->step_at, matches[i].run->now);
+				matches[i].run->moved_by = matches[i].signal;
 				crm_run_leave(matches[i].run, "next", step->next);
 			}
 		pfree(matches);
@@ -294,7 +319,7 @@ crm_looks_forget(CrmEngine *engine)
 }
 
 void
-crm_waits_by_rules(CrmEngine *engine)
+crm_waits_by_rules(CrmEngine *engine, bool noticed)
 {
 	CrmMoves moves;
 
@@ -308,8 +333,16 @@ crm_waits_by_rules(CrmEngine *engine)
 		crm_moves_take(engine, first, &moves);
 		/* what becomes true after the deadline comes too late, though nobody has looked since */
 		for (int i = 0; i < moves.n; i++)
-			if (moves.runs[i]->at > moves.runs[i]->step_due_at)
-				moves.runs[i--] = moves.runs[--moves.n];
+		{
+			CrmRun *late = moves.runs[i];
+
+			if (late->at <= late->step_due_at)
+				continue;
+			/* unless time alone has made it true before */
+			if (noticed && late->due_at == late->step_due_at)
+				crm_leave_by_time(late);
+			moves.runs[i--] = moves.runs[--moves.n];
+		}
 		ask_conditions(&moves);
 	}
 	crm_looks_forget(engine);

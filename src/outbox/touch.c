@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/guc.h"
 #include "base/table.h"
+#include "base/watch.h"
 #include "outbox/outbox.h"
 
 PG_FUNCTION_INFO_V1(crm_window_rules_changed);
@@ -118,7 +119,7 @@ forget_kinds(Datum arg, Oid relid)
 void
 crm_touch_init(void)
 {
-	CacheRegisterRelcacheCallback(forget_kinds, (Datum) 0);
+	crm_on_table_change(forget_kinds);
 }
 
 /* Tells every session, at commit. */

@@ -13,7 +13,6 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgrprotos.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
 #include "utils/rel.h"
@@ -23,6 +22,7 @@
 #include "base/db.h"
 #include "base/guc.h"
 #include "base/table.h"
+#include "base/watch.h"
 #include "profile/definition.h"
 #include "profile/profile.h"
 #include "rules/fact_columns.h"
@@ -99,7 +99,7 @@ forget_definitions(Datum arg, Oid relid)
 void
 crm_definition_init(void)
 {
-	CacheRegisterRelcacheCallback(forget_definitions, (Datum) 0);
+	crm_on_table_change(forget_definitions);
 }
 
 static int

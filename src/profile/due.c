@@ -55,13 +55,15 @@ static CrmPlan lock_contacts = {
 	"SELECT c.contact_id FROM crm.contact c WHERE c.contact_id = ANY ($1)"
 	" ORDER BY c.contact_id FOR NO KEY UPDATE SKIP LOCKED",
 	1,
-	{ INT8ARRAYOID }
+	{ INT8ARRAYOID },
+	.by_index = true
 };
 static CrmPlan lock_profiles = {
 	"SELECT p.contact_id FROM crm.profile_counter p WHERE p.contact_id = ANY ($1)"
 	" ORDER BY p.contact_id FOR NO KEY UPDATE SKIP LOCKED",
 	1,
-	{ INT8ARRAYOID }
+	{ INT8ARRAYOID },
+	.by_index = true
 };
 /* of those found and not locked: who was merged */
 static CrmPlan forget_gone = {

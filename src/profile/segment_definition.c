@@ -9,12 +9,12 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "base/db.h"
 #include "base/table.h"
+#include "base/watch.h"
 #include "pg_crm.h"
 #include "profile/segment.h"
 #include "profile/segment_definition.h"
@@ -47,7 +47,7 @@ forget_segments(Datum arg, Oid relid)
 void
 crm_segment_init(void)
 {
-	CacheRegisterRelcacheCallback(forget_segments, (Datum) 0);
+	crm_on_table_change(forget_segments);
 }
 
 int

@@ -5,11 +5,11 @@
 #include "postgres.h"
 
 #include "common/hashfn.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 
 #include "base/guc.h"
 #include "base/table.h"
+#include "base/watch.h"
 #include "rules/kept.h"
 
 typedef struct Key
@@ -70,7 +70,7 @@ start(CrmKeptRules *rules)
 						.hcxt = CacheMemoryContext };
 
 	if (slist_is_empty(&kinds))
-		CacheRegisterRelcacheCallback(note_change, (Datum) 0);
+		crm_on_table_change(note_change);
 	rules->by_text = hash_create("pg_crm kept rules", 64, &control,
 								 HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
 	slist_push_head(&kinds, &rules->node);

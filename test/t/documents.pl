@@ -93,7 +93,7 @@ sub missing_in_reference
 missing_in_reference('function, as it is declared', q{
     SELECT p.proname || '|' || regexp_replace(replace(replace(
                regexp_replace(pg_get_function_arguments(p.oid), ',? ?OUT [^,]*', '', 'g'),
-               'timestamp with time zone', 'timestamptz'), ' DEFAULT ', ' = '), '::[a-z ]+', '', 'g')
+               'timestamp with time zone', 'timestamptz'), ' DEFAULT ', ' = '), '::[a-z ]+(\[\])?', '', 'g')
       FROM pg_proc p
      WHERE p.pronamespace = 'crm'::regnamespace ORDER BY 1
 }, sub { my ($name, $arguments) = @_;

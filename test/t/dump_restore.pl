@@ -82,7 +82,7 @@ sub rows_of
         WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition
           AND c.relname NOT IN ('worker_status', 'queue_health', 'active_alarm') -- of the process and the moment, not of the tables
         ORDER BY 1});
-    return join "\n", map {
+    return join "\n", grep { $_ ne '' } map {
         $node->safe_psql($database, qq{SELECT '$_ ' || to_jsonb(r)::text FROM crm."$_" AS r ORDER BY 1})
     } @tables;
 }
