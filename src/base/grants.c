@@ -105,6 +105,7 @@ static const struct
 	{ "resume", MARKETER },
 	{ "set_journey", MARKETER },
 	{ "migrate_journey", MARKETER },
+	{ "eligible", APP | MARKETER },
 	{ "simulate", MARKETER },
 	{ "resolve_message", DISPATCHER },
 	{ "pause_account", DISPATCHER },

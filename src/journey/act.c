@@ -153,6 +153,17 @@ crm_step_branch(CrmMoves *moves)
 	pfree(matches);
 }
 
+const CrmArm *
+crm_split_draw(const CrmJourney *journey, const CrmStep *step, int64 contact_id)
+{
+	double draw = crm_draw(journey->name, step->name, contact_id);
+	int arm = 0;
+
+	while (arm < step->narms - 1 && draw >= step->arms[arm].weight)
+		draw -= step->arms[arm++].weight;
+	return &step->arms[arm];
+}
+
 void
 crm_step_split(CrmMoves *moves)
 {
@@ -161,14 +172,11 @@ crm_step_split(CrmMoves *moves)
 	for (int i = 0; i < moves->n; i++)
 	{
 		CrmRun *run = moves->runs[i];
-		double draw = crm_draw(moves->journey->name, step->name, run->contact_id);
-		int arm = 0;
+		const CrmArm *arm = crm_split_draw(moves->journey, step, run->contact_id);
 
-		while (arm < step->narms - 1 && draw >= step->arms[arm].weight)
-			draw -= step->arms[arm++].weight;
 		if (run->open != NULL)
-			run->open->arm = step->arms[arm].name;
-		crm_run_leave(run, "arm", step->arms[arm].next);
+			run->open->arm = arm->name;
+		crm_run_leave(run, "arm", arm->next);
 	}
 }
 

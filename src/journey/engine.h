@@ -193,6 +193,8 @@ extern void crm_endings_of_begun(CrmEngine *engine, int first);
 
 /* act.c */
 extern int64 *crm_moves_send(const CrmMoves *moves, bool awaited); /* ids of the messages */
+extern const CrmArm *crm_split_draw(const CrmJourney *journey, const CrmStep *step,
+									int64 contact_id);
 extern bool crm_step_awaits_message(const CrmStep *step);
 extern void crm_leave_by_message(CrmRun *run); /* its message has ended */
 
@@ -220,8 +222,10 @@ extern void crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals);
 /* noticed: whenever something changed for them, so what was not so until now was not before */
 extern void crm_waits_by_rules(CrmEngine *engine, bool noticed);
 extern void crm_waits_look_back(CrmEngine *engine);
-extern void crm_leave_by_time(CrmRun *run);   /* its wait is over */
-extern void crm_runs_plan(CrmEngine *engine); /* when each is looked at next */
+extern TimestampTz crm_wait_since(const CrmRun *run,
+								  const CrmStep *step); /* facts count for wait_for */
+extern void crm_leave_by_time(CrmRun *run);             /* its wait is over */
+extern void crm_runs_plan(CrmEngine *engine);           /* when each is looked at next */
 /* Does it wait at a step of this kind? */
 extern bool crm_run_is_at(const CrmRun *run, void (*enter)(CrmMoves *moves));
 /* Those that wait at the step of this one, of all from it on that were not looked at yet. */
@@ -251,6 +255,16 @@ typedef struct CrmEntering
 } CrmEntering;
 extern void crm_enter_all(CrmEngine *engine, CrmEntering *entering, int n, bool record);
 extern Jsonb *crm_signal_entry(const CrmSignal *signal);
+/* Why one would be refused, NULL: not; and the enrolment that stands in the way of another. */
+typedef struct CrmEntryObstacle
+{
+	const char *reason; /* NULL: none does */
+	int64 enrolment_id;
+	bool active;
+	TimestampTz entered_at;
+} CrmEntryObstacle;
+extern const char *crm_entry_refusal(CrmEngine *engine, const CrmEntering *entering,
+									 CrmEntryObstacle *obstacle);
 
 /* schedule.c: those of these contacts who were set aside; how many */
 extern int64 crm_timed_entries_resume(CrmEngine *engine, const int64 *contacts, int ncontacts,

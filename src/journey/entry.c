@@ -346,6 +346,34 @@ refuse(CrmEngine *engine, const CrmEntering *entering, const char *key, const Ea
 	return reason;
 }
 
+const char *
+crm_entry_refusal(CrmEngine *engine, const CrmEntering *entering, CrmEntryObstacle *obstacle)
+{
+	int nearlier;
+	Earlier *earlier = read_earlier(entering, 1, &nearlier);
+	const char *key = key_of(entering);
+
+	memset(obstacle, 0, sizeof(CrmEntryObstacle));
+	for (int i = 0; i < nearlier && key != NULL; i++)
+	{
+		const char *reason = refuse_beside(entering, key, earlier[i].key, earlier[i].active,
+										   earlier[i].entered_at);
+
+		/* what is now before what was, and the last of that */
+		if (reason == NULL ||
+			(obstacle->reason != NULL &&
+			 (obstacle->active > earlier[i].active ||
+			  (obstacle->active == earlier[i].active &&
+			   obstacle->entered_at >= earlier[i].entered_at))))
+			continue;
+		obstacle->reason = reason;
+		obstacle->enrolment_id = earlier[i].enrolment_id;
+		obstacle->active = earlier[i].active;
+		obstacle->entered_at = earlier[i].entered_at;
+	}
+	return refuse(engine, entering, key, earlier, nearlier);
+}
+
 static Jsonb *
 context_of(const CrmEntering *entering)
 {

@@ -131,8 +131,8 @@ step_before_at(const CrmRun *run)
 														 : crm_result_time(0, 1, run->step_at);
 }
 
-static TimestampTz
-look_back_from(const CrmRun *run, const CrmStep *step)
+TimestampTz
+crm_wait_since(const CrmRun *run, const CrmStep *step)
 {
 	if (step->since_step)
 		return step_before_at(run);
@@ -171,7 +171,7 @@ look_back(CrmMoves *moves)
 	for (int i = 0; i < moves->n; i++)
 	{
 		asking[i].contact_id = moves->runs[i]->contact_id;
-		asking[i].from = look_back_from(moves->runs[i], step);
+		asking[i].from = crm_wait_since(moves->runs[i], step);
 		asking[i].until = moves->runs[i]->step_due_at;
 	}
 	found = crm_history_find(step->trigger.on, asking, moves->n, &nfound);
@@ -245,7 +245,7 @@ crm_waits_by_signals(CrmEngine *engine, CrmSignal *const *signals)
 			other->looked = true;
 			/* at the very moment of the deadline the fact wins */
 			if (!crm_signal_counts(other, signals[k], &step->trigger,
-								   look_back_from(other, step)) ||
+								   crm_wait_since(other, step)) ||
 				signals[k]->occurred_at > other->step_due_at)
 				continue;
 			matches[n].run = other;

@@ -153,3 +153,14 @@ crm_outbox_reachable(int64 contact_id, const char *class, TimestampTz at, CrmRea
 		}
 	}
 }
+
+const char *
+crm_outbox_api(const char *channel_name, const char *message_type)
+{
+	const CrmChannel *channel = crm_channel_find(channel_name);
+
+	for (int i = 0; channel != NULL && i < channel->ntypes; i++)
+		if (strcmp(channel->types[i].name, message_type) == 0)
+			return channel->types[i].api;
+	return NULL;
+}

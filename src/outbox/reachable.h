@@ -29,4 +29,7 @@ typedef void (*CrmReachFunction)(void *arg, const CrmReach *reach);
 extern void crm_outbox_reachable(int64 contact_id, const char *class, TimestampTz at,
 								 CrmReachFunction function, void *arg);
 
+/* What messages of a type are sent through; NULL where the channel knows none such. */
+extern const char *crm_outbox_api(const char *channel, const char *message_type);
+
 #endif /* CRM_REACHABLE_H */

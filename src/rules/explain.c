@@ -22,6 +22,7 @@
 #include "base/table.h"
 #include "pg_crm.h"
 #include "rules/language.h"
+#include "rules/fact_rule.h"
 #include "rules/rules.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_explain_rule);
@@ -140,7 +141,11 @@ cast_to(Node *node, const char *type)
 typedef struct Question
 {
 	char *sql;
-	Datum values[CRM_RULE_PARAMETERS];
+	CrmExplainFunction function;
+	void *arg;
+	int nvalues;
+	Oid types[CRM_RULE_FACT_PARAMETERS];
+	Datum values[CRM_RULE_FACT_PARAMETERS];
 	MemoryContext context;
 	bool whole; /* not one condition but the rule, as it is asked of everybody */
 	bool isnull;
@@ -153,9 +158,8 @@ static bool
 ask_once(void *arg)
 {
 	Question *question = arg;
-	int code = SPI_execute_with_args(question->sql, CRM_RULE_PARAMETERS,
-									 unconstify(Oid *, &crm_rule_types[0]), question->values, NULL,
-									 true, 1);
+	int code = SPI_execute_with_args(question->sql, question->nvalues, question->types,
+									 question->values, NULL, true, 1);
 
 	if (code < 0)
 		elog(ERROR, "SPI_execute_with_args failed: %s", SPI_result_code_string(code));
@@ -179,14 +183,14 @@ ask_once(void *arg)
 }
 
 static void
-answer(ReturnSetInfo *result, const char *part, const Question *question, const char *found)
+answer(const Question *question, const char *part, const char *found)
 {
-	Datum values[3] = { CStringGetTextDatum(part), BoolGetDatum(question->holds), (Datum) 0 };
-	bool nulls[3] = { false, question->isnull, found == NULL };
+	CrmExplained explained = { .part = part,
+							   .known = !question->isnull,
+							   .holds = question->holds && !question->isnull,
+							   .found = found };
 
-	if (found != NULL)
-		values[2] = CStringGetTextDatum(found);
-	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	question->function(question->arg, &explained);
 }
 
 /* References of the text between two places, each once. */
@@ -211,15 +215,36 @@ references_between(const CrmRuleTree *rule, int begin, int until)
 	return list;
 }
 
+static bool
+may_see_column(const char *table, const char *name)
+{
+	Oid relation = crm_table_oid(table);
+	AttrNumber column = get_attnum(relation, name);
+
+	return column <= 0 || pg_class_aclcheck(relation, crm_caller(), ACL_SELECT) == ACLCHECK_OK ||
+		pg_attribute_aclcheck(relation, column, crm_caller(), ACL_SELECT) == ACLCHECK_OK;
+}
+
 /* Whether who asks may read the value; a rule function gives counts, not what is in the facts. */
 static bool
 may_see(const CrmRuleReference *reference)
 {
-	Oid profile = crm_table_oid("profile");
-	AttrNumber column = get_attnum(profile, reference->label);
-
-	return column <= 0 || pg_class_aclcheck(profile, crm_caller(), ACL_SELECT) == ACLCHECK_OK ||
-		pg_attribute_aclcheck(profile, column, crm_caller(), ACL_SELECT) == ACLCHECK_OK;
+	switch (crm_fact_column(reference->label))
+	{
+		case -1:
+			return may_see_column("profile", reference->label);
+		case CRM_F_EXTERNAL_REF:
+			return may_see_column("transaction", "external_ref");
+		case CRM_F_ITEMS:
+			return may_see_column("transaction", "items");
+		case CRM_F_PROPERTIES:
+		case CRM_F_FIELD:
+		case CRM_F_OLD:
+		case CRM_F_NEW:
+			return may_see_column("event", "properties");
+		default:
+			return true;
+	}
 }
 
 /* The message may quote a value. */
@@ -236,8 +261,7 @@ describe_failure(const ErrorData *error, List *references)
 
 /* Where the condition fails, the answer is the failure. */
 static void
-ask(ReturnSetInfo *result, CrmRuleTree *rule, Question *question, Node *node, const char *part,
-	List *references)
+ask(CrmRuleTree *rule, Question *question, Node *node, const char *part, List *references)
 {
 	List *columns = NIL;
 	StringInfoData found;
@@ -259,7 +283,7 @@ ask(ReturnSetInfo *result, CrmRuleTree *rule, Question *question, Node *node, co
 		if (!crm_rule_is_contained(error))
 			ReThrowError(error);
 		question->holds = false;
-		answer(result, part, question,
+		answer(question, part,
 			   describe_failure(error, node == NULL ? rule->references : references));
 		FreeErrorData(error);
 		return;
@@ -277,11 +301,11 @@ ask(ReturnSetInfo *result, CrmRuleTree *rule, Question *question, Node *node, co
 		else
 			appendStringInfo(&found, " = %s", question->found[i]);
 	}
-	answer(result, part, question, question->nfound > 0 ? found.data : NULL);
+	answer(question, part, question->nfound > 0 ? found.data : NULL);
 }
 
-static void
-require_contact(int64 contact_id)
+void
+crm_rule_require_contact(int64 contact_id)
 {
 	static CrmPlan find = { "SELECT FROM crm.profile p WHERE p.contact_id = $1", 1, { INT8OID } };
 	Datum value = Int64GetDatum(contact_id);
@@ -293,18 +317,111 @@ require_contact(int64 contact_id)
 				 errhint("Ask for a contact of crm.profile.")));
 }
 
+static Datum
+array_of(Datum value, bool isnull, Oid type)
+{
+	CrmColumn column;
+
+	crm_column_init(&column, type);
+	crm_column_add(&column, value, isnull);
+	return crm_column_array(&column);
+}
+
+/* The contact and the moment, and the fact where there is one. */
+static void
+set_values(Question *question, int64 contact_id, TimestampTz as_of, const CrmFactValues *fact)
+{
+	question->nvalues = fact == NULL ? CRM_RULE_PARAMETERS : CRM_RULE_FACT_PARAMETERS;
+	memcpy(question->types, crm_rule_types, sizeof(crm_rule_types));
+	crm_rule_values(as_of, question->values);
+	question->values[CRM_RULE_CONTACTS - 1] = crm_int64_array(&contact_id, 1);
+	if (fact == NULL)
+		return;
+	crm_rule_fact_types(true, question->types);
+	question->values[CRM_RULE_AS_OF - 1] = array_of(question->values[CRM_RULE_AS_OF - 1], false,
+													TIMESTAMPTZOID);
+	question->values[CRM_RULE_TODAY - 1] = array_of(question->values[CRM_RULE_TODAY - 1], false,
+													DATEOID);
+	for (int i = 0; i < CRM_FACT_COLUMNS; i++)
+		question->values[CRM_RULE_PARAMETERS + i] = array_of(fact->values[i], fact->nulls[i],
+															 crm_fact_variables[i].type);
+}
+
+static CrmRuleTree *
+read_rule(const char *text, bool over_fact)
+{
+	CrmRuleTree *tree = palloc0(sizeof(CrmRuleTree));
+
+	tree->each = tree->over_fact = over_fact;
+	crm_rule_read_into(tree, text);
+	return tree;
+}
+
+/* The rule, and each of its conditions where they are several or read anything. */
+static void
+explain(const char *text, int64 contact_id, TimestampTz as_of, const CrmFactValues *fact,
+		CrmExplainFunction function, void *arg)
+{
+	Question question = { .function = function, .arg = arg, .context = CurrentMemoryContext };
+	bool over_fact = fact != NULL;
+	ErrorContextCallback callback;
+	CrmRuleTree *rule;
+	int nest_level = crm_rule_enter();
+
+	set_values(&question, contact_id, as_of, fact);
+	crm_rule_point(&callback, text);
+	rule = read_rule(text, over_fact);
+	(void) crm_rule_compile(read_rule(text, over_fact), CRM_RULE_FEW, NIL); /* checked as a whole */
+	crm_rule_point_end(&callback);
+	ask(read_rule(text, over_fact), &question, NULL, text, NIL);
+	if (list_length(rule->leaves) > 1 || rule->references != NIL)
+		for (int i = 0; i < list_length(rule->leaves); i++)
+		{
+			CrmRuleLeaf *leaf = list_nth(rule->leaves, i);
+			int until = i + 1 < list_length(rule->leaves)
+				? ((CrmRuleLeaf *) list_nth(rule->leaves, i + 1))->location
+				: (int) strlen(text) + 1;
+
+			ask(rule, &question, leaf->node, leaf_text(text, leaf->location, until),
+				references_between(rule, leaf->location, until));
+		}
+	crm_rule_leave(nest_level);
+}
+
+void
+crm_rule_explain(const char *text, int64 contact_id, TimestampTz as_of, CrmExplainFunction function,
+				 void *arg)
+{
+	explain(text, contact_id, as_of, NULL, function, arg);
+}
+
+void
+crm_fact_rule_explain(const CrmFactRule *rule, const CrmFactValues *fact,
+					  CrmExplainFunction function, void *arg)
+{
+	explain(crm_fact_rule_text(rule), fact->contact_id, fact->as_of, fact, function, arg);
+}
+
+static void
+put(void *arg, const CrmExplained *explained)
+{
+	ReturnSetInfo *result = arg;
+	Datum values[3] = { CStringGetTextDatum(explained->part), BoolGetDatum(explained->holds),
+						(Datum) 0 };
+	bool nulls[3] = { false, !explained->known, explained->found == NULL };
+
+	if (explained->found != NULL)
+		values[2] = CStringGetTextDatum(explained->found);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
 Datum
 crm_sql_explain_rule(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	Question question = { 0 };
 	TimestampTz as_of;
 	CrmActing acting;
-	ErrorContextCallback callback;
-	CrmRuleTree *rule;
 	char *rule_text;
 	int64 contact_id;
-	int nest_level;
 
 	for (int i = 0; i < 2; i++)
 		if (PG_ARGISNULL(i))
@@ -317,30 +434,9 @@ crm_sql_explain_rule(PG_FUNCTION_ARGS)
 	rule_text = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	as_of = crm_as_of_argument(fcinfo, 2);
 	InitMaterializedSRF(fcinfo, 0);
-
-	question.context = CurrentMemoryContext;
 	crm_connect(&acting);
-	nest_level = crm_rule_enter();
-	crm_rule_values(as_of, question.values);
-	question.values[CRM_RULE_CONTACTS - 1] = crm_int64_array(&contact_id, 1);
-	crm_rule_point(&callback, rule_text);
-	rule = crm_rule_read(rule_text);
-	(void) crm_rule_compile(crm_rule_read(rule_text), CRM_RULE_FEW, NIL); /* checked as a whole */
-	crm_rule_point_end(&callback);
-	require_contact(contact_id);
-	ask(result, crm_rule_read(rule_text), &question, NULL, rule_text, NIL);
-	if (list_length(rule->leaves) > 1 || rule->references != NIL)
-		for (int i = 0; i < list_length(rule->leaves); i++)
-		{
-			CrmRuleLeaf *leaf = list_nth(rule->leaves, i);
-			int until = i + 1 < list_length(rule->leaves)
-				? ((CrmRuleLeaf *) list_nth(rule->leaves, i + 1))->location
-				: (int) strlen(rule_text) + 1;
-
-			ask(result, rule, &question, leaf->node, leaf_text(rule_text, leaf->location, until),
-				references_between(rule, leaf->location, until));
-		}
-	crm_rule_leave(nest_level);
+	crm_rule_require_contact(contact_id);
+	crm_rule_explain(rule_text, contact_id, as_of, put, fcinfo->resultinfo);
 	crm_disconnect(&acting);
 	return (Datum) 0;
 }

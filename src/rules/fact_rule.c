@@ -66,6 +66,12 @@ crm_fact_rule_compile(const char *text)
 	return rule;
 }
 
+const char *
+crm_fact_rule_text(const CrmFactRule *rule)
+{
+	return rule->text;
+}
+
 const CrmRuleReads *
 crm_fact_rule_reads(const CrmFactRule *rule)
 {

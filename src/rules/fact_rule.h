@@ -30,6 +30,12 @@ typedef struct CrmFactValues
  */
 extern CrmFactRule *crm_fact_rule_compile(const char *text);
 
+extern const char *crm_fact_rule_text(const CrmFactRule *rule);
+
+/* explain.c: as crm_rule_explain(), of one fact; of one of which nothing is known all is NULL */
+extern void crm_fact_rule_explain(const CrmFactRule *rule, const CrmFactValues *fact,
+								  CrmExplainFunction function, void *arg);
+
 /* What it reads of the profile; its kinds are those of rule functions. */
 extern const CrmRuleReads *crm_fact_rule_reads(const CrmFactRule *rule);
 

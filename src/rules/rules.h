@@ -44,6 +44,22 @@ extern CrmRuleTime crm_rule_time(const char *text);
 extern void crm_rule_due(const char *text, const int64 *contacts, int ncontacts, TimestampTz as_of,
 						 TimestampTz *due);
 
+/* explain.c: a rule or one of its conditions, for a contact */
+typedef struct CrmExplained
+{
+	const char *part; /* its text */
+	bool known;
+	bool holds;
+	const char *found; /* the values that it read, or why it failed; NULL: none */
+} CrmExplained;
+typedef void (*CrmExplainFunction)(void *arg, const CrmExplained *explained);
+
+/* The rule first, then each of its conditions. The contact is there; between crm_connect()s. */
+extern void crm_rule_explain(const char *text, int64 contact_id, TimestampTz as_of,
+							 CrmExplainFunction function, void *arg);
+/* Raises 23503 where the contact has no profile. */
+extern void crm_rule_require_contact(int64 contact_id);
+
 /* Counts a failure of a rule for a contact in crm.rule_error; called between crm_connect()s. */
 extern void crm_rule_count_error(const CrmRuleUser *user, int64 contact_id, int sqlerrcode,
 								 const char *message);

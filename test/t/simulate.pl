@@ -48,8 +48,8 @@ my @shapes = (
         'nap: {"kind": "wait", "for": "1 hour"}', 'end: {"kind": "exit"}' ],
     [ goals => '"reentry": "after_exit", "goal": [{"on": "buy"}, {"on": "click", "when": "fact.properties->>\'k\' = \'2\'"}], "exit": "times(\'tea\', \'12 hours\') >= 2"',
         'nap: {"kind": "wait", "for": "4 hours", "next": "tea"}', 'tea: {"kind": "wait_for", "on": "tea", "within": "1 day", "next": "nap", "on_timeout": "nap"}' ],
-    [ asks => '"reentry": "after_exit"', 'why: {"kind": "ask", "field": "context.why", "within": "8 hours", "next": "size", "on_timeout": "size"}',
-        'size: {"kind": "ask", "field": "context.size", "reply": "choice", "choices": {"1": "S", "2": "M"}, "within": "6 hours", "on_timeout": null, "on_failed": "sorry", "next": "nap"}',
+    [ asks => '"reentry": "after_exit"', 'why: {"kind": "ask", "field": "context.why", "within": "2 hours", "next": "size", "on_timeout": "size"}',
+        'size: {"kind": "ask", "field": "context.size", "reply": "choice", "choices": {"1": "S", "2": "M"}, "within": "6 hours", "on_timeout": "sorry", "on_failed": "sorry", "next": "nap"}',
         'sorry: {"kind": "wait", "for": "1 hour", "next": "size"}', 'nap: {"kind": "wait", "for": "30 minutes"}' ],
     [ fails => '"reentry": "after_exit"', 'day: {"kind": "wait", "date": "entry.day", "next": "end"}', 'end: {"kind": "exit"}' ],
 );
@@ -170,7 +170,7 @@ subtest 'what is assumed' => sub {
     my $some = $count->('{"steps": {"hello": {"failed": 0.4, "refused": 0.3}}}');
     is($some->{'next:end'} + $some->{'failed:nap2'} + $some->{refused}, $entered, 'some of each');
     is_deeply($count->('{"steps": {"hello": {"failed": 0.4, "refused": 0.3}}}'), $some, 'the same ones at each time');
-    $document{ask} = q({"journey": "ask", "entry": [{"on": "come"}], "start": "ask", "steps": {"ask": {"kind": "ask", "field": "city", "within": "2 hours", "on_timeout": "late"},
+    $document{ask} = q({"journey": "ask", "reentry": "after_exit", "entry": [{"on": "come"}], "start": "ask", "steps": {"ask": {"kind": "ask", "field": "city", "within": "20 hours", "on_timeout": "late"},
         "late": {"kind": "exit"}}});
     my $ways = 'DISTINCT step, outcome, next_step';
     is(simulated('ask', undef, undef, $ways), "ask|next|\nask|timeout|late\nlate|next|", 'what contacts wrote is a reply');
@@ -202,5 +202,11 @@ $standby->init_from_backup($node, 'base', has_streaming => 1);
 $standby->start;
 $node->wait_for_catchup($standby, 'replay');
 is(simulated($_, $standby), simulated($_), "$_: a standby says the same") for sort keys %document;
+
+# why and whether, which reads only too
+my $why = q{BEGIN READ ONLY; SELECT count(*), count(*) FILTER (WHERE crm.eligible(contact_id, 'cools')), sum((SELECT count(*) FROM crm.explain(contact_id, 'goals', NULL))),
+    sum((SELECT count(*) FROM crm.explain(contact_id, 'goals', 'tea'))) FROM crm.contact; COMMIT};
+like($node->safe_psql('shop', $why), qr/^\d+\|\d+\|\d+\|\d+$/, 'explain() and eligible() in a transaction that reads only');
+is($standby->safe_psql('shop', $why), $node->safe_psql('shop', $why), 'and on a standby');
 
 done_testing();
