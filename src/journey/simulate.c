@@ -128,6 +128,7 @@ crm_sql_simulate(PG_FUNCTION_ARGS)
 	PG_TRY();
 	{
 		journey = crm_journey_read(definition, CurrentMemoryContext);
+		journey->is_current = true;
 		crm_simulate(journey, crm_assume_read(journey, assume), PG_GETARG_TIMESTAMPTZ(1),
 					 PG_GETARG_TIMESTAMPTZ(2), &counts);
 	}
