@@ -8,6 +8,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
+#include "compat.h"
 #include "journey/kinds.h"
 #include "journey/reading.h"
 #include "journey/simulation.h"
@@ -15,8 +16,10 @@
 /* shares are decimal, their sum need not be */
 #define SHARE_ERROR 1e-9
 
+CRM_NORETURN static void refuse(const char *format, ...) pg_attribute_printf(1, 2);
+
 static void
-pg_attribute_noreturn() pg_attribute_printf(1, 2) refuse(const char *format, ...)
+refuse(const char *format, ...)
 {
 	StringInfoData message;
 	va_list arguments;
