@@ -240,14 +240,14 @@ for my $column (qw(alone planned))
 }
 my $plans = q{SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'CachedPlanSource' AND ident ~ 'contact_id = [$]1'};
 my $planned = sql("SELECT crm.rule_holds(1, rule, '$as_of') FROM rule WHERE n <= 200 \\g /dev/null\n$plans");
-sql("UPDATE rule SET one = coalesce((SELECT holds FROM crm.explain(1 + n % $contacts, rule, '$as_of') LIMIT 1), false)");
+sql("UPDATE rule SET one = coalesce((SELECT holds FROM crm.explain(1 + n % $contacts, rule, '$as_of'::timestamptz) LIMIT 1), false)");
 
 # dates and intervals as the session has them are nobody's business, in any plan
 my $odd = "SET timezone = 'America/New_York'; SET datestyle = 'SQL, DMY'; SET intervalstyle = 'sql_standard';\n";
 sql("${odd}UPDATE rule SET odd = (SELECT coalesce(array_agg(a ORDER BY a), '{}') FROM crm.audience(rule, '$as_of') AS a),"
       . " odd_alone = (SELECT coalesce(array_agg(c.contact_id ORDER BY c.contact_id), '{}') FROM crm.contact c"
       . " WHERE c.contact_id % 4 = n % 4 AND crm.rule_holds(c.contact_id, rule, '$as_of')),"
-      . " odd_one = coalesce((SELECT holds FROM crm.explain(1 + n % $contacts, rule, '$as_of') LIMIT 1), false) WHERE n % 8 = 0");
+      . " odd_one = coalesce((SELECT holds FROM crm.explain(1 + n % $contacts, rule, '$as_of'::timestamptz) LIMIT 1), false) WHERE n % 8 = 0");
 
 sub none_differs
 {
