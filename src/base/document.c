@@ -169,8 +169,8 @@ crm_document_check_keys(CrmDocument *document, const char *table, const char *co
 	table_close(rel, AccessShareLock);
 }
 
-static const char *
-json_type_name(const JsonbValue *value)
+const char *
+crm_json_type(const JsonbValue *value)
 {
 	switch (value->type)
 	{
@@ -195,7 +195,7 @@ refuse_value(CrmDocument *document, const char *key, const JsonbValue *value, co
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("key \"%s\" of the definition given to crm.%s() is %s, not %s", key,
-					document->function, json_type_name(value), wanted),
+					document->function, crm_json_type(value), wanted),
 			 errhint("Write it as %s.", wanted)));
 }
 

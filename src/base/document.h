@@ -53,4 +53,7 @@ extern int crm_document_save(CrmDocument *document, const char *table,
 extern int crm_document_define(FunctionCallInfo fcinfo, const char *function, const char *table,
 							   const char *const *required, int nrequired);
 
+/* What a value is, for messages: "a string". */
+extern const char *crm_json_type(const JsonbValue *value);
+
 #endif /* CRM_DOCUMENT_H */

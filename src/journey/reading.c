@@ -24,26 +24,6 @@ crm_shown(const char *text)
 		: psprintf("%s...", pnstrdup(text, pg_mbcliplen(text, len, SHOWN_BYTES)));
 }
 
-const char *
-crm_json_type(const JsonbValue *value)
-{
-	switch (value->type)
-	{
-		case jbvNull:
-			return "null";
-		case jbvString:
-			return "a string";
-		case jbvNumeric:
-			return "a number";
-		case jbvBool:
-			return "a boolean";
-		default:
-			return value->type == jbvBinary && JsonContainerIsArray(value->val.binary.data)
-				? "an array"
-				: "an object";
-	}
-}
-
 static char *
 path_of(const CrmReading *reading, const char *key)
 {

@@ -11,6 +11,7 @@
 #include "utils/jsonb.h"
 
 #include "base/db.h"
+#include "base/document.h"
 #include "journey/kinds.h"
 
 #define CRM_MAX_JOURNEY_NAME 63
@@ -60,7 +61,6 @@ extern void crm_path_leave(CrmReading *reading, int before);
 
 /* Text of the document for a message, not too long. */
 extern char *crm_shown(const char *text);
-extern const char *crm_json_type(const JsonbValue *value);
 
 /* Opens the object; where it is none, that is a fault, and it is taken for an empty one. */
 extern bool crm_object_open(CrmReading *reading, const JsonbValue *value, CrmObject *object);
