@@ -27,6 +27,7 @@ typedef enum CrmRunState
 typedef struct CrmRun CrmRun;
 typedef struct CrmMoves CrmMoves;
 typedef struct CrmEngine CrmEngine;
+typedef struct CrmPastFact CrmPastFact;
 struct CrmEntering;
 
 /* A step that was entered. */
@@ -101,6 +102,8 @@ typedef struct CrmSink
 	void (*refused)(CrmEngine *engine, const struct CrmEntering *entering, int n);
 	void (*act)(CrmMoves *moves); /* a step that writes beyond the enrolment */
 	void (*write)(CrmEngine *engine);
+	/* of what is known before its turn */
+	bool (*is_to_come)(const CrmEngine *engine, const CrmPastFact *fact, TimestampTz now);
 } CrmSink;
 
 struct CrmEngine
@@ -311,12 +314,12 @@ typedef struct CrmLookBack
 	TimestampTz from;
 	TimestampTz until;
 } CrmLookBack;
-typedef struct CrmPastFact
+struct CrmPastFact
 {
 	int place; /* of who asked */
 	TimestampTz recorded_at;
 	CrmSignal signal;
-} CrmPastFact;
+};
 extern CrmPastFact *crm_history_find(const char *kind, const CrmLookBack *asking, int n,
 									 int *nfound);
 

@@ -189,11 +189,31 @@ compare_person(const void *key, const void *element)
 	return crm_compare_int64(key, &((const Person *) element)->contact_id);
 }
 
+static Person *
+find_person(const Simulation *simulation, int64 contact_id)
+{
+	return bsearch(&contact_id, simulation->persons, simulation->npersons, sizeof(Person),
+				   compare_person);
+}
+
+static bool
+is_to_come(const CrmEngine *engine, const CrmPastFact *fact, TimestampTz now)
+{
+	const Simulation *simulation = (const Simulation *) engine->sink;
+	const Person *person = find_person(simulation, fact->signal.fact.contact_id);
+
+	/* what no turn is for, as what came too late to be noticed, is there when it was recorded */
+	for (int64 i = person->next; i < person->end && simulation->pasts[i].at <= now; i++)
+		if (simulation->pasts[i].signal != NULL &&
+			crm_signal_is_same(simulation->pasts[i].signal, &fact->signal))
+			return true;
+	return fact->recorded_at > now;
+}
+
 static void
 add_run(Simulation *simulation, CrmRun *run)
 {
-	Person *person = bsearch(&run->contact_id, simulation->persons, simulation->npersons,
-							 sizeof(Person), compare_person);
+	Person *person = find_person(simulation, run->contact_id);
 
 	if (person->nruns == person->size)
 	{
@@ -674,7 +694,7 @@ crm_simulate(CrmJourney *journey, const CrmAssumed *assumed, TimestampTz from, T
 			 CrmCounts *counts)
 {
 	Simulation simulation = {
-		.sink = { next_id, refused, act, write_counts },
+		.sink = { next_id, refused, act, write_counts, is_to_come },
 		.journey = journey,
 		.assumed = assumed,
 		.from = from,

@@ -153,6 +153,14 @@ is_since_step(const CrmRun *run, const CrmPastFact *fact, TimestampTz from)
 		(run->moved_by == NULL || !crm_signal_is_same(&fact->signal, run->moved_by));
 }
 
+static bool
+is_to_come(const CrmEngine *engine, const CrmRun *run, const CrmPastFact *fact)
+{
+	if (engine->sink != NULL)
+		return engine->sink->is_to_come(engine, fact, run->now);
+	return crm_signal_is_waiting(&fact->signal);
+}
+
 /*
  * What was recorded before may satisfy the wait: the first fact of its interval
  * that does. It moves the run when it was recorded, not before the run came here.
@@ -184,10 +192,7 @@ look_back(CrmMoves *moves)
 
 		if (!crm_signal_counts(run, &found[i].signal, &step->trigger, from) ||
 			(step->since_step && !is_since_step(run, &found[i], from)) ||
-			crm_signal_is_waiting(&found[i].signal))
-			continue;
-		/* a simulation knows what is to come */
-		if (moves->engine->sink != NULL && found[i].recorded_at > run->now)
+			is_to_come(moves->engine, run, &found[i]))
 			continue;
 		matches[n].run = run;
 		found[n] = found[i];

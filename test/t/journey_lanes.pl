@@ -153,9 +153,10 @@ is($node->safe_psql('direct', 'SELECT count(DISTINCT tableoid) > 1 FROM crm.step
 for my $db (@lanes)
 {
     my $said;
+    $node->safe_psql($db, q{SELECT crm.publish_journey('{"journey": "probe", "start": "w", "entry": [], "steps": {"w": {"kind": "wait", "for": "1 day"}}}')});
     $node->psql($db, qq{LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on;
         SET auto_explain.log_level = notice; SELECT set_config('pg_crm.clock', ('2026-01-29 08:00Z'::timestamptz + '$at min')::text, false);
-        INSERT INTO crm.contact (contact_id) VALUES (1000); SELECT crm.enrol(1000, 'j1'); SELECT crm.unenrol(1000, 'j1')}, stderr => \$said);
+        INSERT INTO crm.contact (contact_id) VALUES (1000); SELECT crm.enrol(1000, 'probe'); SELECT crm.unenrol(1000, 'probe')}, stderr => \$said);
     my $statements = qr/(INSERT INTO|UPDATE) crm\.(enrolment|step_visit)/;
     $db eq 'direct' ? unlike($said, $statements, "$db: rows without statements") : like($said, $statements, "$db: rows by statements");
 }
