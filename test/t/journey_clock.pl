@@ -134,6 +134,7 @@ subtest 'a crash in the middle of many' => sub {
     is(sql("SELECT string_agg(step || ' ' || n, ', ' ORDER BY step) FROM (SELECT step, count(*) || '/' || count(DISTINCT contact_id) AS n FROM crm.step_visit WHERE $of GROUP BY step) s"),
         "mark $many/$many, tell $many/$many, wait $many/$many", 'each step once');
     is(sql("SELECT count(*) FROM crm.step_visit WHERE $of AND outcome IS DISTINCT FROM 'next'"), '0', 'all left as they should be');
+    becomes("SELECT count(*) FROM crm.outbox WHERE $of", 0, 'and all are sent');
     my %arrived;
     $arrived{ $_->{body}{message_id} // '' }++ for grep { ($_->{body}{data}{text} // "") eq "many" } $shop->sandbox->ledger_file_rows;
     is(scalar(keys %arrived), $many, 'all arrived');
