@@ -15,6 +15,7 @@
 #include "base/db.h"
 #include "base/rights.h"
 #include "insight/journey_graph.h"
+#include "insight/period.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_journey_funnel);
 PG_FUNCTION_INFO_V1(crm_sql_journey_rows);
@@ -109,16 +110,6 @@ find_counted(const Counted *known, int n, const char *name, const char *of)
 
 /* ---------- arguments ---------- */
 
-static void
-require(FunctionCallInfo fcinfo, int argument, const char *name, const char *function)
-{
-	if (PG_ARGISNULL(argument))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("argument \"%s\" of crm.%s() must not be NULL", name, function),
-				 errhint("Give a value, or leave the argument out where it has a default.")));
-}
-
 static bool
 is_by_event(const char *by_time)
 {
@@ -137,20 +128,7 @@ is_by_event(const char *by_time)
 static void
 set_period(Asked *asked, TimestampTz start, TimestampTz end)
 {
-	char *first = pstrdup(timestamptz_to_str(start));
-
-	if (TIMESTAMP_NOT_FINITE(start) || TIMESTAMP_NOT_FINITE(end))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("a period must be finite, not from %s to %s", first,
-						timestamptz_to_str(end)),
-				 errhint("Name the first moment and the moment after the last one.")));
-	if (start > end)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the period ends at %s, before it starts at %s", timestamptz_to_str(end),
-						first),
-				 errhint("Exchange period_start and period_end.")));
+	crm_check_period(start, end);
 	asked->in_period = true;
 	asked->values[2] = TimestampTzGetDatum(start);
 	asked->values[3] = TimestampTzGetDatum(end);
@@ -379,7 +357,7 @@ crm_sql_journey_funnel(PG_FUNCTION_ARGS)
 	CrmActing acting;
 
 	for (int i = 0; i < lengthof(names); i++)
-		require(fcinfo, i, names[i], "journey_funnel");
+		crm_require_value(fcinfo, i, names[i], "journey_funnel");
 	ask(&asked, fcinfo, 0, 5, 4);
 	set_period(&asked, PG_GETARG_TIMESTAMPTZ(1), PG_GETARG_TIMESTAMPTZ(2));
 	asked.by_event = is_by_event(text_to_cstring(PG_GETARG_TEXT_PP(3)));
@@ -494,8 +472,8 @@ crm_sql_journey_rows(PG_FUNCTION_ARGS)
 	StringInfoData sql;
 	CrmActing acting;
 
-	require(fcinfo, 0, "journey", "journey_rows");
-	require(fcinfo, 7, "by_time", "journey_rows");
+	crm_require_value(fcinfo, 0, "journey", "journey_rows");
+	crm_require_value(fcinfo, 7, "by_time", "journey_rows");
 	ask(&asked, fcinfo, 0, 3, 8);
 	asked.by_event = is_by_event(text_to_cstring(PG_GETARG_TEXT_PP(7)));
 	if (PG_ARGISNULL(5) != PG_ARGISNULL(6))

@@ -1,0 +1,24 @@
+/*
+ * period.h
+ *		Arguments that reports share: a period, the time zone of its days.
+ */
+#ifndef CRM_PERIOD_H
+#define CRM_PERIOD_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "fmgr.h"
+#include "pgtime.h"
+
+/* Raises 22004 where the argument is NULL. */
+extern void crm_require_value(FunctionCallInfo fcinfo, int argument, const char *name,
+							  const char *function);
+
+/* Raises 22008 unless it is finite, 22023 where it ends before it starts. */
+extern void crm_check_period(TimestampTz start, TimestampTz end);
+
+/* Name of the time zone; where the argument is NULL that of pg_crm.time_zone. Raises 22023. */
+extern const char *crm_time_zone_argument(FunctionCallInfo fcinfo, int argument, pg_tz **zone);
+
+#endif /* CRM_PERIOD_H */
