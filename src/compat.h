@@ -46,6 +46,13 @@
 	} while (0)
 #endif
 
+/* 17: intervals may be infinite */
+#if PG_VERSION_NUM >= 170000
+#define CRM_INTERVAL_IS_ENDLESS(interval) INTERVAL_IS_NOEND(interval)
+#else
+#define CRM_INTERVAL_IS_ENDLESS(interval) false
+#endif
+
 /* 16: which indexes an update touches became an enum with summarizing ones */
 #if PG_VERSION_NUM >= 160000
 typedef TU_UpdateIndexes CrmUpdateIndexes;
