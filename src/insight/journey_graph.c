@@ -7,6 +7,7 @@
 #include "utils/builtins.h"
 
 #include "base/db.h"
+#include "insight/figures.h"
 #include "insight/journey_graph.h"
 
 static void
@@ -274,23 +275,6 @@ crm_graph_edge_title(const CrmGraphEdge *edge)
 	if (edge->rule != NULL)
 		return edge->rule;
 	return strcmp(edge->outcome, "next") == 0 ? "" : edge->outcome;
-}
-
-char *
-crm_grouped_digits(int64 number)
-{
-	char *plain = psprintf(INT64_FORMAT, number);
-	int length = (int) strlen(plain);
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	for (int i = 0; i < length; i++)
-	{
-		if (i > 0 && (length - i) % 3 == 0 && plain[i - 1] != '-')
-			appendStringInfoChar(&buf, ',');
-		appendStringInfoChar(&buf, plain[i]);
-	}
-	return buf.data;
 }
 
 char *

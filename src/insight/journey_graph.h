@@ -70,9 +70,6 @@ extern int crm_graph_find(const CrmGraph *graph, const char *name);
 /* What people call a step. */
 extern const char *crm_graph_step_title(const CrmGraphStep *step);
 
-/* 1,234,567 */
-extern char *crm_grouped_digits(int64 number);
-
 /* What is said of an edge: its outcome or the rule of the branch; empty for next. */
 extern const char *crm_graph_edge_title(const CrmGraphEdge *edge);
 

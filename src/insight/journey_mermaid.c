@@ -11,6 +11,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 
+#include "insight/figures.h"
 #include "insight/journey_graph.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_journey_mermaid);

@@ -12,6 +12,7 @@
 #include "utils/builtins.h"
 
 #include "base/db.h"
+#include "insight/figures.h"
 #include "insight/journey_graph.h"
 #include "insight/layered.h"
 #include "insight/picture.h"
@@ -256,7 +257,7 @@ draw_edges(CrmPicture *picture, const Scene *scene)
 		const CrmGraphEdge *of = scene->edges[i] < 0 ? NULL : &scene->graph->edges[scene->edges[i]];
 		double half = edge->label_width / 2;
 
-		crm_picture_group(picture, of == NULL ? "started" : edge_tooltip(scene->graph, of));
+		crm_picture_group(picture, NULL, of == NULL ? "started" : edge_tooltip(scene->graph, of));
 		crm_picture_box(picture, "paper", edge->label_x - half + 2,
 						edge->label_y - LABEL_HEIGHT / 2, 2 * half - 4, LABEL_HEIGHT, 4);
 		crm_picture_caption(picture, CRM_ANCHOR_MIDDLE, edge->label_x, edge->label_y + 4.5,
@@ -304,7 +305,7 @@ draw_loops(CrmPicture *picture, const Scene *scene, int number)
 
 		if (edge->to != number)
 			continue;
-		crm_picture_group(picture, edge_tooltip(graph, edge));
+		crm_picture_group(picture, NULL, edge_tooltip(graph, edge));
 		crm_picture_caption(picture, CRM_ANCHOR_START, x + LOOP_WIDTH + 2, y,
 							box->beside - LOOP_WIDTH - 4, crm_graph_edge_title(edge),
 							crm_grouped_digits(edge->moves));
@@ -314,15 +315,6 @@ draw_loops(CrmPicture *picture, const Scene *scene, int number)
 }
 
 /* ---------- boxes ---------- */
-
-static char *
-share_of(int64 part, int64 whole)
-{
-	double percent = 100.0 * part / whole;
-
-	return percent >= 10 || percent == 0 ? psprintf("%.0f%%", percent)
-										 : psprintf("%.1f%%", percent);
-}
 
 static char *
 step_tooltip(const CrmGraphStep *step)
@@ -345,7 +337,7 @@ draw_step(CrmPicture *picture, const CrmGraphStep *step, const CrmLayeredBox *bo
 	const char *kind = step->kind == NULL ? "?" : step->kind;
 	double room = box->width - 2 * BOX_PAD - crm_picture_text_width(kind);
 
-	crm_picture_group(picture, step_tooltip(step));
+	crm_picture_group(picture, NULL, step_tooltip(step));
 	crm_picture_box(picture, step->entered > 0 ? "box" : "empty-box", left, box->y, box->width,
 					box->height, 8);
 	crm_picture_box(picture, colour_of(step->kind), left + 7, box->y + 10, 4, box->height - 20, 2);
@@ -365,7 +357,7 @@ draw_step(CrmPicture *picture, const CrmGraphStep *step, const CrmLayeredBox *bo
 	if (step->ended > 0)
 		crm_picture_text(picture, "out", CRM_ANCHOR_END, right - BOX_PAD / 2 - 2, box->y + 57, 0,
 						 psprintf("%s exited, %s", crm_grouped_digits(step->ended),
-								  share_of(step->ended, step->left_on + step->ended)));
+								  crm_share_text(step->ended, step->left_on + step->ended)));
 	crm_picture_group_end(picture);
 }
 
@@ -375,7 +367,7 @@ draw_boxes(CrmPicture *picture, const Scene *scene)
 	const CrmGraph *graph = scene->graph;
 	const CrmLayeredBox *entry = &scene->layered.boxes[0];
 
-	crm_picture_group(picture, entry_text(graph));
+	crm_picture_group(picture, NULL, entry_text(graph));
 	crm_picture_box(picture, "entry", entry->x - entry->width / 2, entry->y, entry->width,
 					entry->height, entry->height / 2);
 	crm_picture_text(picture, "text", CRM_ANCHOR_MIDDLE, entry->x, entry->y + 19.5,
@@ -440,7 +432,8 @@ draw(const CrmGraph *graph)
 	crm_picture_open(&picture, (int) ceil(width) + 2 * MARGIN,
 					 (int) ceil(scene.layered.height) + HEAD_HEIGHT + MARGIN,
 					 psprintf("Journey %s", graph->journey), subtitle);
-	crm_picture_text(&picture, "title", CRM_ANCHOR_START, MARGIN, 36, width / 1.35, graph->journey);
+	crm_picture_text(&picture, "title", CRM_ANCHOR_START, MARGIN, 36,
+					 width / CRM_PICTURE_TITLE_SCALE, graph->journey);
 	crm_picture_text(&picture, "muted", CRM_ANCHOR_START, MARGIN, 57, 0, subtitle);
 	draw_edges(&picture, &scene);
 	draw_boxes(&picture, &scene);

@@ -61,3 +61,26 @@ crm_time_zone_argument(FunctionCallInfo fcinfo, int argument, pg_tz **zone)
 				 "Names of time zones are in pg_catalog.pg_timezone_names, such as Asia/Shanghai.")));
 	return name;
 }
+
+char *
+crm_date_text(TimestampTz at, pg_tz *zone)
+{
+	struct pg_tm tm;
+	fsec_t fsec;
+	int tz;
+
+	if (timestamp2tm(at, &tz, &tm, &fsec, NULL, zone) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("timestamp out of range")));
+	if (tm.tm_hour == 0 && tm.tm_min == 0 && tm.tm_sec == 0)
+		return psprintf("%04d-%02d-%02d", tm.tm_year, tm.tm_mon, tm.tm_mday);
+	return psprintf("%04d-%02d-%02d %02d:%02d%s", tm.tm_year, tm.tm_mon, tm.tm_mday, tm.tm_hour,
+					tm.tm_min, tm.tm_sec == 0 ? "" : psprintf(":%02d", tm.tm_sec));
+}
+
+char *
+crm_period_text(TimestampTz start, TimestampTz end, pg_tz *zone, const char *zone_name)
+{
+	return psprintf("from %s until before %s, %s", crm_date_text(start, zone),
+					crm_date_text(end, zone), zone_name);
+}

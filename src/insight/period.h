@@ -21,4 +21,11 @@ extern void crm_check_period(TimestampTz start, TimestampTz end);
 /* Name of the time zone; where the argument is NULL that of pg_crm.time_zone. Raises 22023. */
 extern const char *crm_time_zone_argument(FunctionCallInfo fcinfo, int argument, pg_tz **zone);
 
+/* from 2026-05-01 until before 2026-06-01, Asia/Shanghai; with the time of day where it is not midnight */
+extern char *crm_period_text(TimestampTz start, TimestampTz end, pg_tz *zone,
+							 const char *zone_name);
+
+/* 2026-05-01, with the time of day where it is not midnight */
+extern char *crm_date_text(TimestampTz at, pg_tz *zone);
+
 #endif /* CRM_PERIOD_H */

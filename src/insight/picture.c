@@ -54,6 +54,24 @@ static const char style_sheet[] =
 	".crm-choice{fill:#7a5bb5}\n"
 	".crm-change{fill:#3572b0}\n"
 	".crm-other{fill:#8a929b}\n"
+	".crm-lost{fill:#d79b8b}\n"
+	".crm-bar-track{fill:#eef0f2}\n"
+	".crm-curve{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}\n"
+	".crm-unfinished{fill:none;stroke:currentColor;stroke-width:2;stroke-dasharray:2 4}\n"
+	".crm-area{fill:currentColor;fill-opacity:0.13}\n"
+	".crm-dot{fill:currentColor}\n"
+	".crm-leader{stroke:currentColor;stroke-width:1;stroke-opacity:0.45}\n"
+	".crm-unknown{fill:#eef0f2}\n"
+	".crm-band{fill:#656d76;fill-opacity:0}\n"
+	".crm-band:hover{fill-opacity:0.14}\n"
+	".crm-series-1{color:#0b7a75}\n"
+	".crm-series-2{color:#c26a12}\n"
+	".crm-series-3{color:#3566b8}\n"
+	".crm-series-4{color:#b0306a}\n"
+	".crm-series-5{color:#6d7f16}\n"
+	".crm-series-6{color:#7a4fc0}\n"
+	".crm-series-7{color:#8a5a44}\n"
+	".crm-series-8{color:#5d6670}\n"
 	"@media (prefers-color-scheme:dark){\n"
 	".crm-paper{fill:#15181c}\n"
 	".crm-title,.crm-text,.crm-name,.crm-value{fill:#e8eaed}\n"
@@ -82,6 +100,18 @@ static const char style_sheet[] =
 	".crm-choice{fill:#a78be0}\n"
 	".crm-change{fill:#6ea6df}\n"
 	".crm-other{fill:#7d858e}\n"
+	".crm-lost{fill:#a5604f}\n"
+	".crm-bar-track{fill:#22272d}\n"
+	".crm-unknown{fill:#20252b}\n"
+	".crm-band{fill:#9aa4af}\n"
+	".crm-series-1{color:#35c9bd}\n"
+	".crm-series-2{color:#f0a04b}\n"
+	".crm-series-3{color:#7fa8f0}\n"
+	".crm-series-4{color:#f07fb0}\n"
+	".crm-series-5{color:#b9c94e}\n"
+	".crm-series-6{color:#b899f2}\n"
+	".crm-series-7{color:#cf9d86}\n"
+	".crm-series-8{color:#aab3bd}\n"
 	"}\n"
 	"</style>\n";
 
@@ -278,17 +308,38 @@ crm_picture_path(CrmPicture *picture, const char *class, const char *data, doubl
 }
 
 void
-crm_picture_group(CrmPicture *picture, const char *tooltip)
+crm_picture_group(CrmPicture *picture, const char *class, const char *tooltip)
 {
-	appendStringInfoString(&picture->svg, "<g><title>");
-	crm_picture_escape(&picture->svg, tooltip);
-	appendStringInfoString(&picture->svg, "</title>\n");
+	StringInfo svg = &picture->svg;
+
+	appendStringInfoString(svg, "<g");
+	if (class != NULL)
+		appendStringInfo(svg, " class=\"crm-%s\"", class);
+	appendStringInfoChar(svg, '>');
+	if (tooltip != NULL)
+	{
+		appendStringInfoString(svg, "<title>");
+		crm_picture_escape(svg, tooltip);
+		appendStringInfoString(svg, "</title>");
+	}
+	appendStringInfoChar(svg, '\n');
 }
 
 void
 crm_picture_group_end(CrmPicture *picture)
 {
 	appendStringInfoString(&picture->svg, "</g>\n");
+}
+
+/* U+202A to U+202E and U+2066 to U+2069: they would turn what stands behind them, too. */
+static bool
+turns_direction(const char *character, int length)
+{
+	unsigned char last = (unsigned char) character[length - 1];
+
+	return length == 3 &&
+		((memcmp(character, "\xE2\x80", 2) == 0 && last >= 0xAA && last <= 0xAE) ||
+		 (memcmp(character, "\xE2\x81", 2) == 0 && last >= 0xA6 && last <= 0xA9));
 }
 
 /*
@@ -306,6 +357,8 @@ crm_picture_escape(StringInfo buf, const char *string)
 		length = character_length(s);
 		if (utf8 && length == 3 && memcmp(s, "\xEF\xBF", 2) == 0 && (unsigned char) s[2] >= 0xBE)
 			appendStringInfoString(buf, "&#65533;");
+		else if (utf8 && turns_direction(s, length))
+			continue;
 		else if (length > 1)
 			appendBinaryStringInfo(buf, s, length);
 		else
@@ -512,8 +565,9 @@ crm_time_axis_draw(CrmPicture *picture, const CrmTimeAxis *axis, double top, dou
 	if (seconds <= 0)
 		return;
 	while (step < tick_steps + lengthof(tick_steps) - 1 &&
-		   step->seconds / seconds * (axis->right - axis->left) <
-			   crm_picture_text_width(step->widest) + TICK_GAP)
+		   ((axis->whole_days && step->unit == STEP_SECONDS) ||
+			step->seconds / seconds * (axis->right - axis->left) <
+				crm_picture_text_width(step->widest) + TICK_GAP))
 		step++;
 
 	local_time(axis, axis->from, &tm);

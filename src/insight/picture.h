@@ -15,7 +15,8 @@
 #include "lib/stringinfo.h"
 #include "pgtime.h"
 
-#define CRM_PICTURE_FONT_SIZE 13
+#define CRM_PICTURE_FONT_SIZE   13
+#define CRM_PICTURE_TITLE_SCALE 1.35 /* a title is so much wider than text */
 
 typedef enum CrmAnchor
 {
@@ -54,8 +55,8 @@ extern void crm_picture_box(CrmPicture *picture, const char *class, double x, do
 /* data is that of an SVG path; width of the line, 0 = as the style says */
 extern void crm_picture_path(CrmPicture *picture, const char *class, const char *data,
 							 double width);
-/* What is drawn up to the end has this tooltip. */
-extern void crm_picture_group(CrmPicture *picture, const char *tooltip);
+/* What is drawn up to the end has this class and this tooltip; either may be NULL. */
+extern void crm_picture_group(CrmPicture *picture, const char *class, const char *tooltip);
 extern void crm_picture_group_end(CrmPicture *picture);
 
 extern void crm_picture_escape(StringInfo buf, const char *string);
@@ -73,6 +74,7 @@ typedef struct CrmTimeAxis
 	double left;
 	double right;
 	pg_tz *zone;
+	bool whole_days; /* no mark but at the beginning of a day */
 } CrmTimeAxis;
 
 extern double crm_time_axis_x(const CrmTimeAxis *axis, TimestampTz at);

@@ -162,7 +162,8 @@ draw(const Timeline *timeline)
 	double bottom;
 	double y;
 
-	axis.zone = pg_tzset(crm_guc_time_zone);
+	axis.zone = crm_guc_zone;
+	axis.whole_days = false;
 	axis.from = timeline->start;
 	axis.to = Max(crm_now(), timeline->start);
 	for (int i = 0; i < timeline->nlines; i++)

@@ -5,8 +5,8 @@ use warnings;
 
 use FindBin;
 use lib "$FindBin::RealBin/../lib";
+use CrmPicture;
 use CrmTest;
-use IPC::Run;
 use JSON::PP;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -25,63 +25,10 @@ sql("INSERT INTO crm.contact (contact_id) SELECT generate_series(1, 200)");
 
 # ---------- reading a picture ----------
 
-sub attributes { my %a = $_[0] =~ /([\w-]+)="([^"]*)"/g; return \%a }
-
-sub boxes_of
-{
-    my ($svg, $class) = @_;
-    return map { { %$_, x2 => $_->{x} + $_->{width}, y2 => $_->{y} + $_->{height} } }
-      grep { defined $_->{x} && $_->{class} =~ /^crm-(?:$class)$/ } map { attributes($_) } $svg =~ /<rect ([^>]*)>/g;
-}
-
-sub overlap { my ($a, $b) = @_; return $a->{x} < $b->{x2} && $b->{x} < $a->{x2} && $a->{y} < $b->{y2} && $b->{y} < $a->{y2} }
-
-sub overlaps
-{
-    my ($some, $others) = @_;
-    my @found;
-    for my $i (0 .. $#$some)
-    {
-        for my $k ($some == $others ? $i + 1 .. $#$some : 0 .. $#$others)
-        {
-            push @found, "$some->[$i]{class} at $some->[$i]{x},$some->[$i]{y} and $others->[$k]{class} at $others->[$k]{x},$others->[$k]{y}"
-              if overlap($some->[$i], $others->[$k]);
-        }
-    }
-    return @found;
-}
-
-# points along a path of M, L, V and C
-sub points_of
-{
-    my ($data) = @_;
-    my ($x, $y, @points);
-    while ($data =~ /([MLVC])([-\d. ]+)/g)
-    {
-        my ($command, @n) = ($1, split ' ', $2);
-        ($command, @n) = ('L', $x, @n) if $command eq 'V';
-        if ($command eq 'C')
-        {
-            for my $step (1 .. 24)
-            {
-                my $t = $step / 24;
-                my $u = 1 - $t;
-                push @points, [ map { $u**3 * [ $x, $y ]->[$_] + 3 * $u * $u * $t * $n[$_] + 3 * $u * $t * $t * $n[ 2 + $_ ] + $t**3 * $n[ 4 + $_ ] } 0, 1 ];
-            }
-        }
-        elsif ($command eq 'L') { push @points, map { my $t = $_ / 24; [ $x + $t * ($n[0] - $x), $y + $t * ($n[1] - $y) ] } 1 .. 24 }
-        else                    { push @points, [@n] }
-        ($x, $y) = @n[ -2, -1 ];
-    }
-    return @points;
-}
-
 sub look_at
 {
     my ($name, $svg, $steps, $edges) = @_;
-    my ($out, $err);
-    IPC::Run::run([ 'xmllint', '--noout', '-' ], '<', \$svg, '>', \$out, '2>', \$err);
-    is($err, '', "$name: is XML");
+    is(xml_errors($svg), '', "$name: is XML");
     my ($width, $height) = $svg =~ /viewBox="0 0 (\d+) (\d+)"/;
     my @boxes = boxes_of($svg, 'box|empty-box|entry');
     my @labels = boxes_of($svg, 'paper');
@@ -107,11 +54,7 @@ sub look_at
         }
     }
     is_deeply(\@inside, [], "$name: no edge runs through a box, or out of the picture");
-    my ($style) = $svg =~ /<style>(.*?)<\/style>/s;
-    my %used = map { $_ => 1 } $svg =~ /class="([^"]*)"/g;
-    is(join(' ', grep { $style !~ /\.$_\b/ } sort keys %used), '', "$name: the style says how all of it looks");
-    my ($light, $dark) = split /\@media/, $style;
-    is(join(' ', grep { $light =~ /\.$_\b[^{]*\{[^}]*(?:fill|stroke):#/ && $dark !~ /\.$_\b/ } sort keys %used), '', "$name: also on a dark screen");
+    is_deeply([ missing_styles($svg) ], [], "$name: the style says how all of it looks, also on a dark screen");
 }
 
 # each line of a flowchart is one of these, whatever the names are
@@ -149,8 +92,7 @@ sql("SELECT setseed(0.$seed), walk_journey($_(), 80)") for qw(three_steps twelve
 $svg{$_} = look_at_journey($_) for 'welcome', 'spring', 'programme', '新会员欢迎旅程：扫码关注后的七天', 'one';
 
 # numbers in the picture are those of the views
-sub texts_of { my ($svg) = @_; $svg =~ s/<title>.*?<\/title>//gs; return map { s/<[^>]*>//gr } $svg =~ /<text [^>]*>(.*?)<\/text>/gs }
-my @texts = texts_of($svg{spring});
+my @texts = map { $_->{text} } texts_of($svg{spring});
 is(join("\n", sort grep { / entered$/ } @texts), sql("SELECT string_agg(entered || ' entered', E'\\n' ORDER BY (entered || ' entered') COLLATE \"C\")
     FROM crm.journey_step WHERE journey = 'spring' AND entered > 0"), 'what is entered');
 is(join("\n", sort grep { / here$/ } @texts), sql("SELECT string_agg(here || ' here', E'\\n' ORDER BY (here || ' here') COLLATE \"C\")

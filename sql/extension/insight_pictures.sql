@@ -1,0 +1,22 @@
+-- insight: pictures over periods
+
+CREATE FUNCTION crm.journey_funnel_svg(journey text, period_start timestamptz, period_end timestamptz,
+	by_time text DEFAULT 'entry', filter text DEFAULT NULL, version integer DEFAULT NULL, time_zone text DEFAULT NULL)
+RETURNS text
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'crm_sql_journey_funnel_svg';
+COMMENT ON FUNCTION crm.journey_funnel_svg(text, timestamptz, timestamptz, text, text, integer, text) IS 'The rows of journey_funnel() as a standalone SVG: a bar for each step, divided into those who went on, are still there, and left.';
+REVOKE ALL ON FUNCTION crm.journey_funnel_svg(text, timestamptz, timestamptz, text, text, integer, text) FROM PUBLIC;
+
+CREATE FUNCTION crm.trend(measure text, period_start timestamptz, period_end timestamptz, time_zone text DEFAULT NULL,
+	bucket text DEFAULT NULL)
+RETURNS TABLE (day date, series text, value numeric, complete boolean)
+LANGUAGE c STABLE ROWS 100 AS 'MODULE_PATHNAME', 'crm_sql_trend';
+COMMENT ON FUNCTION crm.trend(text, timestamptz, timestamptz, text, text) IS 'What happened, or what there was, in each day, week or month of a period: one row a bucket and series, NULL where nothing is known.';
+REVOKE ALL ON FUNCTION crm.trend(text, timestamptz, timestamptz, text, text) FROM PUBLIC;
+
+CREATE FUNCTION crm.trend_svg(measure text, period_start timestamptz, period_end timestamptz, time_zone text DEFAULT NULL,
+	bucket text DEFAULT NULL)
+RETURNS text
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'crm_sql_trend_svg';
+COMMENT ON FUNCTION crm.trend_svg(text, timestamptz, timestamptz, text, text) IS 'The rows of trend() as a standalone SVG: curves over days, or a row for each series where there are many.';
+REVOKE ALL ON FUNCTION crm.trend_svg(text, timestamptz, timestamptz, text, text) FROM PUBLIC;
