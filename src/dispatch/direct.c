@@ -1,6 +1,6 @@
 /*
  * direct.c
- *		Claims and successes, row by row and without the executor. A statement
+ *		Claims, successes and attempts, row by row and without the executor. A statement
  *		for many rows costs three times as much, and every message takes part in
  *		both.
  */
@@ -45,6 +45,24 @@ enum
 	M_ENDED_AT,
 	M_AWAITED,
 	M_COLUMNS
+};
+static const char *const attempt_columns[] = { "contact_id", "attempt_id",  "recorded_at",
+											   "message_id", "occurred_at", "outcome",
+											   "errcode",    "http_status", "platform_id",
+											   "reply" };
+enum
+{
+	A_CONTACT_ID,
+	A_ATTEMPT_ID,
+	A_RECORDED_AT,
+	A_MESSAGE_ID,
+	A_OCCURRED_AT,
+	A_OUTCOME,
+	A_ERRCODE,
+	A_HTTP_STATUS,
+	A_PLATFORM_ID,
+	A_REPLY,
+	A_COLUMNS
 };
 
 typedef struct Tables
@@ -227,4 +245,50 @@ crm_direct_sent(List *deliveries, TimestampTz now)
 	close_tables(&tables);
 	crm_ends_write(&ends);
 	return written;
+}
+
+static void
+put_text(Datum *values, bool *nulls, int column, const char *value)
+{
+	nulls[column] = value == NULL;
+	values[column] = value == NULL ? (Datum) 0 : CStringGetTextDatum(value);
+}
+
+bool
+crm_direct_attempts(List *deliveries)
+{
+	Datum now = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
+	CrmTarget *target;
+	ListCell *cell;
+
+	if (!crm_guc_direct_access)
+		return false;
+	target = crm_target_open_partition("delivery_attempt", attempt_columns, A_COLUMNS, false,
+									   A_RECORDED_AT, now);
+	if (target == NULL)
+		return false;
+	target->strict = true;
+	foreach(cell, deliveries)
+	{
+		const CrmDelivery *delivery = lfirst(cell);
+		Datum values[A_COLUMNS];
+		bool nulls[A_COLUMNS] = { false };
+
+		values[A_CONTACT_ID] = Int64GetDatum(delivery->contact_id);
+		values[A_ATTEMPT_ID] = Int64GetDatum(delivery->attempt_id);
+		values[A_RECORDED_AT] = now;
+		values[A_MESSAGE_ID] = Int64GetDatum(delivery->message_id);
+		values[A_OCCURRED_AT] = TimestampTzGetDatum(delivery->started_at);
+		values[A_OUTCOME] = CStringGetTextDatum(crm_outcome_name(delivery));
+		values[A_ERRCODE] = Int32GetDatum(delivery->outcome.errcode);
+		nulls[A_ERRCODE] = delivery->outcome.errcode == 0;
+		values[A_HTTP_STATUS] = Int32GetDatum((int32) delivery->http_status);
+		nulls[A_HTTP_STATUS] = delivery->http_status == 0;
+		put_text(values, nulls, A_PLATFORM_ID, delivery->outcome.platform_id);
+		put_text(values, nulls, A_REPLY, delivery->outcome.detail);
+		crm_target_insert(target, values, nulls);
+	}
+	crm_target_flush(target);
+	crm_target_close(target);
+	return true;
 }

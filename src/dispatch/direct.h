@@ -1,8 +1,8 @@
 /*
  * direct.h
- *		The two things that happen to every message, written without the executor
- *		where the tables allow that: its claim, and that it was sent. What these
- *		leave goes the general way, which writes the same rows.
+ *		What happens to every message (its claim, that it was sent, its attempt)
+ *		written without the executor where the tables allow that. What these leave
+ *		goes the general way, which writes the same rows.
  */
 #ifndef CRM_DIRECT_H
 #define CRM_DIRECT_H
@@ -23,5 +23,11 @@ extern bool crm_direct_claim(List *deliveries, TimestampTz now);
  * the others are untouched.
  */
 extern List *crm_direct_sent(List *deliveries, TimestampTz now);
+
+/* What came of each attempt, "sent" or the reason. */
+extern const char *crm_outcome_name(const CrmDelivery *delivery);
+
+/* Their attempts, for the history. False where the table does not allow it. */
+extern bool crm_direct_attempts(List *deliveries);
 
 #endif /* CRM_DIRECT_H */

@@ -326,6 +326,15 @@ add_text(CrmColumn *column, const char *value)
 	crm_column_add(column, value == NULL ? (Datum) 0 : CStringGetTextDatum(value), value == NULL);
 }
 
+const char *
+crm_outcome_name(const CrmDelivery *delivery)
+{
+	const CrmChannelOutcome *outcome = &delivery->outcome;
+
+	return outcome->reaction == CRM_DONE || outcome->reaction == CRM_DONE_BEFORE ? "sent"
+																				 : outcome->reason;
+}
+
 static void
 write_attempts(List *deliveries)
 {
@@ -335,19 +344,20 @@ write_attempts(List *deliveries)
 	Datum values[lengthof(types)];
 	ListCell *cell;
 
+	if (crm_direct_attempts(deliveries))
+		return;
 	for (int i = 0; i < lengthof(types); i++)
 		crm_column_init(&columns[i], types[i]);
 	foreach(cell, deliveries)
 	{
 		CrmDelivery *delivery = lfirst(cell);
 		const CrmChannelOutcome *outcome = &delivery->outcome;
-		bool sent = outcome->reaction == CRM_DONE || outcome->reaction == CRM_DONE_BEFORE;
 
 		crm_column_add(&columns[0], Int64GetDatum(delivery->contact_id), false);
 		crm_column_add(&columns[1], Int64GetDatum(delivery->attempt_id), false);
 		crm_column_add(&columns[2], Int64GetDatum(delivery->message_id), false);
 		crm_column_add(&columns[3], TimestampTzGetDatum(delivery->started_at), false);
-		add_text(&columns[4], sent ? "sent" : outcome->reason);
+		add_text(&columns[4], crm_outcome_name(delivery));
 		crm_column_add(&columns[5], Int32GetDatum(outcome->errcode), outcome->errcode == 0);
 		crm_column_add(&columns[6], Int32GetDatum((int32) delivery->http_status),
 					   delivery->http_status == 0);
