@@ -304,6 +304,14 @@ record_failure(AccountToken *token, TimestampTz now)
 		crm_alarm_raise("token", token->name, detail);
 }
 
+/* Who lets the stopped account go on wants another token at once, and believes what the platform gives. */
+static void
+expect_person(AccountToken *token)
+{
+	token->force = true;
+	set_copy(&token->dead, NULL);
+}
+
 /*
  * A platform may go on giving a token that it refuses. Then another one is
  * forced, but not often; a second refused one is for a person to look at.
@@ -314,7 +322,10 @@ is_dead(AccountToken *token, TimestampTz now)
 	if (token->dead == NULL || strcmp(token->dead, token->token) != 0)
 		return false;
 	if (token->forced_at != DT_NOBEGIN && now - token->forced_at < FORCE_SECONDS * USECS_PER_SEC)
+	{
 		stop_account(token, "token", "the platform refuses the token that it gave");
+		expect_person(token);
+	}
 	token->force = true;
 	token->outcome.reaction = CRM_RETRY;
 	token->outcome.reason = "token";
@@ -371,4 +382,6 @@ crm_token_refused(const CrmDelivery *delivery, TimestampTz now)
 	crm_run(&end_token, values, NULL);
 	set_copy(&token->name, delivery->account_name);
 	set_copy(&token->dead, delivery->token);
+	if (delivery->token_failed)
+		expect_person(token);
 }

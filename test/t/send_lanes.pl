@@ -372,9 +372,6 @@ both(join "\n", 'BEGIN;', (map { "SELECT crm.resume_account('$_');" } @apps, @ho
         AND account_id <> (SELECT account_id FROM crm.account WHERE name = 'h500');
     COMMIT;});
 wait_settled('what waited');
-# the token of which a platform says twice that it is none is asked for anew, by force only after the next time
-both("SELECT crm.resume_account('e40001')");
-wait_settled('the refused token');
 compare('what waited');
 
 both(wave('third', $bulk));
@@ -400,12 +397,12 @@ both(q{SELECT crm.resolve_message(contact_id, message_id, CASE n % 2 WHEN 0 THEN
 
 # --- merged while messages are on their way -------------------------------------------------------------------
 
-admin(settings => { latency_ms => 700 });
+admin(settings => { latency_ms => 5000 });
 my @pairs = map { [ shift @sure, shift @sure ] } 1 .. 8;
 both(join "\n", 'BEGIN;', (map { send_one($_->[1], pick('note_maison', 'advert_maison')), send_one($_->[1], 'order_maison') } @pairs), 'COMMIT;');
+wait_for(sub { 2 == grep { sql($_, "SELECT count(*) FROM crm.outbox WHERE lease IS NOT NULL AND attempts = 1") >= @pairs } @dbs }, $patience, 'they are on their way');
 for my $db (@dbs)
 {
-    wait_for(sub { sql($db, "SELECT count(*) FROM crm.outbox WHERE lease IS NOT NULL AND attempts = 1") >= @pairs }, $patience, "$db: they are on their way");
     sql($db, join "\n", map { "SELECT crm.merge(public.c($_->[0]{n}), public.c($_->[1]{n}));" } @pairs);
 }
 admin(settings => { latency_ms => 0 });
