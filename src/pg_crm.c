@@ -62,6 +62,7 @@ _PG_init(void)
 	crm_scan_limit_init();
 	crm_segment_init();
 	crm_journey_init();
+	crm_send_init();
 	crm_touch_init();
 	crm_shmem_init();
 	crm_wake_init();

@@ -15,6 +15,11 @@ LANGUAGE c AS 'MODULE_PATHNAME', 'crm_keep_template';
 COMMENT ON FUNCTION crm.keep_template() IS 'Trigger of crm.template: keeps every version.';
 REVOKE ALL ON FUNCTION crm.keep_template() FROM PUBLIC;
 
+CREATE FUNCTION crm.templates_changed() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'crm_templates_changed';
+COMMENT ON FUNCTION crm.templates_changed() IS 'Trigger of crm.template and crm.account: tells every session what messages are made of.';
+REVOKE ALL ON FUNCTION crm.templates_changed() FROM PUBLIC;
+
 CREATE FUNCTION crm.window_rules_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'crm_window_rules_changed';
 COMMENT ON FUNCTION crm.window_rules_changed() IS 'Trigger of crm.window_rule: tells every session which facts open windows.';

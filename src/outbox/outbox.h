@@ -94,6 +94,7 @@ typedef struct CrmTouches
 
 /* Called by _PG_init(). */
 extern void crm_touch_init(void);
+extern void crm_send_init(void);
 
 extern void crm_touches_init(CrmTouches *touches);
 extern void crm_touches_add(CrmTouches *touches, int64 contact_id, int64 account_id,

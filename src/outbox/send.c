@@ -6,26 +6,13 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
-#include "base/guc.h"
 #include "base/wake.h"
-#include "channels/channel.h"
 #include "outbox/outbox.h"
 #include "outbox/send.h"
-
-static CrmPlan find_template = {
-	"SELECT t.version, t.channel, t.message_type, t.class, t.lane, a.account_id,"
-	" (SELECT count(*) FROM crm.account k WHERE k.kind = t.channel),"
-	" (SELECT min(k.account_id) FROM crm.account k WHERE k.kind = t.channel), t.account,"
-	" t.valid_for"
-	" FROM crm.template t LEFT JOIN crm.account a ON a.name = t.account WHERE t.name = $1",
-	1,
-	{ TEXTOID }
-};
 
 #define INSERT_MESSAGES                                                                          \
 	"WITH m AS (INSERT INTO crm.message (contact_id, account_id, template, template_version,"    \
@@ -57,76 +44,6 @@ static CrmPlan find_message = {
 	2,
 	{ INT8OID, TEXTOID }
 };
-
-/* Messages that answer within a minute go first, those that persuade last. */
-static const char *
-default_lane(const char *channel, const char *message_type, const char *class)
-{
-	const CrmChannel *adapter = crm_channel_find(channel);
-
-	if (strcmp(class, "marketing") == 0)
-		return CRM_LANE_BULK;
-	for (int i = 0; adapter != NULL && i < adapter->ntypes; i++)
-		if (strcmp(adapter->types[i].name, message_type) == 0 && adapter->types[i].needs_window)
-			return CRM_LANE_URGENT;
-	return CRM_LANE_NORMAL;
-}
-
-void
-crm_send_template(const char *name, CrmSendTemplate *template)
-{
-	Datum value = CStringGetTextDatum(name);
-	char *channel;
-	char *account;
-	bool no_account;
-	bool isnull;
-
-	if (crm_run(&find_template, &value, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("template \"%s\" does not exist",
-						pnstrdup(name, pg_mbcliplen(name, strlen(name), 40))),
-				 errhint("Define it with crm.define_template() first.")));
-	template->version = crm_result(0, 1, &isnull);
-	template->channel = crm_result(0, 2, &isnull);
-	template->class = crm_result(0, 4, &isnull);
-	channel = crm_result_text(0, 2);
-	template->lane = crm_result_text(0, 5);
-	if (template->lane == NULL)
-		template->lane = default_lane(channel, crm_result_text(0, 3), crm_result_text(0, 4));
-	template->valid_for = crm_result(0, 10, &template->never_expires);
-
-	account = crm_result_text(0, 9);
-	template->account_id = DatumGetInt64(crm_result(0, 6, &no_account));
-	if (account != NULL && no_account)
-		ereport(ERROR,
-				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("account \"%s\" of template \"%s\" does not exist", account, name),
-				 errhint("Define the template with an account that there is.")));
-	if (account == NULL && crm_result_int64(0, 7) != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("template \"%s\" names no account, and there are %lld of kind %s", name,
-						(long long) crm_result_int64(0, 7), channel),
-				 errhint("Define the template with the name of the account that sends it.")));
-	if (account == NULL)
-		template->account_id = crm_result_int64(0, 8);
-}
-
-/* Days and months count on the clock of pg_crm.time_zone. */
-TimestampTz
-crm_send_expires(const CrmSendTemplate *template, TimestampTz due_at)
-{
-	Datum zone;
-	Datum local;
-
-	if (template->never_expires)
-		return DT_NOEND;
-	zone = CStringGetTextDatum(crm_guc_time_zone);
-	local = DirectFunctionCall2(timestamptz_zone, zone, TimestampTzGetDatum(due_at));
-	local = DirectFunctionCall2(timestamp_pl_interval, local, template->valid_for);
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamp_zone, zone, local));
-}
 
 void
 crm_send_clash(const char *send_key, int64 contact_id, const char *template)

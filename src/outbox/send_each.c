@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/guc.h"
+#include "base/reader.h"
 #include "base/table.h"
 #include "base/wake.h"
 #include "outbox/outbox.h"
@@ -154,9 +155,53 @@ find_firsts(const CrmSendEach *sending)
 	return first;
 }
 
-/* Sets the ids of messages that are there, also of those that an older snapshot does not show. */
+static Datum
+key_datum(const char *key)
+{
+	return key == NULL ? (Datum) 0 : CStringGetTextDatum(key);
+}
+
+/* A message that stands under the key of the one at this place. */
 static void
-find_existing(const CrmSendEach *sending)
+take_existing(const CrmSendEach *sending, int place, int64 message_id, const char *template,
+			  Datum params)
+{
+	if (strcmp(template, sending->template) != 0 || !equal_params(params, sending->params[place]))
+		crm_send_clash(sending->send_keys[place], sending->contacts[place], template);
+	sending->message_ids[place] = message_id;
+}
+
+static bool
+find_directly(const CrmSendEach *sending)
+{
+	static const char *const columns[] = { "contact_id", "send_key", "message_id", "template",
+										   "params" };
+	CrmReader *reader;
+
+	if (!crm_guc_direct_access)
+		return false;
+	reader = crm_reader_open("message", columns, lengthof(columns), 2);
+	if (reader == NULL)
+		return false;
+	for (int i = 0; i < sending->n; i++)
+	{
+		Datum keys[2] = { Int64GetDatum(sending->contacts[i]), key_datum(sending->send_keys[i]) };
+		bool isnull;
+
+		if (sending->send_keys[i] == NULL)
+			continue;
+		crm_reader_find(reader, keys);
+		if (crm_reader_next(reader))
+			take_existing(sending, i, DatumGetInt64(crm_reader_value(reader, 2, &isnull)),
+						  TextDatumGetCString(crm_reader_value(reader, 3, &isnull)),
+						  crm_reader_value(reader, 4, &isnull));
+	}
+	crm_reader_close(reader);
+	return true;
+}
+
+static void
+find_by_statement(const CrmSendEach *sending)
 {
 	CrmColumn keys;
 	Datum values[2];
@@ -164,29 +209,29 @@ find_existing(const CrmSendEach *sending)
 
 	crm_column_init(&keys, TEXTOID);
 	for (int i = 0; i < sending->n; i++)
-	{
-		const char *key = sending->send_keys[i];
-
-		crm_column_add(&keys, key == NULL ? (Datum) 0 : CStringGetTextDatum(key), key == NULL);
-	}
+		crm_column_add(&keys, key_datum(sending->send_keys[i]), sending->send_keys[i] == NULL);
 	values[0] = crm_int64_array(sending->contacts, sending->n);
 	values[1] = crm_column_array(&keys);
-	CommandCounterIncrement();
-	PushActiveSnapshot(GetLatestSnapshot());
 	found = crm_read(&find_messages, values, NULL);
-	PopActiveSnapshot();
 	for (uint64 row = 0; row < found; row++)
 	{
-		int place = crm_result_int64(row, 1) - 1;
-		char *template = crm_result_text(row, 3);
 		bool isnull;
 
-		if (strcmp(template, sending->template) != 0 ||
-			!equal_params(crm_result(row, 4, &isnull), sending->params[place]))
-			crm_send_clash(sending->send_keys[place], sending->contacts[place], template);
-		sending->message_ids[place] = crm_result_int64(row, 2);
+		take_existing(sending, crm_result_int64(row, 1) - 1, crm_result_int64(row, 2),
+					  crm_result_text(row, 3), crm_result(row, 4, &isnull));
 	}
 	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Sets the ids of messages that are there, also of those that an older snapshot does not show. */
+static void
+find_existing(const CrmSendEach *sending)
+{
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (!find_directly(sending))
+		find_by_statement(sending);
+	PopActiveSnapshot();
 }
 
 static void
@@ -194,12 +239,6 @@ close_target(CrmTarget *target)
 {
 	if (target != NULL)
 		crm_target_close(target);
-}
-
-static Datum
-key_datum(const char *key)
-{
-	return key == NULL ? (Datum) 0 : CStringGetTextDatum(key);
 }
 
 static void
