@@ -181,6 +181,8 @@ COMMENT ON COLUMN crm.journey_clock.ticked_at IS 'The latest as_of of tick(); be
 
 CREATE OR REPLACE TRIGGER crm_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON crm.journey_version
 	FOR EACH STATEMENT EXECUTE FUNCTION crm.refuse_change('Versions are immutable: publish a new one.');
+CREATE OR REPLACE TRIGGER crm_journeys_changing BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON crm.journey
+	FOR EACH STATEMENT EXECUTE FUNCTION crm.journeys_changed();
 CREATE OR REPLACE TRIGGER crm_journeys_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON crm.journey
 	FOR EACH STATEMENT EXECUTE FUNCTION crm.journeys_changed();
 CREATE OR REPLACE TRIGGER crm_log_definition AFTER INSERT OR UPDATE OR DELETE ON crm.journey

@@ -106,14 +106,16 @@ crm_journeys_changed(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	CrmActing acting;
 
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) ||
-		!TRIGGER_FIRED_AFTER(trigger->tg_event))
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("crm.journeys_changed() must be called after a statement"),
+				 errmsg("crm.journeys_changed() must be called for a statement"),
 				 errhint("The triggers of pg_crm are made by crm.install().")));
 	crm_require_table(trigger->tg_relation, "journey");
+	/* before any row is locked, as publish_journey() takes it first too */
 	LockRelationOid(crm_table_oid("profile_counter"), ExclusiveLock);
+	if (TRIGGER_FIRED_BEFORE(trigger->tg_event))
+		return PointerGetDatum(NULL);
 	CacheInvalidateRelcacheByRelid(RelationGetRelid(trigger->tg_relation));
 	crm_connect(&acting);
 	crm_timed_entries_forget();
