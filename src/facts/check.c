@@ -73,11 +73,16 @@ crm_check_amount(Datum amount, bool above_zero)
 
 	if (!bad)
 	{
+		Numeric zero = int64_to_numeric(0);
 		int order = DatumGetInt32(
-			DirectFunctionCall2(numeric_cmp, amount, NumericGetDatum(int64_to_numeric(0))));
+			DirectFunctionCall2(numeric_cmp, NumericGetDatum(number), NumericGetDatum(zero)));
 
 		bad = above_zero ? order <= 0 : order < 0;
+		pfree(zero);
 	}
+	/* a statement may have a million of them */
+	if ((Pointer) number != DatumGetPointer(amount))
+		pfree(number);
 	if (!bad)
 		return;
 	text = shorten(DatumGetCString(DirectFunctionCall1(numeric_out, amount)));
@@ -105,7 +110,12 @@ crm_check_document(const char *what, Datum value)
 void
 crm_check_object(const char *what, Datum value)
 {
-	if (!JB_ROOT_IS_OBJECT(DatumGetJsonbP(value)))
+	Jsonb *document = DatumGetJsonbP(value);
+	bool is_object = JB_ROOT_IS_OBJECT(document);
+
+	if ((Pointer) document != DatumGetPointer(value))
+		pfree(document);
+	if (!is_object)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must be a jsonb object, not of type %s", what,

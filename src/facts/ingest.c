@@ -174,6 +174,26 @@ read_transactions(Batch *batch)
 	}
 }
 
+/* Many facts in a row often have the same: then they share it. */
+static void
+add_properties(Batch *batch, CrmFact *fact, AttrNumber attno)
+{
+	const CrmFactDetail *last = batch->n > 1 ? batch->facts[batch->n - 2].details : NULL;
+	bool isnull;
+	Datum value;
+
+	if (batch->details && last != NULL)
+	{
+		value = crm_rows_value(&batch->rows, attno, &isnull);
+		if (!isnull && datum_image_eq(value, last->value, false, -1))
+		{
+			fact->details = last;
+			return;
+		}
+	}
+	add_detail(batch, fact, CRM_F_PROPERTIES, attno, false);
+}
+
 /* A stage set by an event row names one that there is, or none to give the stage back to the rules. */
 static void
 check_manual_stage(const CrmDefinitions *definitions, Datum properties)
@@ -302,7 +322,7 @@ read_events(Batch *batch)
 			crm_definition_earns(definitions, kind_text);
 		told = crm_signals_wanted(fact->type, kind_text);
 		batch->details = (fact->earns && definitions->reads_details) || told;
-		add_detail(batch, fact, CRM_F_PROPERTIES, properties, false);
+		add_properties(batch, fact, properties);
 		if (fact->earns || told || (segments && fact->type == CRM_FACT_EVENT))
 			fact->detail = last_kind = kind_text;
 		else if (kind_text != last_kind)

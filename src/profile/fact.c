@@ -18,15 +18,15 @@
 void
 crm_fact_set(CrmFact *fact, CrmFactColumn column, Datum value, bool isnull, bool by_value)
 {
-	if (fact->values == NULL)
-	{
-		fact->values = palloc0_array(Datum, CRM_FACT_COLUMNS);
-		fact->nulls = palloc_array(bool, CRM_FACT_COLUMNS);
-		memset(fact->nulls, true, sizeof(bool) * CRM_FACT_COLUMNS);
-	}
-	fact->nulls[column] = isnull;
-	if (!isnull)
-		fact->values[column] = by_value ? value : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+	CrmFactDetail *detail;
+
+	if (isnull)
+		return;
+	detail = palloc_object(CrmFactDetail);
+	detail->next = fact->details;
+	detail->column = column;
+	detail->value = by_value ? value : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+	fact->details = detail;
 }
 
 /* A member of a document as text; false where there is none, or null. */
@@ -62,13 +62,12 @@ member_text(Jsonb *document, const char *key, Datum *text)
 void
 crm_fact_values(const CrmDefinitions *definitions, const CrmFact *fact, Datum *values, bool *nulls)
 {
-	if (fact->values != NULL)
+	memset(nulls, true, sizeof(bool) * CRM_FACT_COLUMNS);
+	for (const CrmFactDetail *detail = fact->details; detail != NULL; detail = detail->next)
 	{
-		memcpy(values, fact->values, sizeof(Datum) * CRM_FACT_COLUMNS);
-		memcpy(nulls, fact->nulls, sizeof(bool) * CRM_FACT_COLUMNS);
+		values[detail->column] = detail->value;
+		nulls[detail->column] = false;
 	}
-	else
-		memset(nulls, true, sizeof(bool) * CRM_FACT_COLUMNS);
 	if (fact->unseen && !nulls[CRM_F_PROPERTIES])
 	{
 		Jsonb *change = DatumGetJsonbP(values[CRM_F_PROPERTIES]);

@@ -37,27 +37,34 @@ typedef struct CrmFieldChange
 	bool new_null;
 } CrmFieldChange;
 
+/* A value that only rules read; facts may share them. */
+typedef struct CrmFactDetail
+{
+	const struct CrmFactDetail *next;
+	Datum value;
+	CrmFactColumn column;
+} CrmFactDetail;
+
 typedef struct CrmFact
 {
 	int64 contact_id;
 	TimestampTz occurred_at;
 	int64 id;
 	CrmFactType type;
-	bool own_currency;     /* orders: adds to amounts */
-	bool unseen;           /* events: says nothing of when the contact was there */
-	bool earns;            /* events: some earning rule is on this kind, see detail */
-	bool counted;          /* scans: the one that counts; orders: not refunded in full */
-	int kind;              /* events: place in the definitions' kinds, -1 = none */
-	int code;              /* scans: place in the codes of the batch */
-	Datum amount;          /* orders and refunds: numeric */
-	const char *reference; /* orders: external_ref or NULL */
-	int64 refund_of;       /* refunds */
-	int64 account_id;      /* events */
-	const char *detail;    /* events: the kind; manual stage: the stage or NULL */
-	const char *reason;    /* manual stage */
-	Datum *values;         /* by CrmFactColumn, where rules read details; else NULL */
-	bool *nulls;
-	CrmFieldChange *change; /* field changes; NULL where no stage rule reads the field */
+	bool own_currency;            /* orders: adds to amounts */
+	bool unseen;                  /* events: says nothing of when the contact was there */
+	bool earns;                   /* events: some earning rule is on this kind, see detail */
+	bool counted;                 /* scans: the one that counts; orders: not refunded in full */
+	int kind;                     /* events: place in the definitions' kinds, -1 = none */
+	int code;                     /* scans: place in the codes of the batch */
+	Datum amount;                 /* orders and refunds: numeric */
+	const char *reference;        /* orders: external_ref or NULL */
+	int64 refund_of;              /* refunds */
+	int64 account_id;             /* events */
+	const char *detail;           /* events: the kind; manual stage: the stage or NULL */
+	const char *reason;           /* manual stage */
+	const CrmFactDetail *details; /* where rules read them; those that are NULL are not there */
+	CrmFieldChange *change;       /* field changes; NULL where no stage rule reads the field */
 } CrmFact;
 
 /* Gives rules a value of a fact, copied: beside what a walk needs, where rules read such. */
