@@ -6,7 +6,6 @@
 #include "postgres.h"
 
 #include "executor/spi.h"
-#include "executor/tstoreReceiver.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
@@ -16,6 +15,7 @@
 #include "base/rights.h"
 #include "insight/journey_graph.h"
 #include "insight/period.h"
+#include "insight/report.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_journey_funnel);
 PG_FUNCTION_INFO_V1(crm_sql_journey_rows);
@@ -135,26 +135,6 @@ set_period(Asked *asked, TimestampTz start, TimestampTz end)
 	asked->nulls[2] = asked->nulls[3] = ' ';
 }
 
-/* A rule asks for anything of anybody, so who gives one must have the right to ask. */
-static void
-check_filter(void)
-{
-	static CrmPlan plan = {
-		"SELECT pg_catalog.has_function_privilege($1, 'crm.audience(text, timestamptz)', 'EXECUTE')",
-		1,
-		{ OIDOID },
-	};
-	Datum values[1] = { ObjectIdGetDatum(crm_caller()) };
-
-	crm_read(&plan, values, NULL);
-	if (!crm_result_true(0, 1))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to count by a rule over the profile"),
-				 errhint(
-					 "It takes the right to execute crm.audience(), which level marketer has.")));
-}
-
 static void
 ask(Asked *asked, FunctionCallInfo fcinfo, int journey, int version, int filter)
 {
@@ -209,39 +189,6 @@ append_visits(StringInfo sql, const Asked *asked)
 		appendStringInfoString(
 			sql, " ORDER BY n.contact_id, n.enrolment_id, n.version, n.step, n.visit DESC");
 	appendStringInfoString(sql, ") v");
-}
-
-/* Planned for these values; by the snapshot of the calling statement. */
-static void
-run(const Asked *asked, const char *sql, Tuplestorestate *store)
-{
-	SPIPlanPtr plan = SPI_prepare_cursor(sql, PARAMETERS, unconstify(Oid *, &parameter_types[0]),
-										 CURSOR_OPT_PARALLEL_OK | CURSOR_OPT_CUSTOM_PLAN);
-	ParamListInfo parameters = makeParamList(PARAMETERS);
-	SPIExecuteOptions options = { 0 };
-	int code;
-
-	for (int i = 0; i < PARAMETERS; i++)
-	{
-		ParamExternData *parameter = &parameters->params[i];
-
-		parameter->value = asked->values[i];
-		parameter->isnull = asked->nulls[i] == 'n';
-		parameter->pflags = PARAM_FLAG_CONST;
-		parameter->ptype = parameter_types[i];
-	}
-	options.params = parameters;
-	options.read_only = true;
-	if (store != NULL)
-	{
-		options.dest = CreateDestReceiver(DestTuplestore);
-		SetTuplestoreDestReceiverParams(options.dest, store, CurrentMemoryContext, false, NULL,
-										NULL);
-	}
-	code = SPI_execute_plan_extended(plan, &options);
-	if (code < 0)
-		elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(code));
-	SPI_freeplan(plan);
 }
 
 /* ---------- the funnel ---------- */
@@ -380,9 +327,9 @@ crm_sql_journey_funnel(PG_FUNCTION_ARGS)
 
 	crm_connect(&acting);
 	if (asked.filter != NULL)
-		check_filter();
+		crm_report_require_rules("to count by a rule over the profile");
 	(void) crm_graph_read(asked.journey, asked.version, false, context);
-	run(&asked, sql.data, NULL);
+	crm_report_run(sql.data, PARAMETERS, parameter_types, asked.values, asked.nulls, NULL);
 	funnel.counts = SPI_tuptable;
 	funnel.ncounts = SPI_processed;
 	put_funnel(&funnel, &asked, context);
@@ -510,11 +457,12 @@ crm_sql_journey_rows(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	crm_connect(&acting);
 	if (asked.filter != NULL)
-		check_filter();
+		crm_report_require_rules("to count by a rule over the profile");
 	(void) crm_graph_read(asked.journey, asked.version, false, CurrentMemoryContext);
 	if (!PG_ARGISNULL(1))
 		check_step(&asked, text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	run(&asked, sql.data, result->setResult);
+	crm_report_run(sql.data, PARAMETERS, parameter_types, asked.values, asked.nulls,
+				   result->setResult);
 	crm_disconnect(&acting);
 	return (Datum) 0;
 }

@@ -14,28 +14,14 @@
 
 #include "base/db.h"
 #include "journey/engine.h"
+#include "journey/past.h"
 
-/* contact_id, place, what they ask for, and the fact by CrmFactColumn from the amount on */
+/* contact_id, place, what they ask for, and the fact, see past.h */
 #define ASKING " FROM unnest($1, $2, $3) WITH ORDINALITY AS n(contact_id, from_at, until_at, place)"
 #define IN_TIME(alias, at) \
 	alias ".contact_id = n.contact_id AND " at " >= n.from_at AND " at " <= n.until_at"
 /* as they would have been noticed */
 #define IN_ORDER " ORDER BY 1, 4, 3, 2"
-#define OF_EVENT                                                                      \
-	"NULL::numeric, NULL::text, NULL::text, NULL::jsonb, NULL::bigint, e.account_id," \
-	" e.properties, NULL::bigint, NULL::text,"                                        \
-	" CASE WHEN e.kind = 'field_change' THEN e.properties ->> 'field' END,"           \
-	" CASE WHEN e.kind = 'field_change' THEN e.properties ->> 'old' END,"             \
-	" CASE WHEN e.kind = 'field_change' THEN e.properties ->> 'new' END"
-#define OF_ORDER                                                                            \
-	"t.amount, t.currency, t.external_ref, t.items, t.store_id, NULL::bigint, NULL::jsonb," \
-	" NULL::bigint, NULL::text, NULL::text, NULL::text, NULL::text"
-#define OF_SCAN                                                                                  \
-	"NULL::numeric, NULL::text, NULL::text, NULL::jsonb, q.store_id, q.account_id, NULL::jsonb," \
-	" s.qr_code_id, q.campaign, NULL::text, NULL::text, NULL::text"
-#define OF_SIGNAL(properties)                                                                     \
-	"NULL::numeric, NULL::text, NULL::text, NULL::jsonb, NULL::bigint, NULL::bigint, " properties \
-	", NULL::bigint, NULL::text, NULL::text, NULL::text, NULL::text"
 #define ARGUMENTS                                                       \
 	4,                                                                  \
 	{                                                                   \
@@ -45,47 +31,40 @@
 
 static CrmPlan find_events = {
 	"SELECT n.place, e.event_id, e.occurred_at, e.recorded_at,"
-	" n.contact_id, " OF_EVENT ASKING
+	" n.contact_id, " CRM_PAST_EVENT ASKING
 	" JOIN crm.event e ON " IN_TIME("e", "e.occurred_at") " AND e.kind = $4" IN_ORDER,
 	ARGUMENTS, .by_index = true
 };
 static CrmPlan find_orders = {
 	"SELECT n.place, t.transaction_id, t.occurred_at, t.recorded_at,"
-	" n.contact_id, " OF_ORDER ASKING
+	" n.contact_id, " CRM_PAST_ORDER("t.amount") ASKING
 	" JOIN crm.transaction t ON " IN_TIME("t", "t.occurred_at") " AND t.kind = $4" IN_ORDER,
 	ARGUMENTS, .by_index = true
 };
 static CrmPlan find_scans = {
 	"SELECT n.place, s.scan_id, s.occurred_at, s.recorded_at,"
-	" n.contact_id, " OF_SCAN ASKING " JOIN crm.scan s ON " IN_TIME(
+	" n.contact_id, " CRM_PAST_SCAN ASKING " JOIN crm.scan s ON " IN_TIME(
 		"s", "s.occurred_at") " JOIN crm.qr_code q ON q.qr_code_id = s.qr_code_id"
 							  " WHERE $4 IS NOT NULL" IN_ORDER,
 	ARGUMENTS, .by_index = true
 };
 static CrmPlan find_stages = {
-	"SELECT n.place, 0::bigint, m.since, m.since, n.contact_id, " OF_SIGNAL(
-		"jsonb_build_object('stage', m.stage, 'reason', m.reason,"
-		" 'from', (SELECT b.stage FROM crm.stage_move b"
-		"  WHERE b.contact_id = m.contact_id AND b.since < m.since"
-		"  ORDER BY b.since DESC LIMIT 1))") ASKING
+	"SELECT n.place, 0::bigint, m.since, m.since, n.contact_id, " CRM_PAST_STAGE ASKING
 	" JOIN crm.stage_move m ON " IN_TIME("m", "m.since") " WHERE $4 IS NOT NULL" IN_ORDER,
 	ARGUMENTS, .by_index = true
 };
 static CrmPlan find_awards = {
 	"SELECT n.place, 0::bigint, a.awarded_at, a.recorded_at,"
-	" n.contact_id, " OF_SIGNAL("jsonb_build_object('achievement', a.achievement,"
-								" 'threshold', a.threshold)") ASKING
-	" JOIN crm.award a ON " IN_TIME(
+	" n.contact_id, " CRM_PAST_AWARD ASKING " JOIN crm.award a ON " IN_TIME(
 		"a", "a.awarded_at") " WHERE $4 IS NOT NULL AND a.revoked_at IS NULL" IN_ORDER,
 	ARGUMENTS, .by_index = true
 };
-static CrmPlan find_segments = {
-	"SELECT n.place, c.segment_change_id, c.occurred_at,"
-	" c.recorded_at, n.contact_id, " OF_SIGNAL("jsonb_build_object('segment', c.segment)") ASKING
-	" JOIN crm.segment_change c ON " IN_TIME(
-		"c", "c.occurred_at") " AND 'segment_' || c.change = $4" IN_ORDER,
-	ARGUMENTS, .by_index = true
-};
+static CrmPlan find_segments = { "SELECT n.place, c.segment_change_id, c.occurred_at,"
+								 " c.recorded_at, n.contact_id, " CRM_PAST_SEGMENT ASKING
+								 " JOIN crm.segment_change c ON " IN_TIME(
+									 "c",
+									 "c.occurred_at") " AND 'segment_' || c.change = $4" IN_ORDER,
+								 ARGUMENTS, .by_index = true };
 
 static CrmPlan *
 plan_of(const char *kind)

@@ -51,7 +51,7 @@ outbox: base types channels
 facts: base types rules profile journey outbox
 channels: base
 dispatch: base types outbox channels
-insight: base
+insight: base types rules profile journey facts outbox
 '
 imports() {
     local room others

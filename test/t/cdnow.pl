@@ -183,6 +183,16 @@ same([ grep { !/\|purchase_milestone\|(50|100)\||\|spend_milestone\|(5000|10000)
 same([ sorted('in_order', 'SELECT contact_id, orders, spend, first_order_at, last_order_at FROM crm.profile') ],
     [ map { "$contact{ $_->{customer_id} }|$_->{orders}|$_->{spend}|$_->{order_1_at} 00:00:00+00|$_->{last_order_at} 00:00:00+00" } @truth ],
     'every profile that of the truth');
+sub digit
+{
+    my ($reached, @bounds) = @_;
+    return 1 + grep { $reached->($_) } @bounds;
+}
+same([ sorted('in_order', q{SELECT contact_id, cell, recency_days, orders, spend FROM crm.rfm('1998-06-30Z', time_zone => 'UTC')}) ],
+    [ map { my $row = $_; join '|', $contact{ $row->{customer_id} },
+              digit(sub { $row->{recency_days} <= $_[0] }, 30, 90, 180) . digit(sub { $row->{orders} >= $_[0] }, 2, 5, 10) . digit(sub { $row->{spend} >= $_[0] }, 50, 200, 1000),
+              @$row{qw(recency_days orders spend)} } @truth ],
+    'recency, frequency and monetary value of every customer');
 equals_plain_sql('in_order');
 
 my %in_order = map { $_ => [ sorted('in_order', $_) ] } $awards, $stages, $counters;

@@ -1,0 +1,36 @@
+/*
+ * fact_source.h
+ *		Facts of a kind for which a rule holds, as something that a statement
+ *		reads: what cohorts, attribution and splits are counted from.
+ */
+#ifndef CRM_FACT_SOURCE_H
+#define CRM_FACT_SOURCE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+#include "rules/rules.h"
+
+/* Facts of a time in from <= occurred_at <= until are needed; those of others may come too. */
+typedef struct CrmFactSource
+{
+	const char *kind;
+	const char *rule; /* NULL: all of the kind */
+	TimestampTz from;
+	TimestampTz until;
+	const CrmRuleUser *user; /* what the rule belongs to */
+} CrmFactSource;
+
+/*
+ * The item of a FROM list, in brackets or a name, with the columns contact_id,
+ * source_table, source_id, occurred_at and amount: of an order what was not refunded,
+ * in pg_crm.currency; of others NULL. Orders refunded in full are none. A fact
+ * of a contact that is gone may be among them. The rule is asked at once, of each
+ * fact as of the time at which it happened, and its facts are kept under the name
+ * until crm_disconnect(). Raises 23503 for a kind of which nothing is known, and the
+ * errors of rules. Between crm_connect() and crm_disconnect().
+ */
+extern const char *crm_fact_source(const CrmFactSource *source, const char *name);
+
+#endif /* CRM_FACT_SOURCE_H */
