@@ -1,7 +1,7 @@
 /*
  * funnel.h
  *		How far somebody came through the steps of a funnel: the rows of the one,
- *		the state in which an aggregate gathers them, and the walk through them.
+ *		and the walk through them.
  */
 #ifndef CRM_FUNNEL_H
 #define CRM_FUNNEL_H
@@ -19,16 +19,9 @@ typedef struct CrmFunnelRow
 	uint64 steps; /* bit i: it matches step i + 1 */
 } CrmFunnelRow;
 
-/* A value of crm.funnel_state. There may be room for more rows in its length. */
-typedef struct CrmFunnelState
-{
-	int32 vl_len_;
-	int16 nsteps;
-	bool sorted; /* rows are by time */
-	int32 nrows;
-	Interval within;
-	CrmFunnelRow rows[FLEXIBLE_ARRAY_MEMBER];
-} CrmFunnelState;
+/* Raise 22023 for a negative window, and for a number of steps that no funnel has. */
+extern void crm_funnel_check_window(const Interval *within);
+extern void crm_funnel_check_steps(int nsteps);
 
 /* By time, then by steps. */
 extern void crm_funnel_sort(CrmFunnelRow *rows, size_t nrows);

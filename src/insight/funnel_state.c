@@ -5,7 +5,8 @@
  * A state is one flat value with room to grow: a row is written into it in
  * place, which an aggregate allows, and only where the room is used up a state
  * of twice the size takes over. So half a million states are half a million
- * pieces of memory, and no more contexts than one.
+ * pieces of memory, and no more contexts than one. What a row costs is to fetch
+ * its state from memory, so they are small: a time, and a bit for each step.
  */
 #include "postgres.h"
 
@@ -31,42 +32,136 @@ PG_FUNCTION_INFO_V1(crm_sql_funnel_merge);
 PG_FUNCTION_INFO_V1(crm_sql_funnel_level);
 PG_FUNCTION_INFO_V1(crm_sql_funnel_times);
 
-#define STATE_SIZE(nrows) (offsetof(CrmFunnelState, rows) + sizeof(CrmFunnelRow) * (nrows))
-#define ROOM_OF(size)     (((size) -offsetof(CrmFunnelState, rows)) / sizeof(CrmFunnelRow))
+/* A value of crm.funnel_state: the times of its rows, and after the room for all of them their steps. */
+typedef struct CrmFunnelState
+{
+	int32 vl_len_;
+	uint8 nsteps;
+	bool sorted; /* rows are by time */
+	int32 nrows;
+	int32 room; /* for so many */
+	Interval within;
+	TimestampTz times[FLEXIBLE_ARRAY_MEMBER];
+} CrmFunnelState;
+
+#define HEAD offsetof(CrmFunnelState, times)
 /* as memory comes in powers of two */
 #define FIRST_SIZE 128
-#define MAX_ROWS   ROOM_OF(MaxAllocSize)
 /* from so many rows on equal ones are looked for before there is room for more */
 #define THIN_ROWS 1024
+/* rows that a walk needs no memory for */
+#define FEW_ROWS 64
+
+/* Bytes of the steps of a row. */
+static inline int
+width_of(int nsteps)
+{
+	return nsteps <= 8 ? 1 : nsteps <= 16 ? 2 : nsteps <= 32 ? 4 : 8;
+}
+
+/* How many rows a state of this length has room for. */
+static inline size_t
+room_of(size_t size, int nsteps)
+{
+	return (size - HEAD) / (sizeof(TimestampTz) + width_of(nsteps));
+}
+
+static inline void *
+steps_of(const CrmFunnelState *state)
+{
+	return (TimestampTz *) state->times + state->room;
+}
+
+static CrmFunnelRow
+get_row(const CrmFunnelState *state, int i)
+{
+	const void *steps = steps_of(state);
+	CrmFunnelRow row = { .at = state->times[i] };
+
+	switch (width_of(state->nsteps))
+	{
+		case 1:
+			row.steps = ((const uint8 *) steps)[i];
+			break;
+		case 2:
+			row.steps = ((const uint16 *) steps)[i];
+			break;
+		case 4:
+			row.steps = ((const uint32 *) steps)[i];
+			break;
+		default:
+			row.steps = ((const uint64 *) steps)[i];
+			break;
+	}
+	return row;
+}
+
+static void
+set_row(CrmFunnelState *state, int i, TimestampTz at, uint64 bits)
+{
+	void *steps = steps_of(state);
+
+	state->times[i] = at;
+	switch (width_of(state->nsteps))
+	{
+		case 1:
+			((uint8 *) steps)[i] = (uint8) bits;
+			break;
+		case 2:
+			((uint16 *) steps)[i] = (uint16) bits;
+			break;
+		case 4:
+			((uint32 *) steps)[i] = (uint32) bits;
+			break;
+		default:
+			((uint64 *) steps)[i] = bits;
+			break;
+	}
+}
+
+static void
+get_rows(const CrmFunnelState *state, CrmFunnelRow *rows)
+{
+	for (int i = 0; i < state->nrows; i++)
+		rows[i] = get_row(state, i);
+}
 
 static CrmFunnelState *
 make_state(int nsteps, const Interval *within, size_t size)
 {
 	CrmFunnelState *state = palloc(size);
 
-	/* what is never read of it is copied all the same */
-	memset(state, 0, size);
 	SET_VARSIZE(state, size);
 	state->nsteps = nsteps;
 	state->sorted = true;
+	state->nrows = 0;
+	state->room = room_of(size, nsteps);
 	state->within = *within;
 	return state;
 }
 
 /* The length of a state with room for so many rows. */
 static size_t
-size_for(size_t nrows)
+size_for(size_t nrows, int nsteps)
 {
 	size_t size = FIRST_SIZE;
 
-	if (nrows > MAX_ROWS)
+	if (nrows > room_of(MaxAllocSize, nsteps))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("more than %zu rows of one funnel match its steps", MAX_ROWS),
+				 errmsg("more than %zu rows of one funnel match its steps",
+						room_of(MaxAllocSize, nsteps)),
 				 errhint("Group by contact, or count the rows of a shorter period.")));
-	while (ROOM_OF(size) < nrows)
+	while (room_of(size, nsteps) < nrows)
 		size = Min(size * 2, MaxAllocSize);
 	return size;
+}
+
+/* Rows, as many as nrows says, for as long as the caller needs them. */
+static CrmFunnelRow *
+alloc_rows(size_t nrows)
+{
+	return palloc_extended(sizeof(CrmFunnelRow) * nrows, MCXT_ALLOC_HUGE);
 }
 
 /*
@@ -76,25 +171,25 @@ size_for(size_t nrows)
 static bool
 thin_out(CrmFunnelState *state)
 {
+	CrmFunnelRow *rows = alloc_rows(state->nrows);
 	int kept = 0;
 	int alike = 0;
 
-	crm_funnel_sort(state->rows, state->nrows);
-	state->sorted = true;
+	get_rows(state, rows);
+	crm_funnel_sort(rows, state->nrows);
 	for (int i = 0; i < state->nrows; i++)
 	{
-		CrmFunnelRow row = state->rows[i];
-
-		if (kept > 0 && state->rows[kept - 1].at == row.at &&
-			state->rows[kept - 1].steps == row.steps)
+		if (i > 0 && rows[i - 1].at == rows[i].at && rows[i - 1].steps == rows[i].steps)
 			alike++;
 		else
 			alike = 1;
-		if (alike <= pg_popcount64(row.steps))
-			state->rows[kept++] = row;
+		if (alike <= pg_popcount64(rows[i].steps))
+			set_row(state, kept++, rows[i].at, rows[i].steps);
 	}
+	pfree(rows);
+	state->sorted = true;
 	state->nrows = kept;
-	return kept <= ROOM_OF(VARSIZE(state)) / 4 * 3;
+	return kept <= state->room / 4 * 3;
 }
 
 /* The state, or one with its rows and room for more. */
@@ -103,28 +198,27 @@ make_room(CrmFunnelState *state, int more)
 {
 	CrmFunnelState *larger;
 
-	if ((size_t) state->nrows + more <= ROOM_OF(VARSIZE(state)))
+	if (more <= state->room - state->nrows)
 		return state;
-	if (state->nrows >= THIN_ROWS && thin_out(state) &&
-		(size_t) state->nrows + more <= ROOM_OF(VARSIZE(state)))
+	if (state->nrows >= THIN_ROWS && thin_out(state) && more <= state->room - state->nrows)
 		return state;
-	larger = make_state(state->nsteps, &state->within, size_for((size_t) state->nrows + more));
+	larger = make_state(state->nsteps, &state->within,
+						size_for((size_t) state->nrows + more, state->nsteps));
 	larger->sorted = state->sorted;
 	larger->nrows = state->nrows;
-	memcpy(larger->rows, state->rows, sizeof(CrmFunnelRow) * state->nrows);
+	memcpy(larger->times, state->times, sizeof(TimestampTz) * state->nrows);
+	memcpy(steps_of(larger), steps_of(state), (size_t) width_of(state->nsteps) * state->nrows);
 	return larger;
 }
 
 static inline void
 add_row(CrmFunnelState *state, TimestampTz at, uint64 steps)
 {
-	CrmFunnelRow *row = &state->rows[state->nrows];
+	int i = state->nrows++;
 
-	if (state->nrows > 0 && row[-1].at > at)
+	if (i > 0 && state->times[i - 1] > at)
 		state->sorted = false;
-	row->at = at;
-	row->steps = steps;
-	state->nrows++;
+	set_row(state, i, at, steps);
 }
 
 /* ---------- what is refused ---------- */
@@ -146,8 +240,8 @@ is_negative(const Interval *interval)
 		DirectFunctionCall2(interval_lt, IntervalPGetDatum(interval), IntervalPGetDatum(&nothing)));
 }
 
-static void
-check_within(const Interval *within)
+void
+crm_funnel_check_window(const Interval *within)
 {
 	if (is_negative(within))
 		ereport(ERROR,
@@ -156,8 +250,8 @@ check_within(const Interval *within)
 				 errhint("Give the time from the first step to the last one.")));
 }
 
-static void
-check_nsteps(int nsteps)
+void
+crm_funnel_check_steps(int nsteps)
 {
 	if (nsteps < 1 || nsteps > CRM_FUNNEL_MAX_STEPS)
 		ereport(ERROR,
@@ -198,7 +292,7 @@ read_steps(ArrayType *array, int *nsteps)
 				 errmsg("the steps of a funnel are an array of %d dimensions", ARR_NDIM(array)),
 				 errhint("Give a list of conditions, one for each step.")));
 	n = ARR_NDIM(array) == 0 ? 0 : ARR_DIMS(array)[0];
-	check_nsteps(n);
+	crm_funnel_check_steps(n);
 	*nsteps = n;
 	for (int i = 0; i < n; i++)
 	{
@@ -225,9 +319,9 @@ state_argument(FunctionCallInfo fcinfo, int argument, bool in_place)
 	if (in_place && AggCheckCallContext(fcinfo, NULL) && !VARATT_IS_EXTENDED(value))
 		return (CrmFunnelState *) value;
 	state = (CrmFunnelState *) (in_place ? PG_DETOAST_DATUM_COPY(value) : PG_DETOAST_DATUM(value));
-	if (VARSIZE(state) < offsetof(CrmFunnelState, rows) || state->nsteps < 1 ||
-		state->nsteps > CRM_FUNNEL_MAX_STEPS || state->nrows < 0 ||
-		state->nrows > ROOM_OF(VARSIZE(state)))
+	if (VARSIZE(state) < HEAD || state->nsteps < 1 || state->nsteps > CRM_FUNNEL_MAX_STEPS ||
+		state->room != room_of(VARSIZE(state), state->nsteps) || state->nrows < 0 ||
+		state->nrows > state->room)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED), errmsg("a state of crm.funnel() is damaged"),
 				 errhint("Aggregate the rows again.")));
@@ -253,7 +347,7 @@ crm_sql_funnel_add(PG_FUNCTION_ARGS)
 	within = PG_GETARG_INTERVAL_P(1);
 	steps = read_steps(PG_GETARG_ARRAYTYPE_P(3), &nsteps);
 	if (PG_ARGISNULL(0))
-		check_within(within);
+		crm_funnel_check_window(within);
 	else
 	{
 		state = state_argument(fcinfo, 0, true);
@@ -286,7 +380,11 @@ crm_sql_funnel_merge(PG_FUNCTION_ARGS)
 	check_same(state, other->nsteps, &other->within);
 	state = make_room(state, other->nrows);
 	for (int i = 0; i < other->nrows; i++)
-		add_row(state, other->rows[i].at, other->rows[i].steps);
+	{
+		CrmFunnelRow row = get_row(other, i);
+
+		add_row(state, row.at, row.steps);
+	}
 	PG_RETURN_POINTER(state);
 }
 
@@ -294,19 +392,18 @@ crm_sql_funnel_merge(PG_FUNCTION_ARGS)
 static int
 walk_state(FunctionCallInfo fcinfo, TimestampTz *times)
 {
-	CrmFunnelState *state = state_argument(fcinfo, 0, false);
-	const CrmFunnelRow *rows = state->rows;
+	const CrmFunnelState *state = state_argument(fcinfo, 0, false);
+	CrmFunnelRow few[FEW_ROWS];
+	CrmFunnelRow *rows = state->nrows <= FEW_ROWS ? few : alloc_rows(state->nrows);
+	int level;
 
+	get_rows(state, rows);
 	if (!state->sorted)
-	{
-		size_t size = sizeof(CrmFunnelRow) * state->nrows;
-		CrmFunnelRow *sorted = palloc(size);
-
-		memcpy(sorted, state->rows, size);
-		crm_funnel_sort(sorted, state->nrows);
-		rows = sorted;
-	}
-	return crm_funnel_walk(rows, state->nrows, state->nsteps, &state->within, times);
+		crm_funnel_sort(rows, state->nrows);
+	level = crm_funnel_walk(rows, state->nrows, state->nsteps, &state->within, times);
+	if (rows != few)
+		pfree(rows);
+	return level;
 }
 
 Datum
@@ -330,27 +427,27 @@ crm_sql_funnel_times(PG_FUNCTION_ARGS)
 
 /* ---------- the type ---------- */
 
-/* Why a state cannot be; NULL: it can. Its rows may have any order. */
+/* Why there is no such funnel, NULL: there is. */
 static const char *
-fault_of(const CrmFunnelState *state)
+fault_of_head(int64 nsteps, const Interval *within)
 {
-	uint64 unknown;
+	if (nsteps < 1 || nsteps > CRM_FUNNEL_MAX_STEPS)
+		return psprintf("A funnel has 1 to %d steps, not %lld.", CRM_FUNNEL_MAX_STEPS,
+						(long long) nsteps);
+	return is_negative(within) ? "Its window is negative." : NULL;
+}
 
-	if (state->nsteps < 1 || state->nsteps > CRM_FUNNEL_MAX_STEPS)
-		return psprintf("A funnel has 1 to %d steps, not %d.", CRM_FUNNEL_MAX_STEPS, state->nsteps);
-	if (is_negative(&state->within))
-		return "Its window is negative.";
-	unknown = state->nsteps < 64 ? ~UINT64CONST(0) << state->nsteps : 0;
-	for (int i = 0; i < state->nrows; i++)
-	{
-		const CrmFunnelRow *row = &state->rows[i];
+/* Why a state cannot have this row, its next one; NULL: it can. Its rows may have any order. */
+static const char *
+fault_of_row(const CrmFunnelState *state, TimestampTz at, uint64 steps)
+{
+	uint64 unknown = state->nsteps < 64 ? ~UINT64CONST(0) << state->nsteps : 0;
 
-		if (row->steps == 0 || (row->steps & unknown) != 0)
-			return psprintf("Row %d matches steps " UINT64_FORMAT " of a funnel of %d.", i + 1,
-							row->steps, state->nsteps);
-		if (!TIMESTAMP_NOT_FINITE(row->at) && !IS_VALID_TIMESTAMP(row->at))
-			return psprintf("The time of row %d is out of range.", i + 1);
-	}
+	if (steps == 0 || (steps & unknown) != 0)
+		return psprintf("Row %d matches steps " UINT64_FORMAT " of a funnel of %d.",
+						state->nrows + 1, steps, state->nsteps);
+	if (!TIMESTAMP_NOT_FINITE(at) && !IS_VALID_TIMESTAMP(at))
+		return psprintf("The time of row %d is out of range.", state->nrows + 1);
 	return NULL;
 }
 
@@ -393,6 +490,9 @@ read_char(const char **text, char expected)
 	return true;
 }
 
+/* as they are sent */
+#define BYTES_OF_ROW 16
+
 #define TEXT_FORM \
 	"Its form is: steps months days microseconds time:steps ..., all of them integers."
 
@@ -401,12 +501,13 @@ read_char(const char **text, char expected)
  * time in microseconds since 2000 and the bits of its steps.
  */
 static CrmFunnelState *
-read_state(const char *text)
+read_state(const char *text, const char **fault)
 {
 	int64 head[4];
 	Interval within;
 	CrmFunnelState *state;
 
+	*fault = TEXT_FORM;
 	for (int i = 0; i < lengthof(head); i++)
 	{
 		if ((i > 0 && !read_char(&text, ' ')) || !read_signed(&text, &head[i]))
@@ -414,19 +515,24 @@ read_state(const char *text)
 		if (i < 3 && (head[i] < PG_INT32_MIN || head[i] > PG_INT32_MAX))
 			return NULL;
 	}
-	if (head[0] < PG_INT16_MIN || head[0] > PG_INT16_MAX)
-		return NULL;
 	within.month = head[1];
 	within.day = head[2];
 	within.time = head[3];
+	*fault = fault_of_head(head[0], &within);
+	if (*fault != NULL)
+		return NULL;
 	state = make_state(head[0], &within, FIRST_SIZE);
 	while (*text != '\0')
 	{
 		int64 at;
 		uint64 steps;
 
+		*fault = TEXT_FORM;
 		if (!read_char(&text, ' ') || !read_signed(&text, &at) || !read_char(&text, ':') ||
-			!read_unsigned(&text, &steps) || steps == 0)
+			!read_unsigned(&text, &steps))
+			return NULL;
+		*fault = fault_of_row(state, at, steps);
+		if (*fault != NULL)
 			return NULL;
 		state = make_room(state, 1);
 		add_row(state, at, steps);
@@ -437,10 +543,10 @@ read_state(const char *text)
 Datum
 crm_funnel_state_in(PG_FUNCTION_ARGS)
 {
-	CrmFunnelState *state = read_state(PG_GETARG_CSTRING(0));
-	const char *fault = state == NULL ? TEXT_FORM : fault_of(state);
+	const char *fault;
+	CrmFunnelState *state = read_state(PG_GETARG_CSTRING(0), &fault);
 
-	if (fault != NULL)
+	if (state == NULL)
 		crm_ereturn(fcinfo->context, (Datum) 0,
 					(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
 					 errmsg("invalid input syntax for type %s", "crm.funnel_state"),
@@ -458,8 +564,11 @@ crm_funnel_state_out(PG_FUNCTION_ARGS)
 	appendStringInfo(&text, "%d %d %d " INT64_FORMAT, state->nsteps, state->within.month,
 					 state->within.day, state->within.time);
 	for (int i = 0; i < state->nrows; i++)
-		appendStringInfo(&text, " " INT64_FORMAT ":" UINT64_FORMAT, state->rows[i].at,
-						 state->rows[i].steps);
+	{
+		CrmFunnelRow row = get_row(state, i);
+
+		appendStringInfo(&text, " " INT64_FORMAT ":" UINT64_FORMAT, row.at, row.steps);
+	}
 	PG_RETURN_CSTRING(text.data);
 }
 
@@ -471,25 +580,26 @@ crm_funnel_state_recv(PG_FUNCTION_ARGS)
 	int nsteps = (int16) pq_getmsgint(buf, 2);
 	Interval within;
 	int32 nrows;
-	const char *fault = NULL;
+	const char *fault;
 	CrmFunnelState *state = NULL;
 
 	within.month = (int32) pq_getmsgint(buf, 4);
 	within.day = (int32) pq_getmsgint(buf, 4);
 	within.time = pq_getmsgint64(buf);
 	nrows = (int32) pq_getmsgint(buf, 4);
-	if (nrows < 0 || nrows > (buf->len - buf->cursor) / (int) sizeof(CrmFunnelRow))
+	fault = fault_of_head(nsteps, &within);
+	if (fault == NULL && (nrows < 0 || nrows > (buf->len - buf->cursor) / BYTES_OF_ROW))
 		fault = psprintf("It has no %d rows.", nrows);
-	else
+	if (fault == NULL)
+		state = make_state(nsteps, &within, size_for(nrows, nsteps));
+	for (int i = 0; i < nrows && fault == NULL; i++)
 	{
-		state = make_state(nsteps, &within, size_for(nrows));
-		for (int i = 0; i < nrows; i++)
-		{
-			TimestampTz at = pq_getmsgint64(buf);
+		TimestampTz at = pq_getmsgint64(buf);
+		uint64 steps = pq_getmsgint64(buf);
 
-			add_row(state, at, pq_getmsgint64(buf));
-		}
-		fault = fault_of(state);
+		fault = fault_of_row(state, at, steps);
+		if (fault == NULL)
+			add_row(state, at, steps);
 	}
 	if (fault != NULL)
 		ereport(ERROR,
@@ -513,8 +623,10 @@ crm_funnel_state_send(PG_FUNCTION_ARGS)
 	pq_sendint32(&buf, state->nrows);
 	for (int i = 0; i < state->nrows; i++)
 	{
-		pq_sendint64(&buf, state->rows[i].at);
-		pq_sendint64(&buf, state->rows[i].steps);
+		CrmFunnelRow row = get_row(state, i);
+
+		pq_sendint64(&buf, row.at);
+		pq_sendint64(&buf, row.steps);
 	}
 	PG_RETURN_BYTEA_P(pq_endtypsend(&buf));
 }
