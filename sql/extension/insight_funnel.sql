@@ -71,3 +71,24 @@ CREATE AGGREGATE crm.funnel_times(within interval, at timestamptz, VARIADIC step
 	PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE crm.funnel_times(interval, timestamptz, boolean[]) IS 'When the steps that crm.funnel() counts were reached: one time a step, by the rows that complete the level first.';
+
+CREATE FUNCTION crm.fact_funnel(steps jsonb, within interval, period_start timestamptz, period_end timestamptz,
+	by_time text DEFAULT 'entry', time_zone text DEFAULT NULL, split_by text DEFAULT NULL, source text DEFAULT NULL,
+	store_id bigint DEFAULT NULL, qr_code_id bigint DEFAULT NULL, associate_id bigint DEFAULT NULL,
+	stage text DEFAULT NULL, arm jsonb DEFAULT NULL, filter text DEFAULT NULL)
+RETURNS TABLE (part text, step integer, name text, reached bigint, converted bigint, dropped bigint, still_open bigint,
+	median_seconds double precision, p90_seconds double precision)
+LANGUAGE c VOLATILE ROWS 20 AS 'MODULE_PATHNAME', 'crm_sql_fact_funnel';
+COMMENT ON FUNCTION crm.fact_funnel(jsonb, interval, timestamptz, timestamptz, text, text, text, text, bigint, bigint, bigint, text, jsonb, text) IS 'How many contacts came through each step of a funnel of facts, went on, were lost or are still under way, and how long it took them.';
+REVOKE ALL ON FUNCTION crm.fact_funnel(jsonb, interval, timestamptz, timestamptz, text, text, text, text, bigint, bigint, bigint, text, jsonb, text) FROM PUBLIC;
+
+CREATE FUNCTION crm.fact_funnel_rows(steps jsonb, within interval, period_start timestamptz, period_end timestamptz,
+	by_time text DEFAULT 'entry', time_zone text DEFAULT NULL, split_by text DEFAULT NULL, source text DEFAULT NULL,
+	store_id bigint DEFAULT NULL, qr_code_id bigint DEFAULT NULL, associate_id bigint DEFAULT NULL,
+	stage text DEFAULT NULL, arm jsonb DEFAULT NULL, filter text DEFAULT NULL,
+	step integer DEFAULT NULL, counted text DEFAULT NULL)
+RETURNS TABLE (contact_id bigint, part text, level integer, state text, entered_at timestamptz,
+	reached_at timestamptz[], open_until timestamptz)
+LANGUAGE c VOLATILE ROWS 1000 AS 'MODULE_PATHNAME', 'crm_sql_fact_funnel_rows';
+COMMENT ON FUNCTION crm.fact_funnel_rows(jsonb, interval, timestamptz, timestamptz, text, text, text, text, bigint, bigint, bigint, text, jsonb, text, integer, text) IS 'The contacts behind a number of fact_funnel(): counted names its column, step its row.';
+REVOKE ALL ON FUNCTION crm.fact_funnel_rows(jsonb, interval, timestamptz, timestamptz, text, text, text, text, bigint, bigint, bigint, text, jsonb, text, integer, text) FROM PUBLIC;

@@ -65,6 +65,8 @@ static const struct
 	{ "timeline_svg", APP | MARKETER | ASSOCIATE },
 	{ "journey_funnel", ANALYST | MARKETER },
 	{ "journey_rows", ANALYST | MARKETER },
+	{ "fact_funnel", ANALYST | MARKETER },
+	{ "fact_funnel_rows", ANALYST | MARKETER },
 	{ "journey_svg", ANALYST | MARKETER },
 	{ "journey_mermaid", ANALYST | MARKETER },
 	{ "cohort", ANALYST | MARKETER },

@@ -10,6 +10,7 @@
 #include "fmgr.h"
 #include "nodes/execnodes.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "base/db.h"
@@ -17,18 +18,22 @@
 #include "insight/report.h"
 #include "rules/language.h"
 
-void
-crm_report_run(const char *sql, int nparameters, const Oid *types, const Datum *values,
-			   const char *nulls, Tuplestorestate *store)
+static void
+run(const char *zone, const char *sql, int nparameters, const Oid *types, const Datum *values,
+	const char *nulls, Tuplestorestate *store)
 {
 	/* an interval of days before a time depends on the zone */
 	int nest_level = crm_rule_enter();
-	SPIPlanPtr plan = SPI_prepare_cursor(sql, nparameters, unconstify(Oid *, types),
-										 CURSOR_OPT_PARALLEL_OK | CURSOR_OPT_CUSTOM_PLAN);
+	SPIPlanPtr plan;
 	ParamListInfo parameters = makeParamList(nparameters);
 	SPIExecuteOptions options = { .params = parameters, .read_only = true };
 	int code;
 
+	if (zone != NULL)
+		(void) set_config_option("TimeZone", zone, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+								 true, 0, false);
+	plan = SPI_prepare_cursor(sql, nparameters, unconstify(Oid *, types),
+							  CURSOR_OPT_PARALLEL_OK | CURSOR_OPT_CUSTOM_PLAN);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
 	for (int i = 0; i < nparameters; i++)
@@ -44,6 +49,13 @@ crm_report_run(const char *sql, int nparameters, const Oid *types, const Datum *
 		elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(code));
 	SPI_freeplan(plan);
 	crm_rule_leave(nest_level);
+}
+
+void
+crm_report_run(const char *sql, int nparameters, const Oid *types, const Datum *values,
+			   const char *nulls, Tuplestorestate *store)
+{
+	run(NULL, sql, nparameters, types, values, nulls, store);
 }
 
 void
@@ -93,5 +105,6 @@ crm_report_return(const CrmReport *report, const char *sql, FunctionCallInfo fci
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 
-	crm_report_run(sql, report->n, report->types, report->values, report->nulls, result->setResult);
+	run(report->zone, sql, report->n, report->types, report->values, report->nulls,
+		result->setResult);
 }

@@ -28,6 +28,7 @@ extern void crm_report_require_rules(const char *what_for);
 #define CRM_REPORT_PARAMETERS 16
 typedef struct CrmReport
 {
+	const char *zone; /* of days and of intervals of them; NULL: that of pg_crm.time_zone */
 	int n;
 	Oid types[CRM_REPORT_PARAMETERS];
 	Datum values[CRM_REPORT_PARAMETERS];
