@@ -29,24 +29,25 @@ CREATE TYPE crm.funnel_state (
 );
 COMMENT ON TYPE crm.funnel_state IS 'What crm.funnel() has gathered: the steps, the window, and the rows that match a step.';
 
+-- What a row costs is about ten operators: told so, the planner gives the rows to several processes.
 CREATE FUNCTION crm.funnel_add(state crm.funnel_state, within interval, at timestamptz, VARIADIC steps boolean[])
 RETURNS crm.funnel_state
-LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'crm_sql_funnel_add';
+LANGUAGE c STABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'crm_sql_funnel_add';
 COMMENT ON FUNCTION crm.funnel_add(crm.funnel_state, interval, timestamptz, boolean[]) IS 'Part of crm.funnel(): gathers a row.';
 REVOKE ALL ON FUNCTION crm.funnel_add(crm.funnel_state, interval, timestamptz, boolean[]) FROM PUBLIC;
 
 CREATE FUNCTION crm.funnel_merge(state crm.funnel_state, other crm.funnel_state) RETURNS crm.funnel_state
-LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'crm_sql_funnel_merge';
+LANGUAGE c STABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'crm_sql_funnel_merge';
 COMMENT ON FUNCTION crm.funnel_merge(crm.funnel_state, crm.funnel_state) IS 'Part of crm.funnel(): joins what two processes gathered.';
 REVOKE ALL ON FUNCTION crm.funnel_merge(crm.funnel_state, crm.funnel_state) FROM PUBLIC;
 
 CREATE FUNCTION crm.funnel_level(state crm.funnel_state) RETURNS integer
-LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'crm_sql_funnel_level';
+LANGUAGE c STABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'crm_sql_funnel_level';
 COMMENT ON FUNCTION crm.funnel_level(crm.funnel_state) IS 'Part of crm.funnel(): the level of what was gathered.';
 REVOKE ALL ON FUNCTION crm.funnel_level(crm.funnel_state) FROM PUBLIC;
 
 CREATE FUNCTION crm.funnel_reached(state crm.funnel_state) RETURNS timestamptz[]
-LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'crm_sql_funnel_times';
+LANGUAGE c STABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'crm_sql_funnel_times';
 COMMENT ON FUNCTION crm.funnel_reached(crm.funnel_state) IS 'Part of crm.funnel_times(): when the steps of what was gathered were reached.';
 REVOKE ALL ON FUNCTION crm.funnel_reached(crm.funnel_state) FROM PUBLIC;
 

@@ -134,7 +134,7 @@ $node->safe_psql('postgres', 'ALTER FUNCTION crm.funnel_add COST 1000');
 my $plan = $node->safe_psql('postgres', "$parallel EXPLAIN (COSTS off) $query");
 like($plan, qr/Finalize (?:Hash|Group)?Aggregate.*Gather.*Workers Planned: 4.*Partial (?:Hash|Group)?Aggregate/s, 'the plan is parallel');
 compare($parallel, 'r', 'gathered by several processes');
-$node->safe_psql('postgres', 'ALTER FUNCTION crm.funnel_add COST 1');
+$node->safe_psql('postgres', 'ALTER FUNCTION crm.funnel_add COST 10');
 $node->safe_psql('postgres', q{CREATE TABLE e AS SELECT n % 2000 AS who, '2024-05-01'::timestamptz + n * interval '1 s' AS at, n % 3 AS kind
     FROM generate_series(1, 300000) AS n; ANALYZE e;});
 like($node->safe_psql('postgres', q{EXPLAIN (COSTS off) SELECT who, crm.funnel('1 day', at, kind = 0, kind = 1, kind = 2) FROM e GROUP BY who}),
