@@ -401,10 +401,11 @@ append_conditions(StringInfo sql, Asked *asked, FunctionCallInfo fcinfo)
 
 /*
  * Who took the first step, as p: contact_id, part, level, times, open_until, open. Somebody is still
- * under way while the window of any first step is open, as more may follow it.
+ * under way while the window of any first step is open, as more may follow it. When
+ * that ends is worked out for lists, and where any window may be open.
  */
 static void
-append_people(StringInfo sql, Asked *asked, FunctionCallInfo fcinfo)
+append_people(StringInfo sql, Asked *asked, FunctionCallInfo fcinfo, bool listed)
 {
 	CrmReport *report = &asked->report;
 	TimestampTz start = PG_GETARG_TIMESTAMPTZ(PERIOD_START);
@@ -412,7 +413,8 @@ append_people(StringInfo sql, Asked *asked, FunctionCallInfo fcinfo)
 	const Interval *within = PG_GETARG_INTERVAL_P(WITHIN);
 	TimestampTz until = asked->by_event ? end : last_end(end, within);
 	bool won = asked->split != NULL && asked->split->of_acquisition;
-	const char *now = crm_report_time(report, crm_now());
+	TimestampTz as_of = crm_now();
+	const char *now = crm_report_time(report, as_of);
 	const char *first;
 
 	for (int i = SOURCE; i <= ASSOCIATE_ID; i++)
@@ -432,8 +434,12 @@ append_people(StringInfo sql, Asked *asked, FunctionCallInfo fcinfo)
 	for (int i = 1; i < asked->nsteps; i++)
 		appendStringInfo(sql, ", (f.steps & '" INT64_FORMAT "'::bigint) <> 0",
 						 (int64) (UINT64CONST(1) << i));
-	appendStringInfo(sql, ") AS times, max(f.at + %s) FILTER (WHERE %s) AS open_until FROM (",
-					 asked->within, first);
+	appendStringInfoString(sql, ") AS times, ");
+	if (listed || until >= as_of)
+		appendStringInfo(sql, "max(f.at + %s) FILTER (WHERE %s)", asked->within, first);
+	else
+		appendStringInfoString(sql, "'-infinity'::timestamptz");
+	appendStringInfoString(sql, " AS open_until FROM (");
 	append_facts(sql, asked, start, until);
 	appendStringInfo(sql,
 					 ") f WHERE f.at >= %s AND f.at %s %s GROUP BY f.contact_id) t"
@@ -497,7 +503,7 @@ crm_sql_fact_funnel(PG_FUNCTION_ARGS)
 		" (ORDER BY extract(epoch FROM p.times[s.step + 1] - p.times[s.step])::double precision)"
 		" AS seconds FROM generate_series(1, %d) AS s(step) LEFT JOIN ",
 		asked.nsteps);
-	append_people(&sql, &asked, fcinfo);
+	append_people(&sql, &asked, fcinfo, false);
 	appendStringInfo(&sql, " ON true GROUP BY p.part, s.step) n ORDER BY %s, n.step",
 					 asked.split != NULL && asked.split->is_id ? "n.part::bigint"
 															   : "n.part COLLATE \"C\"");
@@ -549,7 +555,7 @@ crm_sql_fact_funnel_rows(PG_FUNCTION_ARGS)
 					 " WHEN p.open THEN 'still_open' ELSE 'dropped' END, p.times[1], p.times,"
 					 " p.open_until FROM (SELECT %d AS step) s CROSS JOIN ",
 					 asked.nsteps, step);
-	append_people(&sql, &asked, fcinfo);
+	append_people(&sql, &asked, fcinfo, true);
 	appendStringInfoString(&sql, " WHERE ");
 	appendStringInfo(&sql, condition, asked.nsteps);
 	appendStringInfoString(&sql, " ORDER BY p.contact_id");

@@ -129,12 +129,11 @@ get_rows(const CrmFunnelState *state, CrmFunnelRow *rows)
 static CrmFunnelState *
 make_state(int nsteps, const Interval *within, size_t size)
 {
-	CrmFunnelState *state = palloc(size);
+	CrmFunnelState *state = palloc0(size); /* as the room goes wherever a state is kept */
 
 	SET_VARSIZE(state, size);
 	state->nsteps = nsteps;
 	state->sorted = true;
-	state->nrows = 0;
 	state->room = room_of(size, nsteps);
 	state->within = *within;
 	return state;

@@ -70,4 +70,26 @@ is(psql("SELECT string_agg(n::text, ' / ' ORDER BY w) FROM (VALUES ('60 s'::inte
 is(psql("SELECT count(*) FILTER (WHERE l >= 2), count(*) FILTER (WHERE l = 3)
     FROM (SELECT crm.funnel('1 hour', at, k = 'pv', k = 'cart', k = 'buy') AS l FROM taobao GROUP BY u) f"), '893|8', 'Taobao: 1 h');
 
+# without SQL: the same as facts of contacts
+psql(q{SELECT crm.install();
+    CREATE TABLE who AS SELECT u, row_number() OVER (ORDER BY u) AS contact_id FROM rees46 GROUP BY u;
+    INSERT INTO crm.contact (contact_id) SELECT contact_id FROM who;
+    INSERT INTO crm.event (contact_id, kind, occurred_at) SELECT contact_id, CASE k WHEN 'purchase' THEN 'pay' ELSE k END, at FROM rees46 JOIN who USING (u);
+    ANALYZE crm.event;});
+for my $figure ([ 60, '4504|91|16' ], [ 300, '4504|110|54' ], [ 3600, '4504|111|62' ], [ 604800, '4504|111|62' ])
+{
+    my ($seconds, $reached) = @$figure;
+    for my $by_time ('entry', 'event')
+    {
+        is(psql("SELECT string_agg(reached::text, '|' ORDER BY step) FROM crm.fact_funnel('[\"view\", \"cart\", \"pay\"]', '$seconds s', '2019-10-01 UTC', '2019-10-02 UTC', '$by_time')"),
+            $reached, "fact_funnel() by $by_time in $seconds s");
+    }
+    is(psql("SELECT count(*) FROM crm.fact_funnel_rows('[\"view\", {\"on\": \"cart\", \"when\": \"true\"}, \"pay\"]', '$seconds s', '2019-10-01 UTC', '2019-10-02 UTC', step => 3)"),
+        (split /\|/, $reached)[2], "fact_funnel_rows(), a step by a rule, in $seconds s");
+}
+is(psql(q{SELECT string_agg(reached::text, '|' ORDER BY step) FROM crm.fact_funnel('["view", "cart", "pay"]', '1 hour', '2019-10-01 01:00 UTC', '2019-10-01 02:00 UTC')}),
+    psql(q{SELECT concat_ws('|', count(*) FILTER (WHERE l >= 1), count(*) FILTER (WHERE l >= 2), count(*) FILTER (WHERE l >= 3))
+        FROM (SELECT crm.funnel('1 hour', at, k = 'view' AND at >= '2019-10-01 01:00 UTC' AND at < '2019-10-01 02:00 UTC', k = 'cart', k = 'purchase') AS l FROM rees46 GROUP BY u) f}),
+    'entries of an hour');
+
 done_testing();

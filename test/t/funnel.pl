@@ -150,4 +150,27 @@ is($node->safe_psql('postgres', q{SELECT count(*) FROM (SELECT grp, crm.funnel_l
     FROM parts GROUP BY grp) m JOIN (SELECT grp, crm.funnel(within, at, s1, s2, s3, s4, s5) AS level FROM r GROUP BY grp) w USING (grp)
     WHERE m.level IS DISTINCT FROM w.level}), '0', 'states kept in a table and joined');
 
+# states that were damaged: each is refused or gives a level, and the server goes on
+my @made = split /\n/, $node->safe_psql('postgres', 'SELECT state::text FROM parts WHERE length(state::text) < 300 ORDER BY grp, part LIMIT 500');
+my @damaged = map {
+    my $text = one_of(@made);
+    for (0 .. int(rand(4)))
+    {
+        my $at = int(rand(1 + length $text));
+        substr($text, $at, one_of(0, 0, 1, 1, 5)) = one_of('', '-', ' ', ':', '0', '9', '64', '99999999999', '9223372036854775807', '18446744073709551615', '1:', ' 7:1');
+    }
+    $text
+} 1 .. 4000;
+$node->safe_psql('postgres', join "\n", 'CREATE TABLE damaged (state text);', 'COPY damaged FROM STDIN;', @damaged, '\.', q{
+    CREATE FUNCTION level_of(state text) RETURNS text LANGUAGE plpgsql AS $$
+    BEGIN
+        RETURN crm.funnel_level(crm.funnel_merge(state::crm.funnel_state, state::crm.funnel_state)) + cardinality(crm.funnel_reached(state::crm.funnel_state)) * 0;
+    EXCEPTION WHEN others THEN RETURN sqlstate;
+    END $$;});
+my %answers = map { split /\|/ } split /\n/, $node->safe_psql('postgres', q{SELECT level_of(state), count(*) FROM damaged GROUP BY 1});
+# 22008: a window that ends beyond the calendar's last day
+is(join(', ', grep { !/^([0-5]|22P02|22008)$/ } sort keys %answers), '', 'damaged states are refused, or have a level');
+cmp_ok($answers{'22P02'}, '>', 500, 'many are refused');
+cmp_ok($answers{1}, '>', 50, 'many are not');
+
 done_testing();
