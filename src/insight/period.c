@@ -5,10 +5,14 @@
 #include "postgres.h"
 
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
 #include "base/guc.h"
 #include "insight/period.h"
+
+/* as far as a length of time goes */
+#define MAX_YEARS 100
 
 void
 crm_require_value(FunctionCallInfo fcinfo, int argument, const char *name, const char *function)
@@ -83,4 +87,24 @@ crm_period_text(TimestampTz start, TimestampTz end, pg_tz *zone, const char *zon
 {
 	return psprintf("from %s until before %s, %s", crm_date_text(start, zone),
 					crm_date_text(end, zone), zone_name);
+}
+
+void
+crm_check_duration(const char *what, const Interval *duration)
+{
+	char *text = DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(duration)));
+
+	if (duration->month < 0 || duration->day < 0 || duration->time < 0 ||
+		(duration->month == 0 && duration->day == 0 && duration->time == 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s %s is not above zero", what, text),
+				 errhint("Give a length of time, for example 7 days.")));
+	if (duration->month > MAX_YEARS * MONTHS_PER_YEAR ||
+		duration->day > MAX_YEARS * DAYS_PER_YEAR ||
+		duration->time > MAX_YEARS * DAYS_PER_YEAR * USECS_PER_DAY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s %s is longer than %d years", what, text, MAX_YEARS),
+				 errhint("Give a length of time, for example 7 days.")));
 }

@@ -28,4 +28,7 @@ extern char *crm_period_text(TimestampTz start, TimestampTz end, pg_tz *zone,
 /* 2026-05-01, with the time of day where it is not midnight */
 extern char *crm_date_text(TimestampTz at, pg_tz *zone);
 
+/* Raises 22023 unless it is above zero, and at most 100 years. What: "within". */
+extern void crm_check_duration(const char *what, const Interval *duration);
+
 #endif /* CRM_PERIOD_H */

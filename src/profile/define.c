@@ -369,9 +369,9 @@ static CrmPlan insert_log = {
 static void
 require_other(TriggerData *trigger)
 {
-	static const char *const others[] = { "qr_code",     "coupon",   "scan_limit",
-										  "segment",     "template", "frequency_cap",
-										  "quiet_hours", "journey",  "campaign" };
+	static const char *const others[] = { "qr_code",  "coupon",        "scan_limit",  "segment",
+										  "template", "frequency_cap", "quiet_hours", "journey",
+										  "campaign", "attribution" };
 
 	for (int i = 0; i < lengthof(others); i++)
 		if (is_table(trigger, others[i]))

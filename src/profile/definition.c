@@ -26,6 +26,7 @@
 #include "profile/definition.h"
 #include "profile/profile.h"
 #include "rules/fact_columns.h"
+#include "rules/rules.h"
 
 const char *const crm_profile_column_names[CRM_PROFILE_COLUMNS] = {
 	"contact_id",   "orders",    "spend",       "first_order_at", "last_order_at", "refunds",
@@ -286,23 +287,6 @@ compile_once(void *arg)
 	return true;
 }
 
-/* A rule that fails to compile for reasons of its own, and not of the server or the transaction. */
-static bool
-is_broken(const ErrorData *error)
-{
-	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
-	{
-		case ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION:
-		case ERRCODE_DATA_EXCEPTION:
-		case ERRCODE_FEATURE_NOT_SUPPORTED:
-		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
-		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
-			return true;
-		default:
-			return false;
-	}
-}
-
 /* Compiles a rule; NULL and why where it is broken. Any other failure is an error. */
 static CrmExpression *
 try_compile(CrmDefinitions *build, Compile compile, const char *text, char **why)
@@ -312,7 +296,7 @@ try_compile(CrmDefinitions *build, Compile compile, const char *text, char **why
 
 	if (crm_attempt(compile_once, &compiling, &error))
 		return compiling.expression;
-	if (!is_broken(error))
+	if (!crm_rule_is_broken(error))
 		ReThrowError(error);
 	*why = pstrdup(error->message);
 	FreeErrorData(error);

@@ -94,23 +94,6 @@ read_rule(void *arg)
 	return true;
 }
 
-/* Is it the rule that cannot be read, and not the server or the transaction that fails? */
-static bool
-is_of_rule(const ErrorData *error)
-{
-	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
-	{
-		case ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION:
-		case ERRCODE_FEATURE_NOT_SUPPORTED:
-		case ERRCODE_DATA_EXCEPTION:
-		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
-		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
-			return true;
-		default:
-			return false;
-	}
-}
-
 /* A segment that was deleted while a rule still names it. */
 static void
 refuse_broken(const CrmSegment *segment, const ErrorData *error)
@@ -148,7 +131,7 @@ load(CrmSegments *build, MemoryContext context, bool strict)
 
 		if (crm_attempt(read_rule, &reading, &error))
 			continue;
-		if (!is_of_rule(error))
+		if (!crm_rule_is_broken(error))
 			ReThrowError(error);
 		if (strict)
 			refuse_broken(&build->list[i], error);

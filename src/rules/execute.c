@@ -338,6 +338,23 @@ crm_rule_is_contained(const ErrorData *error)
 		error->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED;
 }
 
+/* for reasons of its own, and not of the server or the transaction */
+bool
+crm_rule_is_broken(const ErrorData *error)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION:
+		case ERRCODE_DATA_EXCEPTION:
+		case ERRCODE_FEATURE_NOT_SUPPORTED:
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
+		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
+			return true;
+		default:
+			return false;
+	}
+}
+
 void
 crm_rule_count_error(const CrmRuleUser *user, int64 contact_id, int sqlerrcode, const char *message)
 {

@@ -60,6 +60,9 @@ extern void crm_rule_explain(const char *text, int64 contact_id, TimestampTz as_
 /* Raises 23503 where the contact has no profile. */
 extern void crm_rule_require_contact(int64 contact_id);
 
+/* Is this an error by which a rule does not compile? */
+extern bool crm_rule_is_broken(const ErrorData *error);
+
 /* Counts a failure of a rule for a contact in crm.rule_error; called between crm_connect()s. */
 extern void crm_rule_count_error(const CrmRuleUser *user, int64 contact_id, int sqlerrcode,
 								 const char *message);
