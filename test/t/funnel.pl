@@ -130,11 +130,11 @@ compare("$serial SET enable_hashagg = off;", 'r', 'sorted groups');
 compare("$serial SET enable_sort = off; SET work_mem = '64kB';", 'r', 'hashed groups, with more of them than fit');
 compare($serial, '(SELECT * FROM r ORDER BY grp, at DESC) r', 'from the last row to the first');
 # with so few rows a group, only what is dear is given to several processes
-$node->safe_psql('postgres', 'ALTER FUNCTION crm.funnel_add COST 1000');
+$node->safe_psql('postgres', 'ALTER FUNCTION crm.funnel_add COST 2500');
 my $plan = $node->safe_psql('postgres', "$parallel EXPLAIN (COSTS off) $query");
 like($plan, qr/Finalize (?:Hash|Group)?Aggregate.*Gather.*Workers Planned: 4.*Partial (?:Hash|Group)?Aggregate/s, 'the plan is parallel');
 compare($parallel, 'r', 'gathered by several processes');
-$node->safe_psql('postgres', 'ALTER FUNCTION crm.funnel_add COST 10');
+$node->safe_psql('postgres', 'ALTER FUNCTION crm.funnel_add COST 25');
 $node->safe_psql('postgres', q{CREATE TABLE e AS SELECT n % 2000 AS who, '2024-05-01'::timestamptz + n * interval '1 s' AS at, n % 3 AS kind
     FROM generate_series(1, 300000) AS n; ANALYZE e;});
 like($node->safe_psql('postgres', q{EXPLAIN (COSTS off) SELECT who, crm.funnel('1 day', at, kind = 0, kind = 1, kind = 2) FROM e GROUP BY who}),
