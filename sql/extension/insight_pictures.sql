@@ -20,3 +20,10 @@ RETURNS text
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'crm_sql_trend_svg';
 COMMENT ON FUNCTION crm.trend_svg(text, timestamptz, timestamptz, text, text) IS 'The rows of trend() as a standalone SVG: curves over days, or a row for each series where there are many.';
 REVOKE ALL ON FUNCTION crm.trend_svg(text, timestamptz, timestamptz, text, text) FROM PUBLIC;
+
+CREATE FUNCTION crm.report_html(period_start timestamptz, period_end timestamptz, time_zone text DEFAULT NULL,
+	title text DEFAULT NULL)
+RETURNS text
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'crm_sql_report_html';
+COMMENT ON FUNCTION crm.report_html(timestamptz, timestamptz, text, text) IS 'A period as one self-contained HTML page: stages, contacts, scans, orders, journeys, messages, campaigns, loyalty and the quality of the data.';
+REVOKE ALL ON FUNCTION crm.report_html(timestamptz, timestamptz, text, text) FROM PUBLIC;

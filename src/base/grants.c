@@ -62,6 +62,7 @@ static const struct
 	{ "journey_funnel_svg", ANALYST | MARKETER },
 	{ "trend", ANALYST | MARKETER },
 	{ "trend_svg", ANALYST | MARKETER },
+	{ "report_html", ANALYST | MARKETER },
 	{ "timeline_svg", APP | MARKETER | ASSOCIATE },
 	{ "journey_funnel", ANALYST | MARKETER },
 	{ "journey_rows", ANALYST | MARKETER },

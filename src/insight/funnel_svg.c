@@ -13,6 +13,7 @@
 
 #include "base/db.h"
 #include "insight/funnel_picture.h"
+#include "insight/funnel_svg.h"
 #include "insight/period.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_journey_funnel_svg);
@@ -62,6 +63,39 @@ read_journey(CrmFunnelPicture *funnel, const Datum *values, const char *nulls,
 	funnel->steps = steps;
 }
 
+/* The picture of what was read; values as the function takes them. */
+static text *
+draw(CrmFunnelPicture *funnel, const Datum *values, const char *nulls, pg_tz *zone,
+	 const char *zone_name)
+{
+	bool by_entry = strcmp(TextDatumGetCString(values[3]), "entry") == 0;
+
+	funnel->title = psprintf("Funnel of journey %s", TextDatumGetCString(values[0]));
+	funnel->subtitle =
+		psprintf("who %s %s%s", by_entry ? "entered the journey" : "came to the step",
+				 crm_period_text(DatumGetTimestampTz(values[1]), DatumGetTimestampTz(values[2]),
+								 zone, zone_name),
+				 nulls[4] == 'n' ? "" : psprintf("; only %s", TextDatumGetCString(values[4])));
+	funnel->converted = "went on";
+	funnel->still_open = "still there";
+	funnel->dropped = "left the journey";
+	funnel->of_first = by_entry;
+	return crm_funnel_draw(funnel);
+}
+
+text *
+crm_journey_funnel_picture(const char *journey, TimestampTz start, TimestampTz end, pg_tz *zone,
+						   const char *zone_name, MemoryContext context)
+{
+	Datum values[6] = { CStringGetTextDatum(journey), TimestampTzGetDatum(start),
+						TimestampTzGetDatum(end), CStringGetTextDatum("entry") };
+	const char *nulls = "    nn";
+	CrmFunnelPicture funnel = { 0 };
+
+	read_journey(&funnel, values, nulls, context);
+	return draw(&funnel, values, nulls, zone, zone_name);
+}
+
 Datum
 crm_sql_journey_funnel_svg(PG_FUNCTION_ARGS)
 {
@@ -70,7 +104,6 @@ crm_sql_journey_funnel_svg(PG_FUNCTION_ARGS)
 	CrmFunnelPicture funnel = { 0 };
 	const char *zone_name;
 	pg_tz *zone;
-	bool by_entry;
 	Datum values[6];
 	char nulls[7] = "      ";
 	CrmActing acting;
@@ -84,22 +117,9 @@ crm_sql_journey_funnel_svg(PG_FUNCTION_ARGS)
 		values[i] = PG_GETARG_DATUM(i);
 		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
 	}
-	by_entry = strcmp(text_to_cstring(PG_GETARG_TEXT_PP(3)), "entry") == 0;
 
 	crm_connect(&acting);
 	read_journey(&funnel, values, nulls, context);
 	crm_disconnect(&acting);
-
-	funnel.title = psprintf("Funnel of journey %s", text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	funnel.subtitle = psprintf("who %s %s%s", by_entry ? "entered the journey" : "came to the step",
-							   crm_period_text(PG_GETARG_TIMESTAMPTZ(1), PG_GETARG_TIMESTAMPTZ(2),
-											   zone, zone_name),
-							   PG_ARGISNULL(4)
-								   ? ""
-								   : psprintf("; only %s", text_to_cstring(PG_GETARG_TEXT_PP(4))));
-	funnel.converted = "went on";
-	funnel.still_open = "still there";
-	funnel.dropped = "left the journey";
-	funnel.of_first = by_entry;
-	PG_RETURN_TEXT_P(crm_funnel_draw(&funnel));
+	PG_RETURN_TEXT_P(draw(&funnel, values, nulls, zone, zone_name));
 }

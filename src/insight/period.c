@@ -66,20 +66,37 @@ crm_time_zone_argument(FunctionCallInfo fcinfo, int argument, pg_tz **zone)
 	return name;
 }
 
+static void
+local_time(TimestampTz at, pg_tz *zone, struct pg_tm *tm)
+{
+	fsec_t fsec;
+	int tz;
+
+	if (timestamp2tm(at, &tz, tm, &fsec, NULL, zone) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("timestamp out of range")));
+}
+
+char *
+crm_minute_text(TimestampTz at, pg_tz *zone)
+{
+	struct pg_tm tm;
+
+	local_time(at, zone, &tm);
+	return psprintf("%04d-%02d-%02d %02d:%02d", tm.tm_year, tm.tm_mon, tm.tm_mday, tm.tm_hour,
+					tm.tm_min);
+}
+
 char *
 crm_date_text(TimestampTz at, pg_tz *zone)
 {
 	struct pg_tm tm;
-	fsec_t fsec;
-	int tz;
 
-	if (timestamp2tm(at, &tz, &tm, &fsec, NULL, zone) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("timestamp out of range")));
+	local_time(at, zone, &tm);
 	if (tm.tm_hour == 0 && tm.tm_min == 0 && tm.tm_sec == 0)
 		return psprintf("%04d-%02d-%02d", tm.tm_year, tm.tm_mon, tm.tm_mday);
-	return psprintf("%04d-%02d-%02d %02d:%02d%s", tm.tm_year, tm.tm_mon, tm.tm_mday, tm.tm_hour,
-					tm.tm_min, tm.tm_sec == 0 ? "" : psprintf(":%02d", tm.tm_sec));
+	return psprintf("%s%s", crm_minute_text(at, zone),
+					tm.tm_sec == 0 ? "" : psprintf(":%02d", tm.tm_sec));
 }
 
 char *

@@ -28,6 +28,9 @@ extern char *crm_period_text(TimestampTz start, TimestampTz end, pg_tz *zone,
 /* 2026-05-01, with the time of day where it is not midnight */
 extern char *crm_date_text(TimestampTz at, pg_tz *zone);
 
+/* the same always with the time of day, to the minute */
+extern char *crm_minute_text(TimestampTz at, pg_tz *zone);
+
 /* Raises 22023 unless it is above zero, and at most 100 years. What: "within". */
 extern void crm_check_duration(const char *what, const Interval *duration);
 

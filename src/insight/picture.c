@@ -19,7 +19,7 @@
 #define TICK_GAP       18.0
 
 /* Every colour twice; the names begin with crm- as pages may hold several pictures. */
-static const char style_sheet[] =
+const char crm_picture_style[] =
 	"<style>\n"
 	".crm-paper{fill:#ffffff}\n"
 	".crm-text,.crm-title,.crm-muted,.crm-name,.crm-here,.crm-out{font-family:system-ui,-apple-system,'Segoe UI',"
@@ -132,7 +132,7 @@ crm_picture_open(CrmPicture *picture, int width, int height, const char *title,
 	appendStringInfoString(svg, "</title>\n<desc>");
 	crm_picture_escape(svg, description);
 	appendStringInfoString(svg, "</desc>\n");
-	appendStringInfoString(svg, style_sheet);
+	appendStringInfoString(svg, crm_picture_style);
 	appendStringInfo(svg, "<rect class=\"crm-paper\" width=\"%d\" height=\"%d\"/>\n", width,
 					 height);
 }

@@ -18,6 +18,9 @@
 #define CRM_PICTURE_FONT_SIZE   13
 #define CRM_PICTURE_TITLE_SCALE 1.35 /* a title is so much wider than text */
 
+/* The style sheet that each picture carries. */
+extern const char crm_picture_style[];
+
 typedef enum CrmAnchor
 {
 	CRM_ANCHOR_START,

@@ -228,8 +228,10 @@ total_of(bool is_stock, uint64 first, int nbuckets)
 		total = is_stock || !known ? value : DirectFunctionCall2(numeric_add, total, value);
 		known = true;
 	}
-	return known ? crm_grouped_decimal(DatumGetCString(DirectFunctionCall1(numeric_out, total)))
-				 : "";
+	if (!known)
+		return "";
+	total = DirectFunctionCall1(numeric_trim_scale, total);
+	return crm_grouped_decimal(DatumGetCString(DirectFunctionCall1(numeric_out, total)));
 }
 
 /* Runs the statement; rows are by series, then by day. */
