@@ -27,3 +27,12 @@ RETURNS text
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'crm_sql_report_html';
 COMMENT ON FUNCTION crm.report_html(timestamptz, timestamptz, text, text) IS 'A period as one self-contained HTML page: stages, contacts, scans, orders, journeys, messages, campaigns, loyalty and the quality of the data.';
 REVOKE ALL ON FUNCTION crm.report_html(timestamptz, timestamptz, text, text) FROM PUBLIC;
+
+CREATE FUNCTION crm.funnel_svg(steps jsonb, within interval, period_start timestamptz, period_end timestamptz,
+	by_time text DEFAULT 'entry', time_zone text DEFAULT NULL, split_by text DEFAULT NULL, source text DEFAULT NULL,
+	store_id bigint DEFAULT NULL, qr_code_id bigint DEFAULT NULL, associate_id bigint DEFAULT NULL,
+	stage text DEFAULT NULL, arm jsonb DEFAULT NULL, filter text DEFAULT NULL)
+RETURNS text
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'crm_sql_funnel_svg';
+COMMENT ON FUNCTION crm.funnel_svg(jsonb, interval, timestamptz, timestamptz, text, text, text, text, bigint, bigint, bigint, text, jsonb, text) IS 'The rows of fact_funnel() as a standalone SVG: a bar for each step, divided into those who went on, may go on yet, and went no further.';
+REVOKE ALL ON FUNCTION crm.funnel_svg(jsonb, interval, timestamptz, timestamptz, text, text, text, text, bigint, bigint, bigint, text, jsonb, text) FROM PUBLIC;

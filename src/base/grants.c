@@ -63,6 +63,7 @@ static const struct
 	{ "trend", ANALYST | MARKETER },
 	{ "trend_svg", ANALYST | MARKETER },
 	{ "report_html", ANALYST | MARKETER },
+	{ "funnel_svg", ANALYST | MARKETER },
 	{ "timeline_svg", APP | MARKETER | ASSOCIATE },
 	{ "journey_funnel", ANALYST | MARKETER },
 	{ "journey_rows", ANALYST | MARKETER },

@@ -104,6 +104,31 @@ fails("SELECT crm.journey_funnel_svg('welcome', '2024-03-01', '2024-06-01', 'day
 fails("SELECT crm.journey_funnel_svg('welcome', '2024-03-01', '2024-06-01', time_zone => 'Asia/Nowhere')", '22023', 'an unknown zone');
 fails("SELECT crm.journey_funnel_svg('welcome', '2024-03-01', '2024-06-01', version => 7)", '23503', 'an unknown version');
 
+# ---------- funnels of facts ----------
+
+sub facts { my (@more) = @_; return 'crm.funnel_svg(' . facts_of(@more) }
+sub facts_of { my (@more) = @_; return join(', ', q{'["follow", {"name": "买", "on": "purchase"}, {"name": "<script>", "on": "purchase"}]', '40 days', '2024-04-01 00:00+08', '2024-07-01 00:00+08'}, @more) . ')' }
+
+look_at('a funnel of no facts', sql('SELECT ' . facts()));
+sql("INSERT INTO crm.event (contact_id, kind, occurred_at) SELECT n, 'follow', '2024-04-05 00:00+08'::timestamptz + n * interval '9 hours' FROM generate_series(1, 200) AS n");
+sql("INSERT INTO crm.transaction (contact_id, amount, occurred_at, external_ref) SELECT n, 10, '2024-04-10 00:00+08'::timestamptz + n * interval '9 hours' + k * interval '3 days', 'f' || k
+     FROM generate_series(1, 200) AS n, generate_series(1, 3) AS k WHERE k <= n % 4 AND n <= 190");
+$svg = look_at('a funnel of facts', sql('SELECT ' . facts()));
+@texts = map { $_->{text} } texts_of($svg);
+is(join(' ', map { /^(\d\d+)$/ ? $1 : () } @texts), sql("SELECT string_agg(reached::text, ' ' ORDER BY step) FROM crm.fact_funnel(" . facts_of()), 'its numbers are those of fact_funnel()');
+is_deeply([ map { /^(\d+) went on/ ? $1 : () } @texts ], [ split /\n/, sql('SELECT converted FROM crm.fact_funnel(' . facts_of() . ' WHERE step < 3 ORDER BY step') ], 'none goes on from the last step');
+like($svg, qr/>&lt;script&gt;</, 'a hostile name is text');
+$svg = look_at('a funnel by day', sql('SELECT ' . facts("split_by => 'day'", "time_zone => 'America/New_York'")));
+is(scalar(grep { /^day / } map { $_->{text} } texts_of($svg)), sql('SELECT count(DISTINCT part) FROM crm.fact_funnel(' . facts_of("split_by => 'day'", "time_zone => 'America/New_York'")), 'has a heading for each');
+$svg = look_at('a funnel of some', sql('SELECT ' . facts("stage => 'user'", "source => NULL", "by_time => 'event'", "filter => 'orders < 3'")));
+like($svg, qr/; stage user; rule orders &lt; 3</, 'says of whom');
+fails('SELECT ' . facts("by_time => 'day'"), '22023', 'an unknown time');
+fails('SELECT ' . facts("stage => 'nobody'"), '23503', 'an unknown stage');
+fails("SELECT crm.funnel_svg('[]', '1 day', '2024-03-01', '2024-06-01')", '22023', 'no steps');
+fails("SELECT crm.funnel_svg('[\"follow\"]', '-1 day', '2024-03-01', '2024-06-01')", '22023', 'a negative window');
+fails("SELECT crm.funnel_svg('[\"follow\"]', '1 day', '2024-03-01', '2024-02-01')", '22023', 'a reversed period');
+fails("SELECT crm.funnel_svg('[\"follow\"]', NULL, '2024-03-01', '2024-04-01')", '22004', 'no window');
+
 # ---------- trends ----------
 
 sql("INSERT INTO crm.contact (contact_id, created_at) SELECT n, '2024-02-01 00:00+08'::timestamptz + n * interval '5 hours' FROM generate_series(201, 600) AS n");
@@ -170,7 +195,7 @@ fails("SELECT crm.trend_svg(NULL, $days)", '22004', 'nothing');
 # ---------- who may see them ----------
 
 sql("CREATE ROLE shop_nobody; GRANT USAGE ON SCHEMA crm TO shop_nobody; CREATE ROLE shop_bi; SELECT crm.grant_access('shop_bi', 'analyst')");
-for my $call (funnel('welcome'), "crm.trend_svg('facts', $days)", "(SELECT count(*) FROM crm.trend('facts', $days))")
+for my $call (funnel('welcome'), facts(), "crm.trend_svg('facts', $days)", "(SELECT count(*) FROM crm.trend('facts', $days))")
 {
     ok($node->psql($db, "SET ROLE shop_bi; SELECT $call") == 0, "an analyst sees $call");
     like(($node->psql($db, "SET ROLE shop_nobody; SELECT $call"))[2], qr/permission denied/, 'nobody else does');
