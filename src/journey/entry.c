@@ -574,6 +574,7 @@ static Door *
 doors_of(CrmJourney *const *journeys, int njourneys, const char *kind, int nfacts, int *ndoors)
 {
 	Door *doors = NULL;
+	bool *holds;
 	int size = 0;
 
 	*ndoors = 0;
@@ -599,10 +600,14 @@ doors_of(CrmJourney *const *journeys, int njourneys, const char *kind, int nfact
 			door->user.kind = "journey";
 			door->user.name = journey->name;
 			door->when = entry->trigger.when;
-			door->holds = palloc_array(bool, nfacts);
-			memset(door->holds, true, nfacts);
 		}
 	}
+	if (*ndoors == 0)
+		return NULL;
+	holds = palloc_array(bool, (Size) *ndoors *nfacts);
+	memset(holds, true, (Size) *ndoors * nfacts);
+	for (int i = 0; i < *ndoors; i++)
+		doors[i].holds = holds + (Size) i * nfacts;
 	return doors;
 }
 
@@ -707,8 +712,7 @@ enter_by_signals(CrmEngine *engine, CrmJourney *const *journeys, int njourneys,
 			facts[i] = alike[i]->fact;
 		ask_doors(doors, ndoors, facts, n);
 		enter_by_doors(engine, doors, ndoors, alike, n);
-		for (int i = 0; i < ndoors; i++)
-			pfree(doors[i].holds);
+		pfree(doors[0].holds);
 		pfree(doors);
 	}
 	pfree(left);

@@ -12,7 +12,6 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgrprotos.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -35,6 +34,9 @@ typedef struct Waiting
 
 /* of this transaction */
 static MemoryContext waiting_context = NULL;
+/* in it, the kind of the signal before: those that follow are mostly of the same */
+static const char *last_kind = NULL;
+static Datum last_kind_text;
 static Waiting *waiting = NULL;
 static int nwaiting = 0;
 static int waiting_size = 0;
@@ -65,9 +67,31 @@ add_waiting(int64 contact_id, CrmSignal *signal)
 static void
 ensure_context(void)
 {
-	if (waiting_context == NULL)
-		waiting_context = AllocSetContextCreate(TopTransactionContext, "pg_crm journey signals",
-												ALLOCSET_DEFAULT_SIZES);
+	if (waiting_context != NULL)
+		return;
+	waiting_context = AllocSetContextCreate(TopTransactionContext, "pg_crm journey signals",
+											ALLOCSET_DEFAULT_SIZES);
+	last_kind = NULL;
+}
+
+static void
+keep_kind(CrmSignal *signal)
+{
+	if (last_kind == NULL || strcmp(last_kind, signal->kind) != 0)
+	{
+		last_kind = pstrdup(signal->kind);
+		last_kind_text = CStringGetTextDatum(last_kind);
+	}
+	signal->kind = last_kind;
+	signal->fact.values[CRM_F_KIND] = last_kind_text;
+}
+
+static Datum
+copy_value(Datum value, Oid type)
+{
+	bool by_value = type == INT8OID || type == TIMESTAMPTZOID;
+
+	return datumCopy(value, by_value, by_value ? sizeof(int64) : -1);
 }
 
 void
@@ -86,17 +110,14 @@ crm_journey_signal(const CrmSignal *signal)
 	old = MemoryContextSwitchTo(waiting_context);
 	copy = palloc_object(CrmSignal);
 	*copy = *signal;
-	copy->kind = pstrdup(signal->kind);
+	keep_kind(copy);
 	copy->depth = crm_effects_depth;
 	copy->fact.as_of = now;
-	copy->fact.values[CRM_F_KIND] = CStringGetTextDatum(signal->kind);
 	copy->fact.values[CRM_F_OCCURRED_AT] = TimestampTzGetDatum(signal->occurred_at);
 	copy->fact.nulls[CRM_F_KIND] = copy->fact.nulls[CRM_F_OCCURRED_AT] = false;
 	for (int i = CRM_F_AMOUNT; i < CRM_FACT_COLUMNS; i++)
 		if (!copy->fact.nulls[i])
-			copy->fact.values[i] = datumCopy(signal->fact.values[i],
-											 get_typbyval(crm_fact_variables[i].type),
-											 get_typlen(crm_fact_variables[i].type));
+			copy->fact.values[i] = copy_value(signal->fact.values[i], crm_fact_variables[i].type);
 	add_waiting(signal->fact.contact_id, copy);
 	MemoryContextSwitchTo(old);
 }
