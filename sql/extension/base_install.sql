@@ -31,7 +31,7 @@ REVOKE ALL ON FUNCTION crm.build_profile_view() FROM PUBLIC;
 
 CREATE FUNCTION crm.maintain_partitions() RETURNS integer
 LANGUAGE c AS 'MODULE_PATHNAME', 'crm_maintain_partitions';
-COMMENT ON FUNCTION crm.maintain_partitions() IS 'Makes the partitions of crm.event and crm.scan for this month and the next three; how many were made.';
+COMMENT ON FUNCTION crm.maintain_partitions() IS 'Makes the month partitions of this month and the next three, and of months whose rows lie in the default partition; how many were made.';
 REVOKE ALL ON FUNCTION crm.maintain_partitions() FROM PUBLIC;
 
 CREATE FUNCTION crm.restoring(active boolean) RETURNS void

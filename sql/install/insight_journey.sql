@@ -123,15 +123,35 @@ COMMENT ON COLUMN crm.journey_outline.label IS 'What people call the step.';
 -- through the FULL JOIN
 CREATE OR REPLACE VIEW crm.journey_step AS
 SELECT journey, version, step, d.kind,
-       COALESCE(v.entered, 0) AS entered, COALESCE(v.here, 0) AS here, COALESCE(v.left_on, 0) AS left_on,
-       COALESCE(v.ended, 0) AS ended,
-       pg_catalog.round(v.ended::numeric / NULLIF(v.left_on + v.ended, 0), 4) AS drop_off,
+       COALESCE(v.entered, 0) + COALESCE(d.entered, 0) AS entered, COALESCE(v.here, 0) AS here,
+       COALESCE(v.left_on, 0) + COALESCE(d.left_on, 0) AS left_on, COALESCE(v.ended, 0) + COALESCE(d.ended, 0) AS ended,
+       pg_catalog.round((COALESCE(v.ended, 0) + COALESCE(d.ended, 0))::numeric
+                        / NULLIF(COALESCE(v.left_on + v.ended, 0) + COALESCE(d.entered, 0), 0), 4) AS drop_off,
        v.seconds[1] AS median_seconds, v.seconds[2] AS p90_seconds,
-       COALESCE(v.queued, 0) AS queued, COALESCE(v.sent, 0) AS sent, COALESCE(v.refused, 0) AS refused,
-       COALESCE(v.failed, 0) AS failed, COALESCE(v.expired, 0) AS expired, COALESCE(v.cancelled, 0) AS cancelled,
-       COALESCE(v.unknown, 0) AS unknown, COALESCE(v.waiting, 0) AS waiting, COALESCE(v.messages, 0) AS messages,
-       COALESCE(v.ended_goal, 0) AS ended_goal, d.label
-  FROM (SELECT DISTINCT o.journey, o.version, o.step, o.kind, o.label FROM crm.journey_outline AS o OFFSET 0) AS d
+       COALESCE(v.queued, 0) AS queued, COALESCE(v.sent, 0) + COALESCE(d.sent, 0) AS sent,
+       COALESCE(v.refused, 0) + COALESCE(d.refused, 0) AS refused,
+       COALESCE(v.failed, 0) + COALESCE(d.failed, 0) AS failed, COALESCE(v.expired, 0) + COALESCE(d.expired, 0) AS expired,
+       COALESCE(v.cancelled, 0) + COALESCE(d.cancelled, 0) AS cancelled,
+       COALESCE(v.unknown, 0) AS unknown, COALESCE(v.waiting, 0) AS waiting,
+       COALESCE(v.messages, 0) + COALESCE(d.messages, 0) AS messages,
+       COALESCE(v.ended_goal, 0) + COALESCE(d.ended_goal, 0) AS ended_goal, d.label
+  FROM (SELECT journey, version, step, o.kind, o.label, p.entered, p.left_on, p.ended, p.ended_goal, p.messages, p.sent,
+               p.refused, p.failed, p.expired, p.cancelled
+          FROM (SELECT DISTINCT o.journey, o.version, o.step, o.kind, o.label FROM crm.journey_outline AS o) AS o
+          -- what retention has dropped
+          FULL JOIN (SELECT g.journey, g.version, g.step, pg_catalog.sum(g.visits)::bigint AS entered,
+                            pg_catalog.sum(g.visits) FILTER (WHERE g.state = 'left')::bigint AS left_on,
+                            pg_catalog.sum(g.visits) FILTER (WHERE g.state = 'ended')::bigint AS ended,
+                            pg_catalog.sum(g.visits) FILTER (WHERE g.state = 'ended' AND g.outcome = 'goal')::bigint AS ended_goal,
+                            pg_catalog.sum(g.visits) FILTER (WHERE g.message_state IS NOT NULL)::bigint AS messages,
+                            pg_catalog.sum(g.visits) FILTER (WHERE g.message_state = 'sent')::bigint AS sent,
+                            pg_catalog.sum(g.visits) FILTER (WHERE g.message_state = 'refused')::bigint AS refused,
+                            pg_catalog.sum(g.visits) FILTER (WHERE g.message_state = 'failed')::bigint AS failed,
+                            pg_catalog.sum(g.visits) FILTER (WHERE g.message_state = 'expired')::bigint AS expired,
+                            pg_catalog.sum(g.visits) FILTER (WHERE g.message_state = 'cancelled')::bigint AS cancelled
+                       FROM crm.opening_visit AS g
+                      GROUP BY g.journey, g.version, g.step) AS p USING (journey, version, step)
+        OFFSET 0) AS d
   FULL JOIN (SELECT n.journey, n.version, n.step, pg_catalog.count(*) AS entered,
                     pg_catalog.count(*) FILTER (WHERE n.state = 'here') AS here,
                     pg_catalog.count(*) FILTER (WHERE n.state = 'left') AS left_on,
@@ -185,7 +205,11 @@ SELECT g.journey, g.version, g.step, g.outcome, g.next_step, pg_catalog.sum(g.mo
                pg_catalog.count(*) FILTER (WHERE n.state = 'left'), NULL::text, NULL::integer
           FROM crm.journey_visit AS n
          GROUP BY n.journey, n.version, n.step, n.outcome, n.next_step
-        HAVING pg_catalog.count(*) FILTER (WHERE n.state = 'left') > 0) AS g
+        HAVING pg_catalog.count(*) FILTER (WHERE n.state = 'left') > 0
+        UNION ALL
+        SELECT p.journey, p.version, p.step, p.outcome, p.next_step, p.visits, NULL::text, NULL::integer
+          FROM crm.opening_visit AS p
+         WHERE p.state = 'left') AS g
  GROUP BY g.journey, g.version, g.step, g.outcome, g.next_step;
 COMMENT ON VIEW crm.journey_edge IS 'Each edge between the steps of each version of a journey, also those that nobody took.';
 COMMENT ON COLUMN crm.journey_edge.journey IS 'The journey.';

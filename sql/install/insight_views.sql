@@ -167,16 +167,23 @@ COMMENT ON COLUMN crm.contact_timeline.source_id IS 'Id of the row in that table
 COMMENT ON COLUMN crm.contact_timeline.detail IS 'What the row says, one jsonb object, without mobile numbers that the extension recorded.';
 
 CREATE OR REPLACE VIEW crm.scan_count AS
-SELECT s.qr_code_id, q.campaign, q.store_id, q.associate_id,
-       (pg_catalog.timezone(COALESCE(a.time_zone, crm.default_time_zone()), s.occurred_at))::date AS day,
-       pg_catalog.count(*) AS scans, pg_catalog.count(f.scan_id) AS counted, pg_catalog.count(g.scan_id) AS flagged
-  FROM crm.scan AS s
-  LEFT JOIN crm.qr_code AS q ON q.qr_code_id = s.qr_code_id
-  LEFT JOIN crm.account AS a ON a.account_id = q.account_id
-  LEFT JOIN (SELECT DISTINCT c.contact_id, c.scan_id FROM crm.first_scan AS c) AS f
-       ON f.contact_id = s.contact_id AND f.scan_id = s.scan_id
-  LEFT JOIN (SELECT DISTINCT c.contact_id, c.scan_id FROM crm.scan_flag AS c) AS g
-       ON g.contact_id = s.contact_id AND g.scan_id = s.scan_id
+SELECT n.qr_code_id, q.campaign, q.store_id, q.associate_id, n.day, pg_catalog.sum(n.scans)::bigint AS scans,
+       pg_catalog.sum(n.counted)::bigint AS counted, pg_catalog.sum(n.flagged)::bigint AS flagged
+  FROM (SELECT s.qr_code_id,
+               (pg_catalog.timezone(COALESCE(a.time_zone, crm.default_time_zone()), s.occurred_at))::date AS day,
+               pg_catalog.count(*) AS scans, pg_catalog.count(f.scan_id) AS counted, pg_catalog.count(g.scan_id) AS flagged
+          FROM crm.scan AS s
+          LEFT JOIN crm.qr_code AS c ON c.qr_code_id = s.qr_code_id
+          LEFT JOIN crm.account AS a ON a.account_id = c.account_id
+          LEFT JOIN (SELECT DISTINCT c.contact_id, c.scan_id FROM crm.first_scan AS c) AS f
+               ON f.contact_id = s.contact_id AND f.scan_id = s.scan_id
+          LEFT JOIN (SELECT DISTINCT c.contact_id, c.scan_id FROM crm.scan_flag AS c) AS g
+               ON g.contact_id = s.contact_id AND g.scan_id = s.scan_id
+         GROUP BY 1, 2
+        UNION ALL
+        -- what retention has dropped
+        SELECT o.qr_code_id, o.day, o.scans, 0, 0 FROM crm.opening_scan AS o) AS n
+  LEFT JOIN crm.qr_code AS q ON q.qr_code_id = n.qr_code_id
  GROUP BY 1, 2, 3, 4, 5;
 COMMENT ON VIEW crm.scan_count IS 'Scans of each code and day, all and those that count.';
 COMMENT ON COLUMN crm.scan_count.qr_code_id IS 'The code.';

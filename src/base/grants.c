@@ -183,6 +183,7 @@ static const struct
 	  ANALYST | MARKETER },
 	{ "SELECT", "scan", NULL, ANALYST | MARKETER },
 	{ "SELECT", "first_scan", NULL, ANALYST | MARKETER },
+	{ "SELECT", "retention_horizon", NULL, APP | ANALYST | MARKETER },
 	{ "SELECT", "scan_limit", NULL, APP | ANALYST | MARKETER },
 	{ "SELECT", "scan_flag", NULL, APP | ANALYST | MARKETER },
 	{ "SELECT", "scan_purchase", NULL, APP | ANALYST | MARKETER },

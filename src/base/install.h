@@ -51,8 +51,12 @@ extern char *crm_ddl_text(const char *query);
 /* Takes every relation of schema crm without ever making a writer fail. */
 extern void crm_lock_schema(void);
 
-/* partition.c */
+/* partition.c: the tables that have a partition for each month in which rows were recorded */
+#define CRM_NPARTITIONED 4
+extern const char *const crm_partitioned[CRM_NPARTITIONED];
 extern int crm_make_partitions(void);
+extern void crm_describe_partition(const char *root, const char *name, const char *what);
+extern void crm_copy_partition_triggers(const char *root);
 
 /* profile_view.c */
 extern void crm_make_profile_view(void);

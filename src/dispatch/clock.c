@@ -2,7 +2,7 @@
  * clock.c
  *		The clock of a database: what time alone brings, in transactions so short
  *		that nobody notices: partitions of the next months, windows that ended
- *		long ago, then tiers, stages, segments and journeys that are due. What
+ *		long ago, months that need not be kept, then tiers, stages, segments and journeys that are due. What
  *		somebody else holds is left and tried again; a contact that cannot be moved
  *		does not keep the others.
  */
@@ -86,6 +86,7 @@ typedef enum Outcome
 } Outcome;
 
 static CrmPlan make_partitions = { "SELECT crm.maintain_partitions()", 0 };
+static CrmPlan enforce_retention = { "SELECT crm.enforce_retention()", 0 };
 static CrmPlan delete_windows = {
 	"DELETE FROM crm.window_grant g USING (SELECT w.contact_id, w.account_id, w.grant_id"
 	" FROM crm.window_grant w WHERE w.expires_at < $1 - interval '7 days' LIMIT $2) w"
@@ -339,6 +340,14 @@ maintain_partitions(Piece *piece)
 	crm_run(&make_partitions, NULL, NULL);
 }
 
+/* One partition in a transaction. */
+static void
+drop_partition(Piece *piece)
+{
+	crm_run(&enforce_retention, NULL, NULL);
+	piece->done = crm_result_text(0, 1) != NULL;
+}
+
 static void
 keep_found(Piece *piece, const int64 *found)
 {
@@ -503,6 +512,10 @@ do_maintenance(void)
 		do
 			outcome = do_piece(forget_windows, &piece, true);
 		while (outcome == WORKED && piece.done == MOST_WINDOWS);
+	if (outcome == WORKED)
+		do
+			outcome = do_piece(drop_partition, &piece, true);
+		while (outcome == WORKED && piece.done > 0);
 	LWLockAcquire(crm_lock, LW_EXCLUSIVE);
 	slot->clock.maintain_at = TimestampTzPlusMilliseconds(now,
 														  INT64CONST(1000) *

@@ -79,8 +79,11 @@ static CrmPlan find_differences = {
 	"   max(v.visit) AS last, count(*) AS visits FROM crm.step_visit v"
 	"   GROUP BY v.contact_id, v.enrolment_id) v"
 	"  ON v.contact_id = e.contact_id AND v.enrolment_id = e.enrolment_id"
-	" WHERE e.visit <> coalesce(v.visits, 0)"
-	"  OR v.visits > 0 AND (v.first <> 1 OR v.last <> e.visit)"
+	" WHERE (e.visit <> coalesce(v.visits, 0)"
+	"  OR v.visits > 0 AND (v.first <> 1 OR v.last <> e.visit))"
+	/* of those that ended, months that were not to be kept are gone */
+	" AND NOT (e.state <> 'active' AND EXISTS (SELECT FROM crm.retired_partition r"
+	"  WHERE r.table_name = 'step_visit' AND e.recorded_at < r.recorded_until))"
 	" UNION ALL"
 	" SELECT 'visits without enrolment ' || v.enrolment_id, v.contact_id, NULL, count(*) || ' rows'"
 	" FROM crm.step_visit v WHERE NOT EXISTS (SELECT FROM crm.enrolment e"

@@ -53,10 +53,15 @@ static CrmPlan select_events = {
 	4,
 	{ INT8ARRAYOID, TEXTARRAYOID, BOOLOID, BOOLOID }
 };
+/* with what is gone of them, in one statement, as what goes from one comes into the other */
 static CrmPlan summarize_events = {
-	"SELECT e.contact_id, count(*), min(e.occurred_at), max(e.occurred_at)"
+	"SELECT e.contact_id, count(*), min(e.occurred_at), max(e.occurred_at), 0::bigint, 0::bigint"
 	" FROM crm.event e WHERE e.contact_id = ANY ($1) AND e.kind <> 'field_change'"
-	" GROUP BY e.contact_id",
+	" GROUP BY e.contact_id"
+	" UNION ALL SELECT b.contact_id, b.facts, b.first_at, b.last_at, b.facts, 0"
+	" FROM crm.opening_balance b WHERE b.contact_id = ANY ($1) AND b.table_name = 'event'"
+	" UNION ALL SELECT b.contact_id, 0, b.first_at, b.last_at, 0, b.facts"
+	" FROM crm.opening_balance b WHERE b.contact_id = ANY ($1) AND b.table_name = 'scan'",
 	1,
 	{ INT8ARRAYOID }
 };
@@ -335,7 +340,9 @@ load_event_summary(CrmHistory *histories, int nhistories, Datum contacts)
 
 		if (history == NULL)
 			continue;
-		history->events = crm_result_int64(row, 2);
+		history->events += crm_result_int64(row, 2);
+		history->opening_events += crm_result_int64(row, 5);
+		history->opening_scans += crm_result_int64(row, 6);
 		see(history, result_time(row, 3, &isnull), result_time(row, 4, &isnull));
 	}
 }
@@ -527,6 +534,9 @@ crm_history_walk(CrmHistory *history, CrmWalk *walk, const int64 *left_out, int 
 		crm_fields_begin(history, walk);
 	crm_walk_begin(walk, history->contact_id, begin);
 	walk->counts_seen = walk->definitions->every_fact_matters;
+	walk->values[CRM_P_RAW_SCANS] = Int64GetDatum(history->opening_scans);
+	if (walk->counts_seen)
+		walk->values[CRM_P_EVENTS] = Int64GetDatum(history->opening_events);
 	for (int i = 0; i < history->nfacts; i++)
 		crm_walk_step(walk, &facts[i]);
 	if (!history->nulls[CRM_P_SETTLED_AT])

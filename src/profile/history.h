@@ -42,7 +42,9 @@ typedef struct CrmHistory
 	bool nulls[CRM_PROFILE_COLUMNS];
 	TimestampTz due_at; /* as kept; only of crm_history_load_stored() */
 
-	int64 events; /* all of them, walked or not */
+	int64 events;         /* all of them, walked or not, still there or gone */
+	int64 opening_events; /* of those that are gone (crm.opening_balance) */
+	int64 opening_scans;
 	bool seen;
 	TimestampTz first_seen_at;
 	TimestampTz last_seen_at;

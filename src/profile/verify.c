@@ -54,6 +54,7 @@ static CrmPlan find_differences = {
 	"  UNION ALL SELECT 'point_entry', p.contact_id, count(*) FROM crm.point_entry p GROUP BY p.contact_id"
 	"  UNION ALL SELECT 'tier_change', h.contact_id, count(*) FROM crm.tier_change h GROUP BY h.contact_id"
 	"  UNION ALL SELECT 'coupon_grant', g.contact_id, count(*) FROM crm.coupon_grant g GROUP BY g.contact_id"
+	"  UNION ALL SELECT 'opening_balance', o.contact_id, count(*) FROM crm.opening_balance o GROUP BY o.contact_id"
 	"  UNION ALL SELECT 'acquisition', q.contact_id, count(*) FROM crm.acquisition q GROUP BY q.contact_id"
 	" ) AS f(what, contact_id, n)"
 	" WHERE NOT EXISTS (SELECT FROM crm.contact c WHERE c.contact_id = f.contact_id)"
