@@ -38,6 +38,7 @@ begin_restoring(void)
 		crm_ddl("DELETE FROM crm.achievement");
 		crm_ddl("DELETE FROM crm.window_rule");
 		crm_ddl("DELETE FROM crm.api_limit");
+		crm_ddl("DELETE FROM crm.retention");
 		crm_ddl("DELETE FROM crm.installation");
 	}
 }
