@@ -18,6 +18,7 @@
 #include "dispatch/lifecycle.h"
 #include "facts/scans.h"
 #include "insight/attribution.h"
+#include "facts/tally.h"
 #include "journey/journey.h"
 #include "outbox/outbox.h"
 #include "profile/profile.h"
@@ -48,6 +49,7 @@ verify_more(CrmAddDifference add, void *arg)
 	crm_outbox_verify(add, arg);
 	crm_journeys_verify(add, arg);
 	crm_attribution_verify(add, arg);
+	crm_tally_verify(add, arg);
 }
 
 void _PG_init(void);

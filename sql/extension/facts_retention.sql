@@ -1,6 +1,11 @@
--- facts: retention
+-- facts: retention, and days that are counted
 
 CREATE FUNCTION crm.enforce_retention() RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'crm_sql_enforce_retention';
 COMMENT ON FUNCTION crm.enforce_retention() IS 'Drops the oldest partition whose rows need not be kept any longer, by crm.retention, and returns its name; NULL where there is none.';
 REVOKE ALL ON FUNCTION crm.enforce_retention() FROM PUBLIC;
+
+CREATE FUNCTION crm.roll_up(again boolean DEFAULT false) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'crm_sql_roll_up';
+COMMENT ON FUNCTION crm.roll_up(boolean) IS 'Adds crm.fact_tail to crm.fact_day; again: counts all facts anew first, as it does by itself after pg_crm.time_zone has changed. How many rows of crm.fact_day it wrote.';
+REVOKE ALL ON FUNCTION crm.roll_up(boolean) FROM PUBLIC;

@@ -86,6 +86,7 @@ typedef enum Outcome
 } Outcome;
 
 static CrmPlan make_partitions = { "SELECT crm.maintain_partitions()", 0 };
+static CrmPlan roll_up = { "SELECT crm.roll_up()", 0 };
 static CrmPlan enforce_retention = { "SELECT crm.enforce_retention()", 0 };
 static CrmPlan delete_windows = {
 	"DELETE FROM crm.window_grant g USING (SELECT w.contact_id, w.account_id, w.grant_id"
@@ -340,6 +341,12 @@ maintain_partitions(Piece *piece)
 	crm_run(&make_partitions, NULL, NULL);
 }
 
+static void
+add_up(Piece *piece)
+{
+	crm_run(&roll_up, NULL, NULL);
+}
+
 /* One partition in a transaction. */
 static void
 drop_partition(Piece *piece)
@@ -539,6 +546,8 @@ run(void)
 	MemoryContextReset(run_context);
 	moved = nfailed = 0;
 	do_maintenance();
+	if (do_piece(add_up, &piece, true) == FAILED)
+		nfailed++;
 
 	outcome = do_piece(find_contacts, &piece, true);
 	if (outcome == FAILED)

@@ -24,6 +24,7 @@
 #include "facts/rows.h"
 #include "facts/scans.h"
 #include "facts/signals.h"
+#include "facts/tally.h"
 #include "journey/journey.h"
 #include "outbox/outbox.h"
 #include "pg_crm.h"
@@ -45,6 +46,7 @@ typedef struct Batch
 	CrmScanCodes *codes; /* NULL: no scans */
 	CrmColumn follows[CRM_FOLLOW_COLUMNS];
 	CrmTouches touches; /* what opens and closes windows */
+	CrmTally tally;     /* what days are counted by */
 } Batch;
 
 static CrmFact *
@@ -115,6 +117,7 @@ read_transactions(Batch *batch)
 	while (crm_rows_next(&batch->rows))
 	{
 		CrmFact *fact = add_fact(batch);
+		CrmTallied tallied = { 0 };
 		Datum value;
 
 		slot_getallattrs(batch->rows.slot);
@@ -141,6 +144,7 @@ read_transactions(Batch *batch)
 
 		value = crm_rows_value(&batch->rows, currency, &isnull);
 		fact->own_currency = crm_text_equals(value, crm_guc_currency, currency_length);
+		tallied.currency = fact->own_currency ? crm_guc_currency : TextDatumGetCString(value);
 		value = crm_rows_value(&batch->rows, amount, &isnull);
 		crm_check_amount(value, fact->type == CRM_FACT_REFUND);
 		fact->amount = batch->rows.copy ? datumCopy(value, false, -1) : value;
@@ -171,6 +175,13 @@ read_transactions(Batch *batch)
 					(errcode(ERRCODE_CHECK_VIOLATION),
 					 errmsg("purchase names refund_of %lld", (long long) DatumGetInt64(value)),
 					 errhint("Only a row of kind refund belongs to another transaction.")));
+
+		tallied.kind = fact->type == CRM_FACT_REFUND ? "refund" : "purchase";
+		tallied.occurred_at = fact->occurred_at;
+		tallied.amount = fact->amount;
+		value = crm_rows_value(&batch->rows, store_id, &isnull);
+		tallied.store_id = isnull ? 0 : DatumGetInt64(value);
+		crm_tally_add(&batch->tally, &tallied);
 	}
 }
 
@@ -297,6 +308,10 @@ read_events(Batch *batch)
 		fact->kind = crm_definition_event_kind(definitions, kind_text);
 		value = crm_rows_value(&batch->rows, account_id, &isnull);
 		fact->account_id = isnull ? 0 : DatumGetInt64(value);
+		crm_tally_add(&batch->tally,
+					  &(CrmTallied){ .kind = kind_text,
+									 .occurred_at = fact->occurred_at,
+									 .account_id = fact->account_id });
 		value = crm_rows_value(&batch->rows, properties, &isnull);
 		if (strcmp(kind_text, CRM_FIELD_CHANGE) == 0)
 		{
@@ -348,15 +363,19 @@ read_scans(Batch *batch)
 	while (crm_rows_next(&batch->rows))
 	{
 		CrmFact *fact = add_fact(batch);
+		int64 code;
 
 		slot_getallattrs(batch->rows.slot);
 		fact->type = CRM_FACT_SCAN;
 		fact->contact_id = DatumGetInt64(crm_rows_value(&batch->rows, contact_id, &isnull));
 		fact->id = DatumGetInt64(crm_rows_value(&batch->rows, id, &isnull));
 		fact->occurred_at = time_of(batch, occurred_at);
-		fact->code = crm_scan_codes_place(batch->codes,
-										  DatumGetInt64(
-											  crm_rows_value(&batch->rows, qr_code_id, &isnull)));
+		code = DatumGetInt64(crm_rows_value(&batch->rows, qr_code_id, &isnull));
+		fact->code = crm_scan_codes_place(batch->codes, code);
+		crm_tally_add(&batch->tally,
+					  &(CrmTallied){ .kind = "scan",
+									 .occurred_at = fact->occurred_at,
+									 .qr_code_id = code });
 	}
 }
 
@@ -399,9 +418,9 @@ static CrmPlan find_bad_refund = {
 	{ INT8ARRAYOID, INT8ARRAYOID }
 };
 
-/* A refund names an order of its contact and takes back no more than is left. */
+/* A refund names an order of its contact and takes back no more than is left, on the order's day. */
 static void
-check_refunds(const Batch *batch)
+take_refunds(const Batch *batch)
 {
 	CrmActing acting;
 	CrmColumn contacts;
@@ -442,6 +461,7 @@ check_refunds(const Batch *batch)
 						(long long) crm_result_int64(0, 2)),
 				 errhint("All refunds of an order together are at most its amount.")));
 	}
+	crm_tally_refunds(values[0], values[1]);
 	crm_disconnect(&acting);
 }
 
@@ -519,6 +539,7 @@ crm_ingest(PG_FUNCTION_ARGS)
 
 	crm_rows_open(&batch.rows, fcinfo, "ingest");
 	crm_touches_init(&batch.touches);
+	crm_tally_init(&batch.tally);
 	crm_act_as_owner_unnamed(&acting);
 	/* whoever changes definitions waits for this lock, and this for him */
 	LockRelationOid(crm_table_oid("profile_counter"), RowExclusiveLock);
@@ -550,7 +571,7 @@ crm_ingest(PG_FUNCTION_ARGS)
 			int64 *contacts = contacts_of(&batch, &ncontacts);
 
 			crm_profile_lock(contacts, ncontacts);
-			check_refunds(&batch);
+			take_refunds(&batch);
 		}
 		crm_profile_settle(batch.facts, batch.n, counting);
 		/* their contacts are locked by now */
@@ -564,6 +585,7 @@ crm_ingest(PG_FUNCTION_ARGS)
 		if (crm_journeys_exist())
 			crm_facts_signal(batch.facts, batch.n, batch.codes);
 	}
+	crm_tally_write(&batch.tally);
 	crm_rows_close(&batch.rows);
 	crm_act_end(&acting);
 	MemoryContextSwitchTo(old);

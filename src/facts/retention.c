@@ -172,36 +172,63 @@ gone(const Month *month, const char *kept)
 					kept, key, key, visits ? " AND k.visit = f.visit" : "");
 }
 
+#define DAY(at) "timezone(crm.default_time_zone(), " at ")::date"
+
+/* Counted by contact, and by day. */
 static void
-write_balances(const Month *month, const char *from)
+count_facts(const Month *month, const char *from)
 {
-	if (strcmp(month->table, "event") == 0 || strcmp(month->table, "scan") == 0)
-		crm_ddl("INSERT INTO crm.opening_balance"
-				" (contact_id, table_name, partition, facts, first_at, last_at)"
-				" SELECT f.contact_id, '%s', %s, count(*), min(f.occurred_at), max(f.occurred_at)"
-				"%s%s GROUP BY f.contact_id",
-				month->table, quote_literal_cstr(month->partition), from,
-				/* these are not counted, nor do they say that the contact was there */
-				strcmp(month->table, "event") == 0 ? " AND f.kind <> 'field_change'" : "");
-	if (strcmp(month->table, "scan") == 0)
-		crm_ddl(
-			"INSERT INTO crm.opening_scan AS o (qr_code_id, day, scans)"
+	bool scans = strcmp(month->table, "scan") == 0;
+
+	crm_ddl("INSERT INTO crm.opening_balance"
+			" (contact_id, table_name, partition, facts, first_at, last_at)"
+			" SELECT f.contact_id, '%s', %s, count(*), min(f.occurred_at), max(f.occurred_at)"
+			"%s%s GROUP BY f.contact_id",
+			month->table, quote_literal_cstr(month->partition), from,
+			/* these are not counted, nor do they say that the contact was there */
+			scans ? "" : " AND f.kind <> 'field_change'");
+	crm_ddl("INSERT INTO crm.opening_fact (day, kind, %s, facts) SELECT " DAY(
+				"f.occurred_at") ", %s, count(*)%s GROUP BY 1, 2, 3",
+			scans ? "qr_code_id" : "account_id",
+			scans ? "'scan', f.qr_code_id" : "f.kind, f.account_id", from);
+}
+
+static void
+count_scans(const char *from)
+{
+	crm_ddl("INSERT INTO crm.opening_scan AS o (qr_code_id, day, scans)"
 			" SELECT n.qr_code_id, timezone(coalesce((SELECT a.time_zone FROM crm.qr_code q"
 			"  JOIN crm.account a ON a.account_id = q.account_id"
 			"  WHERE q.qr_code_id = n.qr_code_id), crm.default_time_zone()), n.occurred_at)::date,"
 			" count(*) FROM (SELECT f.qr_code_id, f.occurred_at%s) n GROUP BY 1, 2"
 			" ON CONFLICT (qr_code_id, day) DO UPDATE SET scans = o.scans + EXCLUDED.scans",
 			from);
-	if (strcmp(month->table, "step_visit") == 0)
-		crm_ddl(
-			"INSERT INTO crm.opening_visit"
+}
+
+static void
+count_visits(const char *from)
+{
+	crm_ddl("INSERT INTO crm.opening_visit"
 			" (journey, version, step, state, outcome, next_step, message_state, day, visits)"
 			" SELECT f.journey, f.version, f.step, CASE WHEN f.outcome IN ('goal', 'rule',"
 			"  'unenrolled', 'cancelled', 'merged', 'erased', 'stranded') THEN 'ended'"
 			"  ELSE 'left' END, CASE f.outcome WHEN 'arm' THEN f.arm ELSE f.outcome END,"
-			" f.next_step, m.state, timezone(crm.default_time_zone(), f.entered_at)::date, count(*)"
-			"%s GROUP BY 1, 2, 3, 4, 5, 6, 7, 8",
+			" f.next_step, m.state, " DAY("f.entered_at") ", count(*)"
+														  "%s GROUP BY 1, 2, 3, 4, 5, 6, 7, 8",
 			from);
+}
+
+static void
+write_balances(const Month *month, const char *from)
+{
+	bool scans = strcmp(month->table, "scan") == 0;
+
+	if (scans || strcmp(month->table, "event") == 0)
+		count_facts(month, from);
+	if (scans)
+		count_scans(from);
+	if (strcmp(month->table, "step_visit") == 0)
+		count_visits(from);
 }
 
 static int64
