@@ -120,7 +120,7 @@ SELECT n.day, n.kind, n.account_id, n.qr_code_id, n.store_id, n.currency, pg_cat
        pg_catalog.sum(n.voided)::bigint AS voided, pg_catalog.sum(n.amount) AS amount,
        pg_catalog.sum(n.refunded) AS refunded
   FROM (SELECT d.day, d.kind, d.account_id, d.qr_code_id, d.store_id, d.currency, d.facts, d.voided, d.amount, d.refunded
-          FROM crm.fact_day AS d WHERE NOT (SELECT o.zone FROM other AS o)
+          FROM crm.fact_day AS d WHERE NOT (SELECT o.zone FROM other AS o) AND d.zone = crm.default_time_zone()
         UNION ALL
         SELECT t.day, t.kind, t.account_id, t.qr_code_id, t.store_id, t.currency, t.facts, t.voided, t.amount, t.refunded
           FROM crm.fact_tail AS t WHERE NOT (SELECT o.zone FROM other AS o)
