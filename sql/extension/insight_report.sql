@@ -154,3 +154,21 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 50 AS $$
 $$;
 COMMENT ON FUNCTION crm.award_report(date, date) IS 'For each achievement and threshold how many were awarded on the days from the first to before the last, and how many of these have been revoked since.';
 REVOKE ALL ON FUNCTION crm.award_report(date, date) FROM PUBLIC;
+
+CREATE FUNCTION crm.step_report(period_start date, period_end date, journey text DEFAULT NULL)
+RETURNS TABLE (journey text, version integer, step text, entered bigint, here bigint, left_on bigint, ended bigint, drop_off numeric)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 50 AS $$
+	SELECT c.journey, c.version, c.step, pg_catalog.sum(c.visits)::bigint,
+	       COALESCE(pg_catalog.sum(c.visits) FILTER (WHERE c.state = 'here'), 0)::bigint,
+	       COALESCE(pg_catalog.sum(c.visits) FILTER (WHERE c.state = 'left'), 0)::bigint,
+	       COALESCE(pg_catalog.sum(c.visits) FILTER (WHERE c.state = 'ended'), 0)::bigint,
+	       pg_catalog.round(COALESCE(pg_catalog.sum(c.visits) FILTER (WHERE c.state = 'ended'), 0)
+	                        / NULLIF(pg_catalog.sum(c.visits) FILTER (WHERE c.state <> 'here'), 0), 4)
+	  FROM crm.visit_count AS c
+	 WHERE c.day >= period_start AND c.day < period_end AND (step_report.journey IS NULL OR c.journey = step_report.journey)
+	   AND crm.check_days(period_start, period_end)
+	 GROUP BY c.journey, c.version, c.step
+	 ORDER BY c.journey, c.version, c.step
+$$;
+COMMENT ON FUNCTION crm.step_report(date, date, text) IS 'For each step of journeys, or of one, the visits that began on the days from the first to before the last, by what has become of them to date.';
+REVOKE ALL ON FUNCTION crm.step_report(date, date, text) FROM PUBLIC;

@@ -6,9 +6,7 @@ CREATE OR REPLACE VIEW crm.journey_visit AS
 SELECT v.contact_id, v.enrolment_id, v.visit, v.journey, v.version, v.step,
        e.entered_at AS started_at, v.entered_at, v.left_at,
        pg_catalog.date_part('epoch', v.left_at - v.entered_at) AS seconds,
-       CASE WHEN v.outcome IS NULL THEN 'here'
-            WHEN v.outcome IN ('goal', 'rule', 'unenrolled', 'cancelled', 'merged', 'erased', 'stranded') THEN 'ended'
-            ELSE 'left' END AS state,
+       crm.visit_state(v.outcome) AS state,
        CASE v.outcome WHEN 'arm' THEN v.arm ELSE v.outcome END AS outcome,
        v.next_step, v.message_id, m.state AS message_state
   FROM crm.step_visit AS v

@@ -210,9 +210,8 @@ count_visits(const char *from)
 {
 	crm_ddl("INSERT INTO crm.opening_visit"
 			" (journey, version, step, state, outcome, next_step, message_state, day, visits)"
-			" SELECT f.journey, f.version, f.step, CASE WHEN f.outcome IN ('goal', 'rule',"
-			"  'unenrolled', 'cancelled', 'merged', 'erased', 'stranded') THEN 'ended'"
-			"  ELSE 'left' END, CASE f.outcome WHEN 'arm' THEN f.arm ELSE f.outcome END,"
+			" SELECT f.journey, f.version, f.step, crm.visit_state(f.outcome),"
+			" CASE f.outcome WHEN 'arm' THEN f.arm ELSE f.outcome END,"
 			" f.next_step, m.state, " DAY("f.entered_at") ", count(*)"
 														  "%s GROUP BY 1, 2, 3, 4, 5, 6, 7, 8",
 			from);

@@ -142,48 +142,79 @@ lock_roll_up(void)
 	LockRelationOid(crm_table_oid("fact_day"), ShareRowExclusiveLock);
 }
 
-Datum
-crm_sql_roll_up(PG_FUNCTION_ARGS)
+#define FACT_KEY  "zone, day, kind, account_id, qr_code_id, store_id, currency"
+#define VISIT_KEY "zone, day, journey, version, step, state, outcome, next_step"
+
+#define OF_ANOTHER_ZONE(tallies)                                                \
+	"SELECT FROM crm." tallies "_day d WHERE d.zone <> crm.default_time_zone()" \
+	" UNION ALL SELECT FROM crm." tallies "_tail t"                             \
+	"  WHERE t.zone <> crm.default_time_zone() LIMIT 1"
+/* it goes where what is new goes */
+#define COUNT_AGAIN(tallies, columns)                                                      \
+	"WITH d AS (DELETE FROM crm." tallies "_day), t AS (DELETE FROM crm." tallies "_tail)" \
+	" INSERT INTO crm." tallies "_tail (zone, " columns ")"                                \
+	" SELECT crm.default_time_zone(), " columns " FROM crm." tallies "_exact x"
+
+typedef struct Tallies
 {
-	/* what is of another zone is counted again, and goes where what is new goes */
-	static CrmPlan find_other = {
-		"SELECT FROM crm.fact_day d WHERE d.zone <> crm.default_time_zone()"
-		" UNION ALL SELECT FROM crm.fact_tail t WHERE t.zone <> crm.default_time_zone() LIMIT 1",
-		0
-	};
-	static CrmPlan count_again = {
-		"WITH d AS (DELETE FROM crm.fact_day), t AS (DELETE FROM crm.fact_tail)"
-		" INSERT INTO crm.fact_tail (zone, day, kind, account_id, qr_code_id, store_id, currency,"
-		" facts, voided, amount, refunded) SELECT crm.default_time_zone(), x.day, x.kind,"
-		" x.account_id, x.qr_code_id, x.store_id, x.currency, x.facts, x.voided, x.amount,"
-		" x.refunded FROM crm.fact_exact x",
-		0
-	};
-	static CrmPlan add_up = {
-		"WITH t AS (DELETE FROM crm.fact_tail RETURNING *)"
-		" INSERT INTO crm.fact_day AS d (zone, day, kind, account_id, qr_code_id, store_id,"
-		" currency, facts, voided, amount, refunded)"
-		" SELECT t.zone, t.day, t.kind, t.account_id, t.qr_code_id, t.store_id, t.currency,"
-		" sum(t.facts), sum(t.voided), sum(t.amount), sum(t.refunded) FROM t"
-		" GROUP BY 1, 2, 3, 4, 5, 6, 7"
-		" ON CONFLICT (zone, day, kind, account_id, qr_code_id, store_id, currency) DO UPDATE"
+	CrmPlan find_other;
+	CrmPlan count_again;
+	CrmPlan add_up;
+} Tallies;
+
+static Tallies all_tallies[] = {
+	{ { OF_ANOTHER_ZONE("fact"), 0 },
+	  { COUNT_AGAIN("fact",
+					"day, kind, account_id, qr_code_id, store_id, currency, facts, voided,"
+					" amount, refunded"),
+		0 },
+	  { "WITH t AS (DELETE FROM crm.fact_tail RETURNING *)"
+		" INSERT INTO crm.fact_day AS d (" FACT_KEY ", facts, voided, amount, refunded)"
+		" SELECT " FACT_KEY ", sum(t.facts), sum(t.voided), sum(t.amount), sum(t.refunded) FROM t"
+		" GROUP BY " FACT_KEY " ON CONFLICT (" FACT_KEY ") DO UPDATE"
 		" SET facts = d.facts + EXCLUDED.facts, voided = d.voided + EXCLUDED.voided,"
 		" amount = coalesce(d.amount + EXCLUDED.amount, d.amount, EXCLUDED.amount),"
 		" refunded = coalesce(d.refunded + EXCLUDED.refunded, d.refunded, EXCLUDED.refunded)",
-		0
-	};
+		0 } },
+	{ { OF_ANOTHER_ZONE("visit"), 0 },
+	  { COUNT_AGAIN("visit", "day, journey, version, step, state, outcome, next_step, visits"), 0 },
+	  { "WITH t AS (DELETE FROM crm.visit_tail RETURNING *)"
+		" INSERT INTO crm.visit_day AS d (" VISIT_KEY ", visits)"
+		" SELECT " VISIT_KEY ", sum(t.visits) FROM t GROUP BY " VISIT_KEY " ON CONFLICT (" VISIT_KEY
+		") DO UPDATE SET visits = d.visits + EXCLUDED.visits",
+		0 } },
+};
+
+Datum
+crm_sql_roll_up(PG_FUNCTION_ARGS)
+{
 	bool again = !PG_ARGISNULL(0) && PG_GETARG_BOOL(0);
 	CrmActing acting;
-	uint64 n;
+	uint64 n = 0;
 
 	crm_require_installed();
 	crm_connect(&acting);
 	lock_roll_up();
-	if (again || crm_run(&find_other, NULL, NULL) > 0)
-		crm_run(&count_again, NULL, NULL);
-	n = crm_run(&add_up, NULL, NULL);
+	for (int i = 0; i < lengthof(all_tallies); i++)
+	{
+		Tallies *tallies = &all_tallies[i];
+
+		if (again || crm_run(&tallies->find_other, NULL, NULL) > 0)
+			crm_run(&tallies->count_again, NULL, NULL);
+		n += crm_run(&tallies->add_up, NULL, NULL);
+	}
 	crm_disconnect(&acting);
 	PG_RETURN_INT64(n);
+}
+
+static void
+list_differences(CrmPlan *compare, CrmAddDifference add, void *arg)
+{
+	uint64 n = crm_read(compare, NULL, NULL);
+
+	for (uint64 row = 0; row < n; row++)
+		add(arg, 0, crm_result_text(row, 1), crm_result_text(row, 2), crm_result_text(row, 3));
+	SPI_freetuptable(SPI_tuptable);
 }
 
 /* What the days are counted to, and what they are. */
@@ -207,9 +238,20 @@ crm_tally_verify(CrmAddDifference add, void *arg)
 		"  (c.facts::numeric, c.voided::numeric, coalesce(c.amount, 0), coalesce(c.refunded, 0))",
 		0
 	};
-	uint64 n = crm_read(&compare, NULL, NULL);
+	static CrmPlan compare_visits = {
+		"SELECT 'visit_count of step ' || coalesce(x.step, c.step) || ' of journey '"
+		" || coalesce(x.journey, c.journey) || ' on ' || coalesce(x.day, c.day),"
+		" x.visits || ' ' || x.state || coalesce(' by ' || x.outcome, ''),"
+		" c.visits || ' ' || c.state || coalesce(' by ' || c.outcome, '')"
+		" FROM (SELECT x.day, x.journey, x.version, x.step, x.state, x.outcome, x.next_step,"
+		"  sum(x.visits) AS visits FROM crm.visit_exact x GROUP BY 1, 2, 3, 4, 5, 6, 7) x"
+		" FULL JOIN crm.visit_count c ON (c.day, c.journey, c.version, c.step, c.state,"
+		"  coalesce(c.outcome, ''), coalesce(c.next_step, '')) = (x.day, x.journey, x.version,"
+		"  x.step, x.state, coalesce(x.outcome, ''), coalesce(x.next_step, ''))"
+		" WHERE x.visits IS DISTINCT FROM c.visits",
+		0
+	};
 
-	for (uint64 row = 0; row < n; row++)
-		add(arg, 0, crm_result_text(row, 1), crm_result_text(row, 2), crm_result_text(row, 3));
-	SPI_freetuptable(SPI_tuptable);
+	list_differences(&compare, add, arg);
+	list_differences(&compare_visits, add, arg);
 }

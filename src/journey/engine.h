@@ -332,4 +332,14 @@ extern TimestampTz crm_next_local(TimestampTz from, int minute_of_day, const Crm
 /* zones of contacts, where they have one, else the journey's */
 extern const pg_tz **crm_zones_of(const CrmMoves *moves);
 
+/* tally.c: steps counted by day; rows by their keys, to be counted as they stand */
+#define CRM_VISIT_KEYS 4
+typedef struct CrmVisitKeys
+{
+	CrmColumn columns[CRM_VISIT_KEYS];
+} CrmVisitKeys;
+extern void crm_visit_keys_init(CrmVisitKeys *keys);
+extern void crm_visit_keys_add(CrmVisitKeys *keys, const CrmVisit *visit, TimestampTz recorded_at);
+extern void crm_visits_tally(CrmVisitKeys *keys, int sign);
+
 #endif /* CRM_JOURNEY_ENGINE_H */

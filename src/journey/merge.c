@@ -24,6 +24,16 @@
 	"  WHERE l.contact_id = $1 AND s.contact_id = $2"                                           \
 	"  AND l.state = 'active' AND s.state = 'active')"
 
+/* Steps v that change from one state to another, counted by day. */
+#define TALLY(from, from_outcome, to, to_outcome)                                               \
+	" tallied AS (INSERT INTO crm.visit_tail"                                                   \
+	"  (zone, day, journey, version, step, state, outcome, visits)"                             \
+	"  SELECT z.zone, timezone(z.zone, v.entered_at)::date, v.journey, v.version, v.step,"      \
+	"   s.state, s.outcome, s.visits FROM v"                                                    \
+	"  CROSS JOIN (VALUES (" from ", " from_outcome "::text, -1), (" to ", " to_outcome ", 1))" \
+	"   AS s(state, outcome, visits)"                                                           \
+	"  CROSS JOIN (SELECT crm.default_time_zone() AS zone) z)"
+
 static CrmPlan find_queued = {
 	"WITH " LATER_TWINS " SELECT v.contact_id, v.message_id FROM twin t"
 	" JOIN crm.step_visit v ON v.contact_id = t.contact_id AND v.enrolment_id = t.enrolment_id"
@@ -37,15 +47,18 @@ static CrmPlan end_twins = {
 	"   ON e.contact_id = t.contact_id AND e.enrolment_id = t.enrolment_id),"
 	" v AS (UPDATE crm.step_visit v SET left_at = greatest(b.step_at, $3), outcome = 'merged'"
 	"  FROM b WHERE v.contact_id = b.contact_id AND v.enrolment_id = b.enrolment_id"
-	"  AND v.visit = b.visit AND v.recorded_at = b.visit_recorded_at),"
-	" e AS (UPDATE crm.enrolment e SET state = 'exited', end_reason = 'merged',"
-	"   ended_at = greatest(b.step_at, $3), due_at = NULL, step_due_at = NULL, message_id = NULL,"
-	"   stuck = NULL, reply = NULL"
-	"  FROM b WHERE e.contact_id = b.contact_id AND e.enrolment_id = b.enrolment_id"
-	"  RETURNING jsonb_build_object('enrolment_id', b.enrolment_id, 'due_at', b.due_at,"
-	"   'step_due_at', b.step_due_at, 'message_id', b.message_id, 'stuck', b.stuck,"
-	"   'reply', b.reply) AS was)"
-	" SELECT jsonb_agg(e.was) FROM e",
+	"  AND v.visit = b.visit AND v.recorded_at = b.visit_recorded_at"
+	"  RETURNING v.journey, v.version, v.step, v.entered_at)," TALLY(
+		"'here'", "NULL", "'ended'",
+		"'merged'") ","
+					" e AS (UPDATE crm.enrolment e SET state = 'exited', end_reason = 'merged',"
+					"   ended_at = greatest(b.step_at, $3), due_at = NULL, step_due_at = NULL, message_id = NULL,"
+					"   stuck = NULL, reply = NULL"
+					"  FROM b WHERE e.contact_id = b.contact_id AND e.enrolment_id = b.enrolment_id"
+					"  RETURNING jsonb_build_object('enrolment_id', b.enrolment_id, 'due_at', b.due_at,"
+					"   'step_due_at', b.step_due_at, 'message_id', b.message_id, 'stuck', b.stuck,"
+					"   'reply', b.reply) AS was)"
+					" SELECT jsonb_agg(e.was) FROM e",
 	3,
 	{ INT8OID, INT8OID, TIMESTAMPTZOID }
 };
@@ -110,11 +123,13 @@ static CrmPlan reopen = {
 	"  RETURNING e.contact_id, e.enrolment_id, e.visit, e.visit_recorded_at, e.message_id),"
 	" v AS (UPDATE crm.step_visit v SET left_at = NULL, outcome = NULL FROM e"
 	"  WHERE v.contact_id = e.contact_id AND v.enrolment_id = e.enrolment_id"
-	"  AND v.visit = e.visit AND v.recorded_at = e.visit_recorded_at)"
-	" INSERT INTO crm.message_end (contact_id, message_id, due_at)"
-	" SELECT e.contact_id, e.message_id, $4 FROM e JOIN crm.message m"
-	"  ON m.contact_id = e.contact_id AND m.message_id = e.message_id"
-	" WHERE m.state NOT IN ('queued', 'sending') ON CONFLICT DO NOTHING",
+	"  AND v.visit = e.visit AND v.recorded_at = e.visit_recorded_at"
+	"  RETURNING v.journey, v.version, v.step, v.entered_at)," TALLY(
+		"'ended'", "'merged'", "'here'",
+		"NULL") " INSERT INTO crm.message_end (contact_id, message_id, due_at)"
+				" SELECT e.contact_id, e.message_id, $4 FROM e JOIN crm.message m"
+				"  ON m.contact_id = e.contact_id AND m.message_id = e.message_id"
+				" WHERE m.state NOT IN ('queued', 'sending') ON CONFLICT DO NOTHING",
 	4,
 	{ INT8OID, INT8OID, JSONBOID, TIMESTAMPTZOID }
 };

@@ -428,14 +428,25 @@ crm_engine_write(CrmEngine *engine)
 {
 	bool any_stored = false;
 	bool any_begun = false;
+	CrmVisitKeys visits;
 
+	crm_visit_keys_init(&visits);
 	for (int i = 0; i < engine->nruns; i++)
-		if (engine->runs[i]->begun)
+	{
+		const CrmRun *run = engine->runs[i];
+
+		if (run->begun)
 			any_begun = true;
 		else
 			any_stored = true;
+		if (run->stored_visit != NULL && run->stored_visit->left_at != DT_NOBEGIN)
+			crm_visit_keys_add(&visits, run->stored_visit, run->visit_recorded_at);
+	}
 	/* the rows as all that was written before has left them */
 	CommandCounterIncrement();
+	crm_visits_tally(&visits, -1);
+	for (int64 i = 0; i < engine->nvisits; i++)
+		crm_visit_keys_add(&visits, engine->visits[i], engine->now);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (any_stored)
 		close_stored_visits(engine);
@@ -447,4 +458,5 @@ crm_engine_write(CrmEngine *engine)
 		write_enrolments(engine, true);
 	PopActiveSnapshot();
 	CommandCounterIncrement();
+	crm_visits_tally(&visits, 1);
 }

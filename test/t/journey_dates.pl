@@ -164,7 +164,8 @@ sql(q{SELECT crm.set_journey(journey, 'cancelled') FROM crm.journey});
 # a few contacts, and journeys by date at noon of Shanghai
 sub fresh
 {
-    sql(q{DELETE FROM crm.enrolment; DELETE FROM crm.step_visit; DELETE FROM crm.refusal; UPDATE crm.contact SET birthday = NULL, time_zone = NULL});
+    sql(q{DELETE FROM crm.enrolment; DELETE FROM crm.step_visit; DELETE FROM crm.refusal; UPDATE crm.contact SET birthday = NULL, time_zone = NULL;
+        SELECT crm.roll_up(true)});
     return;
 }
 sub tick { my ($at) = @_; return sql("SET pg_crm.clock = '$at'; SELECT crm.tick('$at')") }
