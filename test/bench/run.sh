@@ -4,7 +4,7 @@
 # Called by test/lib/inside.sh with $RUN, $PG_CONFIG and $TEMP_CONFIG; runs a cluster of its own,
 # since what it measures depends on the settings. See README.md.
 #
-# QUICK=1 fewer runs; LONG=1 also up to 5 million orders; ONLY='bulk copy small one seven tps memory rules segments scans journeys funnel send enqueue idle latency' a part.
+# QUICK=1 fewer runs; LONG=1 also up to 5 million orders; ONLY='bulk copy small one seven tps memory rules segments scans journeys funnel reports send enqueue idle latency' a part.
 # SERVER=1 takes the running server of PGHOST, PGPORT and PGUSER, on this machine, with pg_crm installed and no databases
 # but the bench's, and leaves them there, so that the next run need not make them again; FRESH=1 makes them anew.
 set -euo pipefail
@@ -18,8 +18,9 @@ fi
 . "$here/send.sh"
 . "$here/journeys.sh"
 . "$here/funnel.sh"
+. "$here/reports.sh"
 QUICK=${QUICK:-} LONG=${LONG:-}
-FACT_PARTS="bulk copy small one seven tps memory rules segments scans journeys funnel${LONG:+ growth}"
+FACT_PARTS="bulk copy small one seven tps memory rules segments scans journeys funnel reports${LONG:+ growth}"
 ONLY=${ONLY:-$FACT_PARTS $SEND_PARTS}
 [ -n "$QUICK" ] && RUNS=${RUNS:-1} || RUNS=${RUNS:-3}
 CONTACTS=100000 ORDERS=500000
@@ -712,6 +713,7 @@ fact_parts() {
     ! has segments || segments
     ! has journeys || journeys
     ! has funnel || funnel
+    ! has reports || reports
 }
 
 ends() {
@@ -738,6 +740,7 @@ if [ -n "$facts" ]; then
     report
     ! has journeys || journeys_report
     ! has funnel || funnel_report
+    ! has reports || reports_report
     stop
     facts=''
     mkdir -p "$dir"

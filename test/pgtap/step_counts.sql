@@ -8,10 +8,10 @@ SET pg_crm.clock = '2024-01-10 10:00Z';
 SELECT no_plan();
 
 INSERT INTO crm.contact (contact_id, created_at) SELECT n, '2024-01-01' FROM generate_series(1, 30) AS n;
-SELECT crm.publish_journey('{"journey": "tale", "entry": [{"on": "cart"}], "exit": "spend > 100", "start": "pause", "steps": {
+SELECT crm.publish_journey('{"journey": "tale", "entry": [{"on": "cart"}], "exit": {"on": "purchase", "when": "spend > 100"}, "start": "pause", "steps": {
     "pause": {"kind": "wait", "for": "3 days", "next": "arm"},
-    "arm": {"kind": "split", "arms": {"a": {"weight": 1, "next": "rest"}, "b": {"weight": 1, "next": "end"}}},
-    "rest": {"kind": "wait_for", "event": "order", "within": "20 days", "next": "end", "on_timeout": "end"},
+    "arm": {"kind": "split", "arms": {"a": {"weight": 1, "next": "rest"}, "b": {"weight": 1, "next": null}}},
+    "rest": {"kind": "wait_for", "on": "order", "within": "20 days", "next": "end", "on_timeout": "end"},
     "end": {"kind": "exit"}}}');
 
 PREPARE counted AS SELECT day, journey, version, step, state, outcome, next_step, visits FROM crm.visit_count;
