@@ -78,6 +78,7 @@ my @open;
 for my $round (1 .. 30)
 {
     my $session = $node->background_psql('shop', on_error_stop => 0);
+    $session->query_safe('SET pg_crm.direct_access = off') if rand() < 0.3;
     $session->query_safe('BEGIN');
     my $statements = join '; ', map { fact() } 1 .. 3;
     # others may hold the contact: who does not get it in time leaves it
