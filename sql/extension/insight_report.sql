@@ -10,7 +10,7 @@ RETURNS TABLE (qr_code_id bigint, scene text, campaign text, store_id bigint, as
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 AS $$
 	SELECT q.qr_code_id, q.scene, q.campaign, q.store_id, q.associate_id, COALESCE(f.scans, 0), COALESCE(w.won, 0)
 	  FROM crm.qr_code AS q
-	  LEFT JOIN (SELECT c.qr_code_id, pg_catalog.sum(c.facts)::bigint AS scans FROM crm.fact_count AS c
+	  LEFT JOIN (SELECT c.qr_code_id, pg_catalog.sum(c.facts)::bigint AS scans FROM crm.fact_part AS c
 	              WHERE c.kind = 'scan' AND c.day >= period_start AND c.day < period_end
 	              GROUP BY c.qr_code_id) AS f ON f.qr_code_id = q.qr_code_id
 	  LEFT JOIN (SELECT a.qr_code_id, pg_catalog.count(*) AS won FROM crm.acquisition AS a
@@ -35,7 +35,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 AS $$
 	          FROM crm.store AS t
 	        UNION ALL
 	        SELECT q.store_id, c.facts, 0, 0, 0, 0, 0, 0
-	          FROM crm.fact_count AS c JOIN crm.qr_code AS q ON q.qr_code_id = c.qr_code_id
+	          FROM crm.fact_part AS c JOIN crm.qr_code AS q ON q.qr_code_id = c.qr_code_id
 	         WHERE c.kind = 'scan' AND c.day >= period_start AND c.day < period_end AND q.store_id IS NOT NULL
 	        UNION ALL
 	        SELECT a.store_id, 0, 1, 0, 0, 0, 0, 0
@@ -45,9 +45,9 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 AS $$
 	           AND a.store_id IS NOT NULL
 	        UNION ALL
 	        SELECT c.store_id, 0, 0, c.facts - c.voided,
-	               CASE WHEN c.currency = crm.default_currency() THEN c.amount - COALESCE(c.refunded, 0) ELSE 0 END,
+	               CASE WHEN c.currency = crm.default_currency() THEN COALESCE(c.amount, 0) - COALESCE(c.refunded, 0) ELSE 0 END,
 	               CASE WHEN c.currency = crm.default_currency() THEN COALESCE(c.refunded, 0) ELSE 0 END, c.voided, 0
-	          FROM crm.fact_count AS c
+	          FROM crm.fact_part AS c
 	         WHERE c.kind = 'purchase' AND c.day >= period_start AND c.day < period_end
 	        UNION ALL
 	        SELECT g.redeemed_store_id, 0, 0, 0, 0, 0, 0, 1
@@ -69,7 +69,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 AS $$
 	       COALESCE(w.revenue, 0)
 	  FROM crm.associate AS p
 	  LEFT JOIN (SELECT q.associate_id, pg_catalog.sum(c.facts) AS scans
-	               FROM crm.fact_count AS c JOIN crm.qr_code AS q ON q.qr_code_id = c.qr_code_id
+	               FROM crm.fact_part AS c JOIN crm.qr_code AS q ON q.qr_code_id = c.qr_code_id
 	              WHERE c.kind = 'scan' AND c.day >= period_start AND c.day < period_end
 	              GROUP BY q.associate_id) AS f ON f.associate_id = p.associate_id
 	  LEFT JOIN (SELECT a.associate_id, pg_catalog.count(*) AS won,

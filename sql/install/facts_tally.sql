@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS crm.fact_day (
 	zone text NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS fact_day_key ON crm.fact_day
-	(zone, day, kind, account_id, qr_code_id, store_id, currency) NULLS NOT DISTINCT;
+	(zone, kind, day, account_id, qr_code_id, store_id, currency) NULLS NOT DISTINCT;
 COMMENT ON TABLE crm.fact_day IS 'Facts counted by day: what roll_up() has added up. Read crm.fact_count, which adds what it has not.';
 COMMENT ON COLUMN crm.fact_day.fact_day_id IS 'Id of the row.';
 COMMENT ON COLUMN crm.fact_day.day IS 'The day on which they happened.';
@@ -109,24 +109,38 @@ COMMENT ON COLUMN crm.fact_exact.voided IS 'Orders of the day that have been ref
 COMMENT ON COLUMN crm.fact_exact.amount IS 'Sum of the amounts.';
 COMMENT ON COLUMN crm.fact_exact.refunded IS 'Refunds of orders of the day, whenever they came.';
 
--- while what is rolled up is of another zone, the rows are counted
-CREATE OR REPLACE VIEW crm.fact_count AS
+-- while what is rolled up is of another zone, the rows are counted; not grouped, as who reads it groups by less
+CREATE OR REPLACE VIEW crm.fact_part AS
 WITH other AS MATERIALIZED (
        SELECT pg_catalog.min(d.zone) IS DISTINCT FROM pg_catalog.max(d.zone)
               OR COALESCE(pg_catalog.min(d.zone) <> crm.default_time_zone(), false)
-              OR EXISTS (SELECT FROM crm.fact_tail AS t WHERE t.zone <> crm.default_time_zone()) AS zone
+              OR EXISTS (SELECT FROM crm.fact_tail AS t WHERE t.zone <> (SELECT crm.default_time_zone())) AS zone
          FROM crm.fact_day AS d)
+SELECT d.day, d.kind, d.account_id, d.qr_code_id, d.store_id, d.currency, d.facts, d.voided, d.amount, d.refunded
+  FROM crm.fact_day AS d WHERE NOT (SELECT o.zone FROM other AS o) AND d.zone = (SELECT crm.default_time_zone())
+UNION ALL
+SELECT t.day, t.kind, t.account_id, t.qr_code_id, t.store_id, t.currency, t.facts, t.voided, t.amount, t.refunded
+  FROM crm.fact_tail AS t WHERE NOT (SELECT o.zone FROM other AS o)
+UNION ALL
+SELECT x.day, x.kind, x.account_id, x.qr_code_id, x.store_id, x.currency, x.facts, x.voided, x.amount, x.refunded
+  FROM crm.fact_exact AS x WHERE (SELECT o.zone FROM other AS o);
+COMMENT ON VIEW crm.fact_part IS 'The parts that crm.fact_count adds up: what is rolled up, and what is not yet. A key may have several rows.';
+COMMENT ON COLUMN crm.fact_part.day IS 'The day on which they happened, in the zone pg_crm.time_zone.';
+COMMENT ON COLUMN crm.fact_part.kind IS 'scan, purchase, refund or the kind of the event.';
+COMMENT ON COLUMN crm.fact_part.account_id IS 'Account of events; NULL for none.';
+COMMENT ON COLUMN crm.fact_part.qr_code_id IS 'Code of scans.';
+COMMENT ON COLUMN crm.fact_part.store_id IS 'Shop of orders and refunds.';
+COMMENT ON COLUMN crm.fact_part.currency IS 'Currency of orders and refunds.';
+COMMENT ON COLUMN crm.fact_part.facts IS 'How many.';
+COMMENT ON COLUMN crm.fact_part.voided IS 'Orders of the day that have been refunded in full since: they count nowhere else.';
+COMMENT ON COLUMN crm.fact_part.amount IS 'Sum of the amounts.';
+COMMENT ON COLUMN crm.fact_part.refunded IS 'Refunds of orders of the day, whenever they came.';
+
+CREATE OR REPLACE VIEW crm.fact_count AS
 SELECT n.day, n.kind, n.account_id, n.qr_code_id, n.store_id, n.currency, pg_catalog.sum(n.facts)::bigint AS facts,
        pg_catalog.sum(n.voided)::bigint AS voided, pg_catalog.sum(n.amount) AS amount,
        pg_catalog.sum(n.refunded) AS refunded
-  FROM (SELECT d.day, d.kind, d.account_id, d.qr_code_id, d.store_id, d.currency, d.facts, d.voided, d.amount, d.refunded
-          FROM crm.fact_day AS d WHERE NOT (SELECT o.zone FROM other AS o) AND d.zone = crm.default_time_zone()
-        UNION ALL
-        SELECT t.day, t.kind, t.account_id, t.qr_code_id, t.store_id, t.currency, t.facts, t.voided, t.amount, t.refunded
-          FROM crm.fact_tail AS t WHERE NOT (SELECT o.zone FROM other AS o)
-        UNION ALL
-        SELECT x.day, x.kind, x.account_id, x.qr_code_id, x.store_id, x.currency, x.facts, x.voided, x.amount, x.refunded
-          FROM crm.fact_exact AS x WHERE (SELECT o.zone FROM other AS o)) AS n
+  FROM crm.fact_part AS n
  GROUP BY 1, 2, 3, 4, 5, 6
 HAVING pg_catalog.sum(n.facts) <> 0;
 COMMENT ON VIEW crm.fact_count IS 'Facts counted by day, kind, account, code, shop and currency, as of this moment: what is rolled up and what is not yet.';

@@ -73,11 +73,11 @@ CREATE OR REPLACE VIEW crm.visit_count AS
 WITH other AS MATERIALIZED (
        SELECT pg_catalog.min(d.zone) IS DISTINCT FROM pg_catalog.max(d.zone)
               OR COALESCE(pg_catalog.min(d.zone) <> crm.default_time_zone(), false)
-              OR EXISTS (SELECT FROM crm.visit_tail AS t WHERE t.zone <> crm.default_time_zone()) AS zone
+              OR EXISTS (SELECT FROM crm.visit_tail AS t WHERE t.zone <> (SELECT crm.default_time_zone())) AS zone
          FROM crm.visit_day AS d)
 SELECT n.day, n.journey, n.version, n.step, n.state, n.outcome, n.next_step, pg_catalog.sum(n.visits)::bigint AS visits
   FROM (SELECT d.day, d.journey, d.version, d.step, d.state, d.outcome, d.next_step, d.visits
-          FROM crm.visit_day AS d WHERE NOT (SELECT o.zone FROM other AS o) AND d.zone = crm.default_time_zone()
+          FROM crm.visit_day AS d WHERE NOT (SELECT o.zone FROM other AS o) AND d.zone = (SELECT crm.default_time_zone())
         UNION ALL
         SELECT t.day, t.journey, t.version, t.step, t.state, t.outcome, t.next_step, t.visits
           FROM crm.visit_tail AS t WHERE NOT (SELECT o.zone FROM other AS o)

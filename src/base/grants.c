@@ -193,6 +193,7 @@ static const struct
 	{ "SELECT", "first_scan", NULL, ANALYST | MARKETER },
 	{ "SELECT", "retention_horizon", NULL, APP | ANALYST | MARKETER },
 	{ "SELECT", "fact_count", NULL, ANALYST | MARKETER },
+	{ "SELECT", "fact_part", NULL, ANALYST | MARKETER },
 	{ "SELECT", "visit_count", NULL, ANALYST | MARKETER },
 	{ "SELECT", "scan_limit", NULL, APP | ANALYST | MARKETER },
 	{ "SELECT", "scan_flag", NULL, APP | ANALYST | MARKETER },
