@@ -29,8 +29,7 @@ SELECT set_eq($$SELECT p.proname::text FROM pg_proc p
     WHERE p.pronamespace = 'crm'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')
       AND p.proname NOT LIKE 'mobile\_%' AND p.proname NOT LIKE 'weekly\_hours\_%'
       AND p.proname NOT LIKE 'funnel\_state\_%'$$,
-    ARRAY['funnel', 'funnel_times', 'is_open', 'next_opening', 'next_closing', 'now', 'default_currency', 'default_time_zone', 'alarm_after', 'wilson_interval', 'version', 'install', 'migrate', 'uninstall', 'restoring'],
-    ARRAY['funnel', 'funnel_times', 'is_open', 'next_opening', 'next_closing', 'now', 'default_currency', 'default_time_zone', 'visit_state', 'alarm_after', 'version', 'install', 'migrate', 'uninstall', 'restoring'],
+    ARRAY['funnel', 'funnel_times', 'is_open', 'next_opening', 'next_closing', 'now', 'default_currency', 'default_time_zone', 'alarm_after', 'wilson_interval', 'visit_state', 'version', 'install', 'migrate', 'uninstall', 'restoring'],
     'PUBLIC may execute what works with the caller''s rights, and nothing else');
 SET ROLE stranger;
 SELECT throws_ok('SELECT crm.install()', '42501', NULL, 'a role without rights installs nothing');
