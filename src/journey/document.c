@@ -16,9 +16,6 @@
 #include "journey/reading.h"
 #include "pg_crm.h"
 
-/* so many faults are told; the rest is counted */
-#define MAX_FAULTS_TOLD 1000
-
 static CrmPlan find_zone = { "SELECT a.time_zone FROM crm.account a WHERE a.name = $1",
 							 1,
 							 { TEXTOID } };
@@ -186,38 +183,20 @@ read_document(CrmReading *reading, const JsonbValue *root)
 	crm_check_graph(reading);
 }
 
-static int
-compare_faults(const ListCell *a, const ListCell *b)
-{
-	return ((CrmFault *) lfirst(a))->place - ((CrmFault *) lfirst(b))->place;
-}
-
 CrmJourney *
 crm_journey_load(Jsonb *document, TimestampTz published_at, MemoryContext context, bool names_too,
 				 List **faults)
 {
-	MemoryContext old = MemoryContextSwitchTo(context);
-	CrmReading reading = { .context = context, .published_at = published_at };
-	JsonbValue root;
+	CrmReading reading = { .published_at = published_at };
+	JsonbValue root = crm_document_root(document);
 
+	crm_reading_begin(&reading, context);
 	reading.journey = palloc0(sizeof(CrmJourney));
 	reading.journey->context = context;
-	reading.scratch = AllocSetContextCreate(context, "pg_crm rule of a journey",
-											ALLOCSET_SMALL_SIZES);
-	initStringInfo(&reading.path);
-	crm_column_init(&reading.kinds, TEXTOID);
-	crm_column_init(&reading.names, TEXTOID);
-	crm_column_init(&reading.others, TEXTOID);
-	root.type = jbvBinary;
-	root.val.binary.data = &document->root;
-	root.val.binary.len = VARSIZE_ANY_EXHDR(document);
 	read_document(&reading, &root);
 	if (names_too)
 		crm_references_check(&reading);
-	list_sort(reading.faults, compare_faults);
-	*faults = reading.faults;
-	MemoryContextDelete(reading.scratch);
-	MemoryContextSwitchTo(old);
+	*faults = crm_reading_end(&reading);
 	return reading.journey;
 }
 
@@ -225,21 +204,7 @@ CRM_NORETURN static void
 refuse(const CrmJourney *journey, List *faults)
 {
 	int n = list_length(faults);
-	StringInfoData text;
-	ListCell *cell;
 
-	initStringInfo(&text);
-	foreach(cell, faults)
-	{
-		CrmFault *fault = lfirst(cell);
-
-		if (foreach_current_index(cell) == MAX_FAULTS_TOLD)
-		{
-			appendStringInfo(&text, "\nand %d more", n - MAX_FAULTS_TOLD);
-			break;
-		}
-		appendStringInfo(&text, "%s%s: %s", text.len > 0 ? "\n" : "", fault->path, fault->what);
-	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 journey->name == NULL
@@ -247,7 +212,7 @@ refuse(const CrmJourney *journey, List *faults)
 								 "definition of a journey has %d faults", n, n)
 				 : errmsg_plural("definition of journey \"%s\" has %d fault",
 								 "definition of journey \"%s\" has %d faults", n, journey->name, n),
-			 errdetail("%s", text.data),
+			 errdetail("%s", crm_faults_text(faults)),
 			 errhint("Each line is a place in the document and what is wrong there; nothing was"
 					 " changed.")));
 	pg_unreachable();

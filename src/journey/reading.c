@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -13,6 +14,69 @@
 
 /* of a key or name in messages */
 #define SHOWN_BYTES 63
+
+/* so many faults are told; the rest is counted */
+#define MAX_FAULTS_TOLD 1000
+
+void
+crm_reading_begin(CrmReading *reading, MemoryContext context)
+{
+	reading->context = context;
+	reading->outside = MemoryContextSwitchTo(context);
+	reading->scratch = AllocSetContextCreate(context, "pg_crm rule of a document",
+											 ALLOCSET_SMALL_SIZES);
+	initStringInfo(&reading->path);
+	crm_column_init(&reading->kinds, TEXTOID);
+	crm_column_init(&reading->names, TEXTOID);
+	crm_column_init(&reading->others, TEXTOID);
+}
+
+static int
+compare_faults(const ListCell *a, const ListCell *b)
+{
+	return ((CrmFault *) lfirst(a))->place - ((CrmFault *) lfirst(b))->place;
+}
+
+List *
+crm_reading_end(CrmReading *reading)
+{
+	list_sort(reading->faults, compare_faults);
+	MemoryContextDelete(reading->scratch);
+	MemoryContextSwitchTo(reading->outside);
+	return reading->faults;
+}
+
+char *
+crm_faults_text(List *faults)
+{
+	StringInfoData text;
+	ListCell *cell;
+
+	initStringInfo(&text);
+	foreach(cell, faults)
+	{
+		CrmFault *fault = lfirst(cell);
+
+		if (foreach_current_index(cell) == MAX_FAULTS_TOLD)
+		{
+			appendStringInfo(&text, "\nand %d more", list_length(faults) - MAX_FAULTS_TOLD);
+			break;
+		}
+		appendStringInfo(&text, "%s%s: %s", text.len > 0 ? "\n" : "", fault->path, fault->what);
+	}
+	return text.data;
+}
+
+JsonbValue
+crm_document_root(Jsonb *document)
+{
+	JsonbValue root;
+
+	root.type = jbvBinary;
+	root.val.binary.data = &document->root;
+	root.val.binary.len = VARSIZE_ANY_EXHDR(document);
+	return root;
+}
 
 char *
 crm_shown(const char *text)

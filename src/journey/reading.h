@@ -22,6 +22,7 @@ typedef struct CrmReading
 	MemoryContext context; /* of what is kept; the current one while reading */
 	MemoryContext scratch; /* emptied after each rule */
 	TimestampTz published_at;
+	MemoryContext outside; /* current before */
 	StringInfoData path;
 	List *faults; /* CrmFault *, in the order in which they were found */
 	int places;   /* given to faults and references so far */
@@ -50,6 +51,13 @@ typedef struct CrmObject
 	List *known; /* char *, asked for */
 } CrmObject;
 
+/* reading.c: begins in this context, which becomes the current one until crm_reading_end() */
+extern void crm_reading_begin(CrmReading *reading, MemoryContext context);
+/* Its faults in the order of the document. */
+extern List *crm_reading_end(CrmReading *reading);
+/* A line for each fault, for the detail of a message. */
+extern char *crm_faults_text(List *faults);
+
 /* reading.c: faults at the path, or at a key of the object that it leads to */
 extern void crm_fault(CrmReading *reading, const char *format, ...) pg_attribute_printf(2, 3);
 extern void crm_fault_at(CrmReading *reading, const char *key, const char *format, ...)
@@ -61,6 +69,9 @@ extern void crm_path_leave(CrmReading *reading, int before);
 
 /* Text of the document for a message, not too long. */
 extern char *crm_shown(const char *text);
+
+/* The document as a value. */
+extern JsonbValue crm_document_root(Jsonb *document);
 
 /* Opens the object; where it is none, that is a fault, and it is taken for an empty one. */
 extern bool crm_object_open(CrmReading *reading, const JsonbValue *value, CrmObject *object);
@@ -108,6 +119,9 @@ extern char *crm_error_text(const ErrorData *error);
 /* triggers.c */
 extern bool crm_read_rule(CrmReading *reading, const char *key, const JsonbValue *value,
 						  const char **text, CrmRuleTime *time, const CrmRuleReads **reads);
+/* The same over a fact, too. */
+extern bool crm_read_fact_rule(CrmReading *reading, const char *key, const JsonbValue *value,
+							   CrmFactRule **rule);
 /* Of a branch: the rule over the profile, or compiled the one that reads the fact of the entry. */
 extern bool crm_read_branch_rule(CrmReading *reading, const char *key, const JsonbValue *value,
 								 const char **text, CrmFactRule **fact);

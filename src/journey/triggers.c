@@ -117,6 +117,19 @@ crm_read_rule(CrmReading *reading, const char *key, const JsonbValue *value, con
 }
 
 bool
+crm_read_fact_rule(CrmReading *reading, const char *key, const JsonbValue *value,
+				   CrmFactRule **compiled)
+{
+	RuleReading rule = { .reading = reading };
+
+	rule.text = crm_read_text(reading, key, value, CRM_MAX_DOCUMENT_BYTES);
+	if (rule.text == NULL || !try_rule(reading, key, read_fact_rule, &rule))
+		return false;
+	*compiled = rule.compiled;
+	return true;
+}
+
+bool
 crm_read_branch_rule(CrmReading *reading, const char *key, const JsonbValue *value,
 					 const char **text, CrmFactRule **fact)
 {

@@ -371,7 +371,8 @@ require_other(TriggerData *trigger)
 {
 	static const char *const others[] = { "qr_code",  "coupon",        "scan_limit",  "segment",
 										  "template", "frequency_cap", "quiet_hours", "journey",
-										  "campaign", "attribution" };
+										  "campaign", "attribution",   "persona",     "touchpoint",
+										  "map" };
 
 	for (int i = 0; i < lengthof(others); i++)
 		if (is_table(trigger, others[i]))
@@ -388,7 +389,7 @@ crm_log_definition(PG_FUNCTION_ARGS)
 	CrmRow old = { RelationGetDescr(trigger->tg_relation), trigger->tg_trigtuple };
 	CrmRow new = { RelationGetDescr(trigger->tg_relation),
 				   insert ? trigger->tg_trigtuple : trigger->tg_newtuple };
-	static const char *const names[] = { "name", "stage", "scene", "tier", "journey" };
+	static const char *const names[] = { "name", "stage", "scene", "tier", "journey", "map" };
 	static const char *const no_effect[] = { "label", "version" };
 	char *name = NULL;
 	CrmActing acting;

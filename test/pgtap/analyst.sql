@@ -1,0 +1,99 @@
+-- what an analyst sees: every column has a comment, every view can be read, nothing says who a contact is
+BEGIN;
+SET client_min_messages = warning;
+CREATE EXTENSION pg_crm;
+SELECT crm.install();
+SELECT no_plan();
+CREATE ROLE reader;
+SELECT crm.grant_access('reader', 'analyst');
+
+-- comments
+SELECT is_empty($$SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND obj_description(c.oid, 'pg_class') IS NULL$$,
+    'every table and view has a comment');
+SELECT is_empty($$SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition AND coalesce(col_description(c.oid, a.attnum), '') = ''
+      -- columns of the profile are those of tables that have one
+      AND NOT EXISTS (SELECT FROM pg_attribute o WHERE c.relname = 'profile' AND o.attname = a.attname
+                       AND o.attrelid IN ('crm.contact'::regclass, 'crm.profile_counter'::regclass, 'crm.stage'::regclass) AND col_description(o.attrelid, o.attnum) <> '')$$,
+    'every column of them, too');
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
+    WHERE p.pronamespace = 'crm'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL$$, 'and every function');
+
+-- views: all of them, but the one that shows what a contact said and did
+SELECT set_eq($$SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind = 'v'
+    AND NOT has_any_column_privilege('reader', c.oid, 'SELECT')$$, $$VALUES ('contact_timeline')$$, 'all views but one can be read');
+SELECT set_eq($$SELECT c.relname || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+    WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind = 'v' AND c.relname <> 'contact_timeline' AND NOT has_column_privilege('reader', c.oid, a.attnum, 'SELECT')$$,
+    $$VALUES ('profile.attributes'), ('profile.birthday'), ('profile.mobile'), ('profile.name'), ('stage_history.reason')$$, 'in full, but for these columns');
+
+-- a row in every table, with its own name in every column that holds text
+CREATE FUNCTION pg_temp.filler(relid oid, attribute pg_attribute) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	marker text := format('LEAK %s.%s', (SELECT relname FROM pg_class WHERE oid = relid), attribute.attname);
+	allowed text := (SELECT (regexp_match(pg_get_constraintdef(k.oid), '''\{?([a-z_]+)'))[1] FROM pg_constraint k
+	                  WHERE k.conrelid = relid AND k.contype = 'c' AND k.conkey = ARRAY[attribute.attnum] AND pg_get_constraintdef(k.oid) ~ 'ANY|<@' LIMIT 1);
+BEGIN
+	RETURN CASE format_type(attribute.atttypid, NULL)
+		WHEN 'text' THEN quote_literal(CASE attribute.attname WHEN 'time_zone' THEN 'UTC' ELSE coalesce(allowed, marker) END)
+		WHEN 'name' THEN quote_literal(marker)
+		WHEN 'text[]' THEN quote_literal(ARRAY[coalesce(allowed, marker)])
+		WHEN 'jsonb' THEN quote_literal(jsonb_build_object(marker, marker))
+		WHEN 'jsonb[]' THEN quote_literal(ARRAY[jsonb_build_object(marker, marker)])
+		WHEN 'crm.mobile' THEN quote_literal('+8613800138000')
+		WHEN 'crm.weekly_hours' THEN quote_literal('24/7')
+		WHEN 'boolean' THEN 'true' WHEN 'date' THEN 'current_date' WHEN 'timestamp with time zone' THEN 'now()'
+		WHEN 'interval' THEN quote_literal('1 day') ELSE CASE WHEN attribute.attndims > 0 THEN quote_literal('{1}') ELSE '1' END END;
+END $$;
+CREATE TEMP TABLE filler AS
+SELECT c.oid, c.relname, string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) AS columns,
+       string_agg(pg_temp.filler(c.oid, a), ', ' ORDER BY a.attnum) AS fillers
+  FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+ WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition GROUP BY c.oid;
+SET LOCAL session_replication_role = replica;
+DO $$
+DECLARE
+	t record;
+BEGIN
+	-- constraints between columns do not matter here
+	FOR t IN SELECT k.conrelid::regclass AS relation, k.conname FROM pg_constraint k JOIN filler f ON f.oid = k.conrelid WHERE k.contype = 'c' LOOP
+		EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', t.relation, t.conname);
+	END LOOP;
+	FOR t IN SELECT * FROM filler LOOP
+		EXECUTE format('DELETE FROM crm.%I', t.relname);
+		EXECUTE format('INSERT INTO crm.%I (%s) VALUES (%s)', t.relname, t.columns, t.fillers);
+	END LOOP;
+END $$;
+SET LOCAL session_replication_role = origin;
+
+-- all that the role may read, as text
+CREATE TEMP TABLE seen (relation name, what text);
+CREATE FUNCTION pg_temp.read_all() RETURNS TABLE (relation name, what text) LANGUAGE plpgsql AS $$
+DECLARE
+	t record;
+BEGIN
+	FOR t IN SELECT c.relname, string_agg(format('t.%I::text', a.attname), ', ' ORDER BY a.attnum) AS columns
+	           FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+	          WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
+	            AND has_column_privilege(c.oid, a.attnum, 'SELECT') GROUP BY c.oid LOOP
+		RETURN QUERY EXECUTE format('SELECT %L::name, concat_ws('' '', %s) FROM crm.%I AS t', t.relname, t.columns, t.relname);
+	END LOOP;
+END $$;
+GRANT ALL ON seen TO reader;
+SET LOCAL ROLE reader;
+INSERT INTO seen SELECT * FROM pg_temp.read_all();
+RESET ROLE;
+SELECT cmp_ok((SELECT count(DISTINCT relation) FROM seen), '>', 80::bigint, 'rows of most tables and views were read');
+SELECT is_empty($$SELECT DISTINCT relation FROM seen WHERE what ~ '13800138000'$$, 'no mobile');
+SELECT set_eq($$SELECT DISTINCT m[1] FROM seen CROSS JOIN LATERAL regexp_matches(what, 'LEAK ([a-z_]+\.[a-z_]+)', 'g') AS m$$,
+    $$VALUES ('nothing')$$, 'texts are names that the brand gave, definitions, and words of the extension');
+
+-- a view reads as its owner: what it reads of hidden columns is looked at here
+SELECT set_eq($$SELECT DISTINCT v.relname || ': ' || t.relname || '.' || a.attname
+    FROM pg_rewrite r JOIN pg_class v ON v.oid = r.ev_class JOIN pg_depend d ON d.objid = r.oid AND d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+    JOIN pg_class t ON t.oid = d.refobjid JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid AND d.refobjsubid > 0
+   WHERE v.relnamespace = 'crm'::regnamespace AND v.relkind = 'v' AND v.relname NOT IN ('contact_timeline', 'profile')
+     AND has_any_column_privilege('reader', v.oid, 'SELECT') AND NOT has_column_privilege('reader', t.oid, a.attnum, 'SELECT')$$,
+    $$VALUES ('nothing')$$, 'views read these hidden columns, and show none of them');
+
+SELECT * FROM finish();
+ROLLBACK;
