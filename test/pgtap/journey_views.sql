@@ -218,8 +218,10 @@ GRANT ALL ON ALL TABLES IN SCHEMA pg_temp TO PUBLIC;
 GRANT ALL ON ALL SEQUENCES IN SCHEMA pg_temp TO PUBLIC;
 SET ROLE bi;
 SELECT lives_ok('SELECT * FROM crm.' || v, 'an analyst reads ' || v)
-  FROM unnest(ARRAY['journey_summary', 'journey_step', 'journey_edge', 'journey_outline', 'journey_visit', 'journey_gap', 'stuck',
+  FROM unnest(ARRAY['journey_summary', 'journey_step', 'journey_edge', 'journey_outline', 'journey_visit', 'journey_gap',
       'journey_rows(''spring'')', 'journey_funnel(''spring'', ''2024-01-01'', ''2025-01-01'')', 'journey_svg(''spring'')', 'journey_mermaid(''spring'')']) AS v;
+SELECT lives_ok('SELECT kind, contact_id, object, step, since FROM crm.stuck', 'also what is stuck');
+SELECT throws_ok('SELECT reason FROM crm.stuck', '42501', NULL, 'but not why, which may quote what somebody wrote');
 SELECT throws_ok($$SELECT * FROM crm.journey_rows('spring', filter => 'mobile = ''+8613800138000''')$$, '42501', 'permission denied to count by a rule over the profile', 'but asks by no rule');
 SELECT throws_ok($$SELECT * FROM crm.journey_funnel('spring', '2024-01-01', '2025-01-01', filter => 'true')$$, '42501', NULL, 'in funnels neither');
 SET ROLE marketing;

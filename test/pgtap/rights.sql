@@ -168,7 +168,9 @@ SELECT throws_ok($$UPDATE crm.message SET state = 'sent'$$, '42501', NULL, 'and 
 -- analyst, and who is an analyst and more
 SET ROLE bi;
 SELECT lives_ok('SELECT * FROM crm.' || v, 'an analyst reads ' || v)
-  FROM unnest(ARRAY['lifecycle_funnel', 'stage_daily', 'achievement_timeline', 'scan_count', 'award', 'profile_counter', 'stage', 'segment', 'segment_member', 'segment_size', 'segment_change', 'segment_overlap(''p'')', 'template', 'template_version', 'outbox', 'message_unknown', 'message_end', 'window_grant', 'follower', 'frequency_cap', 'quiet_hours', 'api_usage', 'alarm', 'worker_status', 'active_alarm', 'queue_health', 'message_outcome']) AS v;
+  FROM unnest(ARRAY['lifecycle_funnel', 'stage_daily', 'achievement_timeline', 'scan_count', 'award', 'profile_counter', 'stage', 'segment', 'segment_member', 'segment_size', 'segment_change', 'segment_overlap(''p'')', 'outbox', 'message_unknown', 'message_end', 'window_grant', 'follower', 'frequency_cap', 'quiet_hours', 'api_usage', 'worker_status', 'queue_health', 'message_outcome']) AS v;
+SELECT lives_ok('SELECT name, version, label FROM crm.template', 'and templates');
+SELECT lives_ok('SELECT kind, object, since FROM crm.active_alarm', 'and alarms');
 SELECT lives_ok('SELECT contact_id, stage, orders, spend, city FROM crm.profile', 'and profiles');
 SELECT lives_ok('SELECT contact_id, amount FROM crm.transaction', 'and orders');
 SELECT lives_ok('SELECT template, state, reason, sent_at FROM crm.message', 'and what became of messages');
@@ -178,7 +180,8 @@ SELECT throws_ok('SELECT ' || c, '42501', NULL, 'but no ' || c)
       'external_id FROM crm.identity', 'properties FROM crm.event', 'items FROM crm.transaction', 'external_ref FROM crm.transaction',
       'reason FROM crm.stage_move', 'reason FROM crm.stage_history', 'key FROM crm.fact_key', '* FROM crm.merge_ledger',
       'reason FROM crm.suppression', '* FROM crm.segment_state', 'code FROM crm.coupon_grant', 'code FROM crm.coupon_code', 'reason FROM crm.point_entry', 'settings FROM crm.account', '* FROM crm.definition_log',
-      'params FROM crm.message', 'send_key FROM crm.message', 'reply FROM crm.delivery_attempt', 'proof FROM crm.consent',
+      'body FROM crm.template', 'body FROM crm.template_version', 'detail FROM crm.alarm', 'detail FROM crm.active_alarm', 'stuck FROM crm.enrolment', 'reason FROM crm.stuck',
+      'note FROM crm.touchpoint_note', 'interaction FROM crm.emotion', 'params FROM crm.message', 'send_key FROM crm.message', 'reply FROM crm.delivery_attempt', 'proof FROM crm.consent',
       '* FROM crm.account_secret', '* FROM crm.account_token', 'crm.send(1, ''hello'')', 'crm.send_many(''{1}'', ''hello'')']) AS c;
 SELECT throws_ok('SELECT crm.purchase(1, 5)', '42501', NULL, 'and buys nothing');
 SET ROLE marketing;
