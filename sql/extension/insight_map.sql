@@ -102,3 +102,15 @@ RETURNS TABLE (goal text, label text, measure text, persona text, period_start t
 LANGUAGE c VOLATILE ROWS 10 AS 'MODULE_PATHNAME', 'crm_sql_map_goal';
 COMMENT ON FUNCTION crm.map_goal(text, timestamptz, integer) IS 'The goals of a map, measured in their period that ends at as_of (default now).';
 REVOKE ALL ON FUNCTION crm.map_goal(text, timestamptz, integer) FROM PUBLIC;
+
+CREATE FUNCTION crm.map_mermaid(map text, period_start timestamptz DEFAULT NULL, period_end timestamptz DEFAULT NULL,
+	persona text DEFAULT NULL, version integer DEFAULT NULL) RETURNS text
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'crm_sql_map_mermaid';
+COMMENT ON FUNCTION crm.map_mermaid(text, timestamptz, timestamptz, text, integer) IS 'A map as a Mermaid flowchart with the counts of a period.';
+REVOKE ALL ON FUNCTION crm.map_mermaid(text, timestamptz, timestamptz, text, integer) FROM PUBLIC;
+
+CREATE FUNCTION crm.map_dot(map text, period_start timestamptz DEFAULT NULL, period_end timestamptz DEFAULT NULL,
+	persona text DEFAULT NULL, version integer DEFAULT NULL) RETURNS text
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'crm_sql_map_dot';
+COMMENT ON FUNCTION crm.map_dot(text, timestamptz, timestamptz, text, integer) IS 'A map as a graph in the DOT language of Graphviz, with the counts of a period.';
+REVOKE ALL ON FUNCTION crm.map_dot(text, timestamptz, timestamptz, text, integer) FROM PUBLIC;

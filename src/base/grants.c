@@ -106,6 +106,8 @@ static const struct
 	{ "map_touchpoint", ANALYST | MARKETER },
 	{ "map_emotion", ANALYST | MARKETER },
 	{ "map_goal", ANALYST | MARKETER },
+	{ "map_mermaid", ANALYST | MARKETER },
+	{ "map_dot", ANALYST | MARKETER },
 	{ "audience", MARKETER },
 	{ "explain", MARKETER },
 	{ "rule_holds", APP | MARKETER },

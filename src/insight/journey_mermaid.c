@@ -13,15 +13,12 @@
 
 #include "insight/figures.h"
 #include "insight/journey_graph.h"
+#include "insight/mermaid.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_journey_mermaid);
 
-/*
- * Inside quotes Mermaid reads Markdown, HTML and #35; as a character, so all but
- * letters, digits and what is harmless is written as such a number.
- */
-static void
-append_quoted(StringInfo chart, const char *string)
+void
+crm_mermaid_quote(StringInfo chart, const char *string)
 {
 	for (const char *s = string; *s != '\0'; s++)
 	{
@@ -45,11 +42,11 @@ append_step(StringInfo chart, const CrmGraphStep *step, int number)
 		(strcmp(step->kind, "branch") == 0 || strcmp(step->kind, "split") == 0);
 
 	appendStringInfo(chart, "    s%d%s\"", number, chooses ? "{{" : "[");
-	append_quoted(chart, crm_graph_step_title(step));
+	crm_mermaid_quote(chart, crm_graph_step_title(step));
 	appendStringInfoString(chart, "<br/>");
 	if (step->kind != NULL)
 	{
-		append_quoted(chart, step->kind);
+		crm_mermaid_quote(chart, step->kind);
 		appendStringInfoString(chart, ": ");
 	}
 	appendStringInfo(chart, "%s entered", crm_grouped_digits(step->entered));
@@ -68,7 +65,7 @@ append_edge(StringInfo chart, const CrmGraphEdge *edge, int number)
 	if (edge->to == CRM_GRAPH_END)
 		appendStringInfo(chart, "    e%d(((\"end\")))\n", number);
 	appendStringInfo(chart, "    s%d %s|\"", edge->from + 1, edge->moves > 0 ? "-->" : "-.->");
-	append_quoted(chart, title);
+	crm_mermaid_quote(chart, title);
 	appendStringInfo(chart, "%s%s\"| ", *title == '\0' ? "" : ": ",
 					 crm_grouped_digits(edge->moves));
 	if (edge->to == CRM_GRAPH_END)
@@ -85,12 +82,12 @@ crm_sql_journey_mermaid(PG_FUNCTION_ARGS)
 
 	initStringInfo(&chart);
 	appendStringInfoString(&chart, "flowchart TD\n    entry([\"");
-	append_quoted(&chart, graph->journey);
+	crm_mermaid_quote(&chart, graph->journey);
 	appendStringInfo(&chart, ", version %d", graph->version);
 	if (graph->entry != NULL)
 	{
 		appendStringInfoString(&chart, "<br/>");
-		append_quoted(&chart, graph->entry);
+		crm_mermaid_quote(&chart, graph->entry);
 	}
 	appendStringInfoString(&chart, "\"])\n");
 	for (int i = 0; i < graph->nsteps; i++)

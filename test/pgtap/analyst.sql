@@ -92,6 +92,7 @@ DELETE FROM seen WHERE relation = 'owner';
 CREATE TEMP TABLE harmless AS
 SELECT t[1] || '.' || c AS name FROM regexp_matches($$
     account(name) achievement(label, name, on_kind, rule) acquisition(campaign, source) alarm(kind, object) api_limit(api, channel)
+    attribution(label, name, on_kind, rule)
     api_usage(api, blocked_reason) associate(role_name, skills, userid) award(achievement) award_change(achievement)
     campaign(audience, label, name, params, stage, template) consent(channel) contact(city, gender, language, stage, tags)
     coupon(code_prefix, label, name) coupon_code(coupon) coupon_counter(coupon) coupon_grant(coupon, once) delivery_attempt(outcome)

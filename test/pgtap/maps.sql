@@ -108,6 +108,48 @@ SELECT results_eq($$SELECT from_touchpoint, to_touchpoint, state FROM crm.map_pa
 SELECT results_eq($$SELECT from_touchpoint, state FROM crm.map_path('first_order', persona => 'buyer', version => 1) WHERE to_touchpoint IS NULL$$,
     $$VALUES ('order', 'ended')$$, 'of a persona');
 
+-- as text for other programs
+SELECT is(crm.map_mermaid('first_order', version => 1), $$flowchart LR
+    classDef high stroke:#2e7d32
+    classDef low stroke:#c62828
+    subgraph g1 ["发现"]
+        t1["Poster<br/>2 visits, 0% lost<br/>score 1.93"]:::high
+        t2["follow<br/>1 visit, 0% lost<br/>score 1.93"]:::high
+    end
+    subgraph g2 ["buy"]
+        t3["cart<br/>2 visits, 0% lost<br/>score -0.13"]
+        t4["order<br/>2 visits<br/>score 2.00"]:::high
+    end
+    t1 -->|"follows: 1, 1 d"| t2
+    t2 -->|"1, 1 d"| t3
+    t2 -.->|"0"| t4
+    t3 -->|"1, 1 d 23 h"| t4
+$$, 'Mermaid');
+SELECT is(crm.map_dot('first_order', '2025-01-03', '2025-01-05', version => 1), $$digraph map {
+    rankdir=LR;
+    node [shape=box, style=rounded];
+    subgraph cluster_1 {
+        label="发现";
+        t1 [label="Poster\n0 visits"];
+        t2 [label="follow\n0 visits"];
+    }
+    subgraph cluster_2 {
+        label="buy";
+        t3 [label="cart\n2 visits, 0% lost\nscore -0.13"];
+        t4 [label="order\n0 visits"];
+    }
+    t1 -> t2 [label="follows: 0", style=dotted];
+    t2 -> t3 [label="0", style=dotted];
+    t2 -> t4 [label="0", style=dotted];
+    t3 -> t4 [label="1, 1 d 23 h"];
+}
+$$, 'DOT');
+SELECT crm.define_map('{"map": "odd", "label": "x", "stages": [{"name": "a \"b\" \\ <i>", "touchpoints": ["spring", "greeting", "order"]}], "transitions": [{"from": "order", "to": "spring", "label": "]|`#"}]}');
+SELECT ok(crm.map_dot('odd') ~ 'label="a \\"b\\" \\\\ <i>"', 'DOT: quotes and backslashes are escaped');
+SELECT ok(crm.map_dot('odd') ~ 't1 -> t2 \[label="1, 2 d", style=dashed\]', 'what is not drawn is dashed');
+SELECT ok(crm.map_mermaid('odd') ~ '"a #34;b#34; #92; #60;i#62;"' AND crm.map_mermaid('odd') ~ 't1 ==>\|"1, 2 d"\| t2' AND crm.map_mermaid('odd') ~ '"#93;#124;#96;#35;: 0"', 'and so in Mermaid');
+SELECT throws_ok('SELECT crm.map_mermaid(''nix'')', '23503', NULL, 'an unknown map has no picture');
+
 -- notes, emotions, complaints
 SELECT is(crm.note_touchpoint('cart', -1, 'slow on old phones'), 1::bigint, 'a note');
 SELECT is(crm.record_emotion(1, 'cart', -2, 'survey', 'answer 1', 0.5), 1::bigint, 'an emotion');
