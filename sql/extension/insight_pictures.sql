@@ -36,3 +36,10 @@ RETURNS text
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'crm_sql_funnel_svg';
 COMMENT ON FUNCTION crm.funnel_svg(jsonb, interval, timestamptz, timestamptz, text, text, text, text, bigint, bigint, bigint, text, jsonb, text) IS 'The rows of fact_funnel() as a standalone SVG: a bar for each step, divided into those who went on, may go on yet, and went no further.';
 REVOKE ALL ON FUNCTION crm.funnel_svg(jsonb, interval, timestamptz, timestamptz, text, text, text, text, bigint, bigint, bigint, text, jsonb, text) FROM PUBLIC;
+
+CREATE FUNCTION crm.map_svg(map text, period_start timestamptz DEFAULT NULL, period_end timestamptz DEFAULT NULL,
+	persona text DEFAULT NULL, version integer DEFAULT NULL, time_zone text DEFAULT NULL)
+RETURNS text
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'crm_sql_map_svg';
+COMMENT ON FUNCTION crm.map_svg(text, timestamptz, timestamptz, text, integer, text) IS 'A map of the customers'' journey as a standalone SVG: stages and touchpoints, emotions, highs and lows, and the paths that people took.';
+REVOKE ALL ON FUNCTION crm.map_svg(text, timestamptz, timestamptz, text, integer, text) FROM PUBLIC;

@@ -64,6 +64,7 @@ static const struct
 	{ "trend_svg", ANALYST | MARKETER },
 	{ "report_html", ANALYST | MARKETER },
 	{ "funnel_svg", ANALYST | MARKETER },
+	{ "map_svg", ANALYST | MARKETER },
 	{ "timeline_svg", APP | MARKETER | ASSOCIATE },
 	{ "journey_funnel", ANALYST | MARKETER },
 	{ "journey_rows", ANALYST | MARKETER },

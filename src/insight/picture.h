@@ -17,6 +17,7 @@
 
 #define CRM_PICTURE_FONT_SIZE   13
 #define CRM_PICTURE_TITLE_SCALE 1.35 /* a title is so much wider than text */
+#define CRM_PICTURE_BOLD_SCALE  1.08 /* and a name */
 
 /* The style sheet that each picture carries. */
 extern const char crm_picture_style[];
