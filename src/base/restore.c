@@ -67,6 +67,10 @@ end_restoring(void)
 	crm_ddl_each(
 		"SELECT format('ALTER TABLE %s ENABLE TRIGGER %I', t.tgrelid::regclass, t.tgname)" CRM_EXTENSION_TRIGGERS
 		" AND t.tgenabled = 'D' ORDER BY t.oid");
+	/* a copy of tables that had none */
+	for (int i = 0; i < CRM_NPARTITIONED; i++)
+		crm_ddl("INSERT INTO crm.retention (name) VALUES ('%s') ON CONFLICT DO NOTHING",
+				crm_partitioned[i]);
 	for (int i = 0; i < lengthof(definitions); i++)
 		CacheInvalidateRelcacheByRelid(crm_table_oid(definitions[i]));
 }
