@@ -9,6 +9,7 @@
 #include "base/guc.h"
 #include "base/install.h"
 #include "base/reader.h"
+#include "base/roll_up.h"
 #include "base/shmem.h"
 #include "base/table.h"
 #include "base/wake.h"
@@ -60,6 +61,7 @@ _PG_init(void)
 	crm_guc_init();
 	crm_table_init();
 	crm_reader_init();
+	crm_roll_up_init();
 	crm_install_init();
 	crm_mobile_init();
 	crm_definition_init();

@@ -71,7 +71,8 @@ COMMENT ON COLUMN crm.visit_exact.visits IS 'How many.';
 -- as crm.fact_count
 CREATE OR REPLACE VIEW crm.visit_count AS
 WITH other AS MATERIALIZED (
-       SELECT pg_catalog.min(d.zone) IS DISTINCT FROM pg_catalog.max(d.zone)
+       SELECT NOT EXISTS (SELECT FROM crm.roll_up_setting AS s WHERE s.kept)
+              OR pg_catalog.min(d.zone) IS DISTINCT FROM pg_catalog.max(d.zone)
               OR COALESCE(pg_catalog.min(d.zone) <> crm.default_time_zone(), false)
               OR EXISTS (SELECT FROM crm.visit_tail AS t WHERE t.zone <> (SELECT crm.default_time_zone())) AS zone
          FROM crm.visit_day AS d)

@@ -46,10 +46,10 @@ begin_restoring(void)
 static void
 end_restoring(void)
 {
-	static const char *const definitions[] = { "achievement",  "stage",       "stage_rule",
-											   "earning_rule", "tier",        "segment",
-											   "scan_limit",   "window_rule", "template",
-											   "journey" };
+	static const char *const definitions[] = { "achievement",  "stage",          "stage_rule",
+											   "earning_rule", "tier",           "segment",
+											   "scan_limit",   "window_rule",    "template",
+											   "journey",      "roll_up_setting" };
 
 	crm_ddl_each("SELECT format('SELECT setval(%L, m) FROM (SELECT max(%I) FROM %s) AS x(m)"
 				 " WHERE m > coalesce(pg_sequence_last_value(%L), 0)',"

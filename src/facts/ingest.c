@@ -539,10 +539,10 @@ crm_ingest(PG_FUNCTION_ARGS)
 
 	crm_rows_open(&batch.rows, fcinfo, "ingest");
 	crm_touches_init(&batch.touches);
-	crm_tally_init(&batch.tally);
 	crm_act_as_owner_unnamed(&acting);
 	/* whoever changes definitions waits for this lock, and this for him */
 	LockRelationOid(crm_table_oid("profile_counter"), RowExclusiveLock);
+	crm_tally_init(&batch.tally);
 	if (fires_for(batch.rows.trigger, "transaction"))
 		read_transactions(&batch);
 	else if (fires_for(batch.rows.trigger, "event"))

@@ -16,13 +16,17 @@
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
+#include "utils/inval.h"
 #include "utils/timestamp.h"
 
 #include "base/guc.h"
 #include "base/install.h"
+#include "base/roll_up.h"
 #include "base/table.h"
+#include "facts/facts.h"
 #include "facts/tally.h"
 
+PG_FUNCTION_INFO_V1(crm_sql_keep_roll_ups);
 PG_FUNCTION_INFO_V1(crm_sql_roll_up);
 
 #define OF_ZONE " CROSS JOIN (SELECT crm.default_time_zone() AS zone) z"
@@ -58,6 +62,9 @@ crm_tally_init(CrmTally *tally)
 												  INT8OID, TEXTOID,        NUMERICOID };
 
 	memset(tally, 0, sizeof(*tally));
+	tally->kept = crm_roll_ups_kept();
+	if (!tally->kept)
+		return;
 	for (int i = 0; i < CRM_TALLY_COLUMNS; i++)
 		crm_column_init(&tally->columns[i], types[i]);
 }
@@ -83,6 +90,8 @@ crm_tally_add(CrmTally *tally, const CrmTallied *fact)
 	CrmColumn *columns = tally->columns;
 	bool no_amount = fact->currency == NULL;
 
+	if (!tally->kept)
+		return;
 	crm_column_add(&columns[0], text_of(tally, fact->kind), false);
 	crm_column_add(&columns[1], TimestampTzGetDatum(fact->occurred_at), false);
 	crm_column_add(&columns[2], Int64GetDatum(fact->account_id), fact->account_id == 0);
@@ -166,7 +175,7 @@ crm_tally_write(CrmTally *tally)
 {
 	CrmActing acting;
 	Datum values[CRM_TALLY_COLUMNS];
-	int n = tally->columns[0].n;
+	int n = tally->kept ? tally->columns[0].n : 0;
 
 	if (n == 0 || (n == 1 && write_one(tally)))
 		return;
@@ -182,6 +191,8 @@ crm_tally_refunds(Datum contacts, Datum refunds)
 {
 	Datum values[2] = { contacts, refunds };
 
+	if (!crm_roll_ups_kept())
+		return;
 	crm_run(&count_refunds, values, NULL);
 }
 
@@ -213,11 +224,15 @@ lock_roll_up(void)
 	" INSERT INTO crm." tallies "_tail (zone, " columns ")"                                \
 	" SELECT crm.default_time_zone(), " columns " FROM crm." tallies "_exact x"
 
+#define FORGET(tallies) \
+	"WITH d AS (DELETE FROM crm." tallies "_day) DELETE FROM crm." tallies "_tail"
+
 typedef struct Tallies
 {
 	CrmPlan find_other;
 	CrmPlan count_again;
 	CrmPlan add_up;
+	CrmPlan forget;
 } Tallies;
 
 static Tallies all_tallies[] = {
@@ -233,15 +248,33 @@ static Tallies all_tallies[] = {
 		" SET facts = d.facts + EXCLUDED.facts, voided = d.voided + EXCLUDED.voided,"
 		" amount = coalesce(d.amount + EXCLUDED.amount, d.amount, EXCLUDED.amount),"
 		" refunded = coalesce(d.refunded + EXCLUDED.refunded, d.refunded, EXCLUDED.refunded)",
-		0 } },
+		0 },
+	  { FORGET("fact"), 0 } },
 	{ { OF_ANOTHER_ZONE("visit"), 0 },
 	  { COUNT_AGAIN("visit", "day, journey, version, step, state, outcome, next_step, visits"), 0 },
 	  { "WITH t AS (DELETE FROM crm.visit_tail RETURNING *)"
 		" INSERT INTO crm.visit_day AS d (" VISIT_KEY ", visits)"
 		" SELECT " VISIT_KEY ", sum(t.visits) FROM t GROUP BY " VISIT_KEY " ON CONFLICT (" VISIT_KEY
 		") DO UPDATE SET visits = d.visits + EXCLUDED.visits",
-		0 } },
+		0 },
+	  { FORGET("visit"), 0 } },
 };
+
+static uint64
+add_up(bool again)
+{
+	uint64 n = 0;
+
+	for (int i = 0; i < lengthof(all_tallies); i++)
+	{
+		Tallies *tallies = &all_tallies[i];
+
+		if (again || crm_run(&tallies->find_other, NULL, NULL) > 0)
+			crm_run(&tallies->count_again, NULL, NULL);
+		n += crm_run(&tallies->add_up, NULL, NULL);
+	}
+	return n;
+}
 
 Datum
 crm_sql_roll_up(PG_FUNCTION_ARGS)
@@ -253,16 +286,42 @@ crm_sql_roll_up(PG_FUNCTION_ARGS)
 	crm_require_installed();
 	crm_connect(&acting);
 	lock_roll_up();
-	for (int i = 0; i < lengthof(all_tallies); i++)
-	{
-		Tallies *tallies = &all_tallies[i];
-
-		if (again || crm_run(&tallies->find_other, NULL, NULL) > 0)
-			crm_run(&tallies->count_again, NULL, NULL);
-		n += crm_run(&tallies->add_up, NULL, NULL);
-	}
+	if (crm_roll_ups_kept())
+		n = add_up(again);
 	crm_disconnect(&acting);
 	PG_RETURN_INT64(n);
+}
+
+/* Who counts or does not by what was set before ends first, and who comes later does as is set now. */
+Datum
+crm_sql_keep_roll_ups(PG_FUNCTION_ARGS)
+{
+	static CrmPlan set = { "INSERT INTO crm.roll_up_setting (kept) VALUES ($1)"
+						   " ON CONFLICT (one) DO UPDATE SET kept = EXCLUDED.kept",
+						   1,
+						   { BOOLOID } };
+	Datum kept;
+	CrmActing acting;
+
+	crm_require_argument("keep_roll_ups", "kept", PG_ARGISNULL(0));
+	kept = PG_GETARG_DATUM(0);
+	crm_require_installed();
+	crm_connect(&acting);
+	LockRelationOid(crm_table_oid("profile_counter"), ExclusiveLock);
+	lock_roll_up();
+	if (crm_roll_ups_kept() != DatumGetBool(kept))
+	{
+		crm_run(&set, &kept, NULL);
+		CacheInvalidateRelcacheByRelid(crm_table_oid("roll_up_setting"));
+		CommandCounterIncrement();
+		if (DatumGetBool(kept))
+			(void) add_up(true);
+		else
+			for (int i = 0; i < lengthof(all_tallies); i++)
+				crm_run(&all_tallies[i].forget, NULL, NULL);
+	}
+	crm_disconnect(&acting);
+	PG_RETURN_VOID();
 }
 
 static void
@@ -310,6 +369,8 @@ crm_tally_verify(CrmAddDifference add, void *arg)
 		0
 	};
 
+	if (!crm_roll_ups_kept())
+		return;
 	list_differences(&compare, add, arg);
 	list_differences(&compare_visits, add, arg);
 }

@@ -17,6 +17,7 @@
 
 typedef struct CrmTally
 {
+	bool kept; /* else nothing is counted */
 	CrmColumn columns[CRM_TALLY_COLUMNS];
 	/* names met last, as text */
 	int nnames;

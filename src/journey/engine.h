@@ -336,6 +336,7 @@ extern const pg_tz **crm_zones_of(const CrmMoves *moves);
 #define CRM_VISIT_KEYS 4
 typedef struct CrmVisitKeys
 {
+	bool kept; /* else nothing is counted */
 	CrmColumn columns[CRM_VISIT_KEYS];
 } CrmVisitKeys;
 extern void crm_visit_keys_init(CrmVisitKeys *keys);

@@ -9,6 +9,7 @@
 #include "catalog/pg_type.h"
 
 #include "base/db.h"
+#include "base/roll_up.h"
 #include "journey/engine.h"
 
 static CrmPlan count_visits = {
@@ -31,6 +32,7 @@ crm_visit_keys_init(CrmVisitKeys *keys)
 {
 	static const Oid types[CRM_VISIT_KEYS] = { INT8OID, INT8OID, INT4OID, TIMESTAMPTZOID };
 
+	keys->kept = crm_roll_ups_kept();
 	for (int i = 0; i < CRM_VISIT_KEYS; i++)
 		crm_column_init(&keys->columns[i], types[i]);
 }
@@ -38,6 +40,8 @@ crm_visit_keys_init(CrmVisitKeys *keys)
 void
 crm_visit_keys_add(CrmVisitKeys *keys, const CrmVisit *visit, TimestampTz recorded_at)
 {
+	if (!keys->kept)
+		return;
 	crm_column_add(&keys->columns[0], Int64GetDatum(visit->run->contact_id), false);
 	crm_column_add(&keys->columns[1], Int64GetDatum(visit->run->enrolment_id), false);
 	crm_column_add(&keys->columns[2], Int32GetDatum(visit->visit), false);

@@ -60,6 +60,7 @@ SELECT 1 + n % $((facts / 40)), n, 1 + n % 5, 1, 'journey ' || n % 20, 'step ' |
        'step ' || (n + 1) % 5
   FROM (SELECT n, '2024-01-01'::timestamptz + n * (interval '365 days' / $visits) AS at FROM generate_series(1, $visits) AS n) AS v;
 SELECT crm.restoring(false) \g /dev/null
+SELECT crm.keep_roll_ups() \g /dev/null
 SQL
     sql postgres -c CHECKPOINT
     ms=$(sql now <<SQL | sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p'

@@ -6,6 +6,7 @@ SELECT crm.install();
 SET TimeZone = 'UTC';
 SET pg_crm.clock = '2024-06-30 12:00+08';
 SELECT no_plan();
+SELECT crm.keep_roll_ups();
 
 -- nothing there
 SELECT is_empty($$SELECT 1 FROM crm.scan_report('2024-01-01', '2024-02-01') UNION ALL SELECT 1 FROM crm.store_report('2024-01-01', '2024-02-01')
@@ -83,6 +84,20 @@ SELECT throws_ok($$SELECT * FROM crm.associate_report('2024-02-01', 'infinity')$
 SELECT throws_ok($$SELECT * FROM crm.award_report('2024-02-01', '2024-01-31')$$, '22023', NULL, 'reversed by a day');
 SELECT is((SELECT sum(scans) FROM crm.scan_report('2024-03-01', '2024-03-01')), 0::numeric, 'a period of no day is empty');
 
+-- without counts the rows are read
+SELECT crm.keep_roll_ups(false);
+SELECT is_empty('SELECT FROM crm.fact_day UNION ALL SELECT FROM crm.fact_tail', 'nothing is kept any more');
+SELECT crm.track(1, 'view');
+SELECT is_empty('SELECT FROM crm.fact_tail', 'nothing is counted');
+SELECT results_eq('scans', 'EXECUTE exact_scans', 'the same without counts: scans by code');
+SELECT set_eq('stores', 'EXECUTE exact_stores', 'and shops');
+SELECT is(crm.roll_up(), 0::bigint, 'there is nothing to add up');
+SELECT is_empty('SELECT * FROM crm.verify()', 'verify() agrees');
+SELECT crm.keep_roll_ups();
+SELECT cmp_ok((SELECT sum(facts) FROM crm.fact_day), '=', (SELECT sum(facts) FROM crm.fact_exact), 'asked for again, all is counted');
+SELECT set_eq('stores', 'EXECUTE exact_stores', 'to the same');
+SELECT throws_ok('SELECT crm.keep_roll_ups(NULL)', '22004', NULL, 'yes or no');
+
 -- who may read them
 CREATE ROLE bi;
 SELECT crm.grant_access('bi', 'analyst');
@@ -90,6 +105,7 @@ SET ROLE bi;
 SELECT lives_ok($$SELECT 1 FROM crm.scan_report('2024-01-01', '2024-02-01'), crm.store_report('2024-01-01', '2024-02-01'),
     crm.associate_report('2024-01-01', '2024-02-01'), crm.coupon_report('2024-01-01', '2024-02-01'), crm.loyalty_report('2024-01-01', '2024-02-01'),
     crm.award_report('2024-01-01', '2024-02-01'), crm.fact_count, crm.retention_horizon$$, 'an analyst reads all of them');
+SELECT throws_ok('SELECT crm.keep_roll_ups()', '42501', NULL, 'but asks for none to be kept');
 SELECT throws_ok('SELECT crm.roll_up()', '42501', NULL, 'and adds nothing up');
 SELECT throws_ok('SELECT crm.enforce_retention()', '42501', NULL, 'and drops nothing');
 SELECT throws_ok($$UPDATE crm.retention SET keep = '1 month'$$, '42501', NULL, 'nor says what is dropped');

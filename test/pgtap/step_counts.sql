@@ -6,6 +6,7 @@ SELECT crm.install();
 SET TimeZone = 'UTC';
 SET pg_crm.clock = '2024-01-10 10:00Z';
 SELECT no_plan();
+SELECT crm.keep_roll_ups();
 
 INSERT INTO crm.contact (contact_id, created_at) SELECT n, '2024-01-01' FROM generate_series(1, 30) AS n;
 SELECT crm.publish_journey('{"journey": "tale", "entry": [{"on": "cart"}], "exit": {"on": "purchase", "when": "spend > 100"}, "start": "pause", "steps": {

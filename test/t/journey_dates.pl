@@ -164,8 +164,7 @@ sql(q{SELECT crm.set_journey(journey, 'cancelled') FROM crm.journey});
 # a few contacts, and journeys by date at noon of Shanghai
 sub fresh
 {
-    sql(q{DELETE FROM crm.enrolment; DELETE FROM crm.step_visit; DELETE FROM crm.refusal; UPDATE crm.contact SET birthday = NULL, time_zone = NULL;
-        SELECT crm.roll_up(true)});
+    sql(q{DELETE FROM crm.enrolment; DELETE FROM crm.step_visit; DELETE FROM crm.refusal; UPDATE crm.contact SET birthday = NULL, time_zone = NULL});
     return;
 }
 sub tick { my ($at) = @_; return sql("SET pg_crm.clock = '$at'; SELECT crm.tick('$at')") }

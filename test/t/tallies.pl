@@ -32,6 +32,7 @@ sub is_exact
     is($found, '', "$name (SEED=$seed)");
 }
 
+sql('SELECT crm.keep_roll_ups()');
 sql(q{
 INSERT INTO crm.account (kind, name) VALUES ('official_account', 'maison');
 INSERT INTO crm.store (name) VALUES ('north'), ('south');
@@ -145,6 +146,21 @@ sql(q{SELECT crm.restoring(true); INSERT INTO crm.event (contact_id, kind) SELEC
 like(sql('SELECT string_agg(check_name, E\'\n\') FROM crm.verify()'), qr/^fact_count of view on /m, 'verify() tells of facts that were not counted');
 sql('SELECT crm.recompute(); SELECT crm.roll_up(true)');
 is(sql('SELECT count(*) FROM crm.verify()'), '0', 'counted anew all is sound');
+
+# asked for while a fact is not yet committed: it is counted, whoever came first
+sql('SELECT crm.keep_roll_ups(false)');
+is_exact('without counts');
+my $before = $node->background_psql('shop', on_error_stop => 0);
+$before->query_safe(q{BEGIN; SELECT crm.track(min(contact_id), 'view') FROM crm.contact});
+is($node->psql('shop', "SET lock_timeout = '50ms'; SELECT crm.keep_roll_ups()"), 3, 'who has recorded uncounted facts ends first');
+$before->query_safe('COMMIT');
+my $known = $before->query_safe(q{SELECT crm.track(min(contact_id), 'view') FROM crm.contact});
+sql('SELECT crm.keep_roll_ups()');
+is_exact('with counts again');
+$before->query_safe(q{SELECT crm.track(min(contact_id), 'view') FROM crm.contact});
+cmp_ok(sql('SELECT count(*) FROM crm.fact_tail'), '>', 0, 'a session that was there before counts too');
+$before->quit;
+is_exact('with facts of a session that was there before');
 
 # a month goes
 sql(q{UPDATE crm.retention SET keep = '1 month'; SELECT crm.maintain_partitions()});
