@@ -317,7 +317,7 @@ state_argument(FunctionCallInfo fcinfo, int argument, bool in_place)
 
 	if (in_place && AggCheckCallContext(fcinfo, NULL) && !VARATT_IS_EXTENDED(value))
 		return (CrmFunnelState *) value;
-	state = (CrmFunnelState *) (in_place ? PG_DETOAST_DATUM_COPY(value) : PG_DETOAST_DATUM(value));
+	state = (CrmFunnelState *) (in_place ? pg_detoast_datum_copy(value) : pg_detoast_datum(value));
 	if (VARSIZE(state) < HEAD || state->nsteps < 1 || state->nsteps > CRM_FUNNEL_MAX_STEPS ||
 		state->room != room_of(VARSIZE(state), state->nsteps) || state->nrows < 0 ||
 		state->nrows > state->room)

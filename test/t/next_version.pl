@@ -142,7 +142,9 @@ my $shape = q{SELECT string_agg(t, E'\n' ORDER BY t) FROM (
       FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
      WHERE c.relnamespace = 'crm'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped
     UNION ALL SELECT 'trigger ' || pg_get_triggerdef(oid) || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal
-    UNION ALL SELECT 'function ' || pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'crm'::regnamespace) AS x(t)};
+    UNION ALL SELECT 'function ' || pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'crm'::regnamespace AND prokind <> 'a'
+    UNION ALL SELECT concat_ws(' ', 'aggregate', aggfnoid::regprocedure, aggtransfn, aggcombinefn, aggfinalfn) FROM pg_aggregate JOIN pg_proc ON oid = aggfnoid
+     WHERE pronamespace = 'crm'::regnamespace) AS x(t)};
 is($node->safe_psql('shop', $shape), $node->safe_psql('fresh', $shape), 'and the same everything');
 
 $node->stop;
