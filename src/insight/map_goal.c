@@ -84,7 +84,7 @@ typedef struct Count
 } Count;
 
 static void
-count_visit(void *arg, const CrmVisit *visit)
+count_visit(void *arg, const CrmTouchpointVisit *visit)
 {
 	Count *count = arg;
 

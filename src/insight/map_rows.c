@@ -428,7 +428,7 @@ typedef struct Rows
 } Rows;
 
 static void
-put_visit(void *arg, const CrmVisit *visit)
+put_visit(void *arg, const CrmTouchpointVisit *visit)
 {
 	Rows *rows = arg;
 	Datum values[5] = { Int64GetDatum(visit->contact_id), rows->names[visit->touchpoint],

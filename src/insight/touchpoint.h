@@ -37,7 +37,7 @@ typedef struct CrmTouchpoint
 } CrmTouchpoint;
 
 /* Somebody met one of the touchpoints. */
-typedef struct CrmVisit
+typedef struct CrmTouchpointVisit
 {
 	int touchpoint; /* its place among those asked for */
 	int64 contact_id;
@@ -46,9 +46,9 @@ typedef struct CrmVisit
 	int64 source_id;
 	Datum amount; /* of an order in pg_crm.currency, less its refunds; only if asked for */
 	bool no_amount;
-} CrmVisit;
+} CrmTouchpointVisit;
 
-typedef void (*CrmVisitFunction)(void *arg, const CrmVisit *visit);
+typedef void (*CrmVisitFunction)(void *arg, const CrmTouchpointVisit *visit);
 
 typedef struct CrmVisitSearch
 {

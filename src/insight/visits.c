@@ -215,7 +215,7 @@ take(const CrmVisitSearch *search, CrmVisitSource source, SPITupleTable *rows, i
 	}
 	for (int row = 0; row < nrows; row++)
 	{
-		CrmVisit visit = { .touchpoint = taken[row], .source = source };
+		CrmTouchpointVisit visit = { .touchpoint = taken[row], .source = source };
 		HeapTuple tuple = rows->vals[row];
 		bool isnull;
 
