@@ -44,9 +44,18 @@ crm_roll_ups_kept(void)
 	crm_connect(&acting);
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetLatestSnapshot());
-	/* a change while it is read must not be lost */
+	/* a change while it is read must not be lost, nor may a failure be taken for an answer */
 	known = true;
-	kept = crm_read(&find_setting, NULL, NULL) > 0 && DatumGetBool(crm_result(0, 1, &isnull));
+	PG_TRY();
+	{
+		kept = crm_read(&find_setting, NULL, NULL) > 0 && DatumGetBool(crm_result(0, 1, &isnull));
+	}
+	PG_CATCH();
+	{
+		known = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	PopActiveSnapshot();
 	crm_disconnect(&acting);
 	return kept;

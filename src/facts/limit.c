@@ -205,10 +205,19 @@ crm_scan_limits_exist(void)
 	crm_connect(&acting);
 	/* as committed now: what is known outlives the snapshot of the transaction */
 	PushActiveSnapshot(GetLatestSnapshot());
-	/* an invalidation while reading must not be lost */
+	/* an invalidation while reading must not be lost, nor may a failure be taken for an answer */
 	known_to_be_none = true;
-	if (crm_read(&find_limit, NULL, NULL) > 0)
+	PG_TRY();
+	{
+		if (crm_read(&find_limit, NULL, NULL) > 0)
+			known_to_be_none = false;
+	}
+	PG_CATCH();
+	{
 		known_to_be_none = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	PopActiveSnapshot();
 	crm_disconnect(&acting);
 	return !known_to_be_none;

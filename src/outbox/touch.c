@@ -151,9 +151,18 @@ read_kinds(void)
 	PushActiveSnapshot(GetLatestSnapshot());
 	kinds = NIL;
 	MemoryContextReset(kinds_context);
-	/* an invalidation while reading must not be lost */
+	/* an invalidation while reading must not be lost, nor may a failure be taken for an answer */
 	kinds_known = true;
-	n = crm_read(&find_kinds, NULL, NULL);
+	PG_TRY();
+	{
+		n = crm_read(&find_kinds, NULL, NULL);
+	}
+	PG_CATCH();
+	{
+		kinds_known = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	old = MemoryContextSwitchTo(kinds_context);
 	for (uint64 i = 0; i < n; i++)
 		kinds = lappend(kinds, crm_result_text(i, 1));
