@@ -144,7 +144,8 @@ read_transactions(Batch *batch)
 
 		value = crm_rows_value(&batch->rows, currency, &isnull);
 		fact->own_currency = crm_text_equals(value, crm_guc_currency, currency_length);
-		tallied.currency = fact->own_currency ? crm_guc_currency : TextDatumGetCString(value);
+		if (batch->tally.kept)
+			tallied.currency = fact->own_currency ? crm_guc_currency : TextDatumGetCString(value);
 		value = crm_rows_value(&batch->rows, amount, &isnull);
 		crm_check_amount(value, fact->type == CRM_FACT_REFUND);
 		fact->amount = batch->rows.copy ? datumCopy(value, false, -1) : value;

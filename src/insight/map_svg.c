@@ -193,8 +193,7 @@ read_goals(Map *map, const Datum *values, const char *nulls, MemoryContext conte
 		"SELECT COALESCE(g.label, g.goal), pg_catalog.trim_scale(pg_catalog.round(g.measured, 4))::text,"
 		"       pg_catalog.trim_scale(g.target)::text,"
 		"       CASE WHEN g.reached THEN 'reached' WHEN NOT g.reached THEN 'not reached' ELSE 'not known' END"
-		"  FROM crm.map_goal($1, LEAST($3, crm.now()), $5) AS g"
-		" WHERE $2 IS NOT DISTINCT FROM $2 AND $4 IS NOT DISTINCT FROM $4",
+		"  FROM crm.map_goal($1, LEAST($3, crm.now()), $5) AS g",
 		QUESTION,
 	};
 	uint64 nrows = crm_read(&plan, values, nulls);

@@ -5,6 +5,8 @@
 #   texts_of($svg)                              # texts: where they are, by an estimate of their widths
 #   overlaps(\@some, \@others)                  # pairs of both that lie on each other; of one list with itself
 #   missing_styles($svg)                        # classes that the style sheet knows not, or not for dark screens
+#   look_at($name, $svg, 'box|entry');         # all of these at once, as tests; boxes of these classes lie apart
+#   look_at_all_in_browser();                   # and what was looked at again, as Chromium measures it
 #   in_browser({name => $svg, …})               # what headless Chromium measures: texts on each other or outside;
 #                                               # undef and a reason where it is not there
 package CrmPicture;
@@ -17,8 +19,9 @@ use Exporter 'import';
 use IPC::Run;
 use JSON::PP;
 use PostgreSQL::Test::Utils;
+use Test::More;
 
-our @EXPORT = qw(attributes boxes_of in_browser missing_styles overlaps points_of texts_of xml_errors);
+our @EXPORT = qw(attributes boxes_of in_browser look_at look_at_all_in_browser missing_styles overlaps points_of texts_of xml_errors);
 
 sub attributes { my %a = $_[0] =~ /([\w-]+)="([^"]*)"/g; return \%a }
 
@@ -165,6 +168,40 @@ sub in_browser
     return (undef, 'Chromium did not run: ' . substr $err, 0, 300) unless $out =~ /FOUND([\w+\/=]+)END/;
     require MIME::Base64;
     return decode_json(MIME::Base64::decode_base64($1));
+}
+
+my %seen;
+
+sub look_at
+{
+    my ($name, $svg, $apart) = @_;
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+    $seen{ 'p' . keys %seen } = $svg;
+    is(xml_errors($svg), '', "$name: is XML");
+    my ($width, $height) = $svg =~ /viewBox="0 0 (\d+) (\d+)"/;
+    my @texts = texts_of($svg);
+    my @boxes = $apart ? boxes_of($svg, $apart) : ();
+    ok(@texts > 1, "$name: has texts");
+    is_deeply([ overlaps(\@texts, \@texts) ], [], "$name: no text lies on another");
+    is_deeply([ overlaps(\@boxes, \@boxes) ], [], "$name: nor a box") if $apart;
+    is_deeply([ map { $_->{class} } grep { $_->{x} < 0 || $_->{y} < 0 || $_->{x2} > $width || $_->{y2} > $height } @texts ], [], "$name: all texts are in it");
+    is_deeply([ grep { $_->{x} < 0 || $_->{y} < 0 || $_->{x2} > $width + 0.1 || $_->{y2} > $height } boxes_of($svg, '[\w-]+') ], [], "$name: so are the boxes");
+    is_deeply([ missing_styles($svg) ], [], "$name: the style says how all of it looks, also on a dark screen");
+    like($svg, qr/^<svg [^>]*role="img"[^>]*>\n<title>[^<]+<\/title>\n<desc>[^<]+<\/desc>/, "$name: says what it is");
+    unlike($svg, qr/<script|<foreignObject|\bon\w+=|href=|nan\b|inf\b|\x{01}/i, "$name: holds nothing that runs, nor what is no number");
+    return $svg;
+}
+
+sub look_at_all_in_browser
+{
+    my ($found, $why) = in_browser(\%seen);
+SKIP:
+    {
+        skip $why, 2 unless $found;
+        is_deeply({ map { @{ $found->{$_} } ? ($_ => $found->{$_}) : () } keys %$found }, {}, 'no text on another, and none outside, in Chromium');
+        is(scalar keys %$found, scalar keys %seen, 'of all pictures');
+    }
+    return;
 }
 
 1;

@@ -21,25 +21,6 @@ sub sql { return $node->safe_psql($db, $clock . shift) }
 sub literal { my $s = shift; $s =~ s/'/''/g; return "'$s'" }
 sub fails { my ($statement, $state, $what) = @_; my (undef, undef, $err) = $node->psql($db, "\\set VERBOSITY verbose\n$clock$statement"); like($err, qr/ERROR:  $state: .*HINT: /s, $what) }
 
-my %picture;
-
-sub look_at
-{
-    my ($name, $svg) = @_;
-    $picture{ 'p' . keys %picture } = $svg;
-    is(xml_errors($svg), '', "$name: is XML");
-    my ($width, $height) = $svg =~ /viewBox="0 0 (\d+) (\d+)"/;
-    my @texts = texts_of($svg);
-    ok(@texts > 1, "$name: has texts");
-    is_deeply([ overlaps(\@texts, \@texts) ], [], "$name: no text lies on another");
-    is_deeply([ map { $_->{class} } grep { $_->{x} < 0 || $_->{y} < 0 || $_->{x2} > $width || $_->{y2} > $height } @texts ], [], "$name: all texts are in it");
-    is_deeply([ grep { $_->{x} < 0 || $_->{y} < 0 || $_->{x2} > $width + 0.1 || $_->{y2} > $height + 0.1 } boxes_of($svg, '[\w-]+') ], [], "$name: so are the boxes");
-    is_deeply([ missing_styles($svg) ], [], "$name: the style says how all of it looks, also on a dark screen");
-    like($svg, qr/^<svg [^>]*role="img"[^>]*>\n<title>[^<]+<\/title>\n<desc>[^<]+<\/desc>/, "$name: says what it is");
-    unlike($svg, qr/<script|<foreignObject|\bon\w+=|href=|nan\b|inf\b|\x{01}/i, "$name: holds nothing that runs, nor what is no number");
-    return $svg;
-}
-
 # names of all sorts; also as keys of steps and kinds of events
 my @names = (
     '<script>alert(1)</script>', ']]>', q{"quoted" 'twice' & <b>}, "tab\tand\x01control", "\xd7\xa9\xd7\x9c\xd7\x95\xd7\x9d \xe2\x80\xae gnp.exe", 'x' x 60,
@@ -204,12 +185,5 @@ fails("SET ROLE shop_bi; SELECT " . funnel('welcome', "'entry'", "'spend > 5'"),
 
 # ---------- as a browser has them ----------
 
-my ($found, $why) = in_browser(\%picture);
-SKIP:
-{
-    skip $why, 1 unless $found;
-    is_deeply({ map { @{ $found->{$_} } ? ($_ => $found->{$_}) : () } keys %$found }, {}, 'no text on another, and none outside, in Chromium: ' . keys(%$found) . ' pictures');
-    is(scalar keys %$found, scalar keys %picture, 'all of them');
-}
-
+look_at_all_in_browser();
 done_testing();
