@@ -62,7 +62,9 @@ for my $database (qw(whole rows))
 {
     becomes($database, q{SELECT state = 'running' AND turns > 5 FROM crm.worker_status}, "$database: its worker looks");
     is(in($database, $state), $before, "$database: nobody has moved");
-    is(in($database, 'SELECT clock_pid IS NULL FROM crm.worker_status'), 't', "$database: its clock stands");
+    # one that began before may still wait for its next look, at which it leaves
+    becomes($database, 'SELECT clock_pid IS NULL FROM crm.worker_status', "$database: its clock stands");
+    is(in($database, $state), $before, "$database: nor has it moved anybody");
     is(in($database, 'SELECT * FROM crm.verify()'), '', "$database: sound");
 }
 is(scalar(grep { $_->{api} =~ m{/send|^webhook} } $shop->sandbox->ledger), 0, 'nothing was sent');
