@@ -19,7 +19,7 @@
 #include "dispatch/lifecycle.h"
 #include "facts/scans.h"
 #include "facts/tally.h"
-#include "insight/attribution.h"
+#include "insight/verify.h"
 #include "journey/journey.h"
 #include "outbox/outbox.h"
 #include "profile/profile.h"
@@ -49,7 +49,7 @@ verify_more(CrmAddDifference add, void *arg)
 {
 	crm_outbox_verify(add, arg);
 	crm_journeys_verify(add, arg);
-	crm_attribution_verify(add, arg);
+	crm_insight_verify(add, arg);
 	crm_tally_verify(add, arg);
 }
 

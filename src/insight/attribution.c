@@ -19,7 +19,6 @@
 #include "base/document.h"
 #include "base/row.h"
 #include "base/table.h"
-#include "insight/attribution.h"
 #include "insight/fact_source.h"
 #include "insight/period.h"
 #include "insight/report.h"
@@ -70,42 +69,6 @@ crm_check_attribution(PG_FUNCTION_ARGS)
 		crm_disconnect(&acting);
 	}
 	return PointerGetDatum(crm_row_version(update ? &old : NULL, &new, false));
-}
-
-static bool
-compile(void *arg)
-{
-	(void) crm_fact_rule_compile(arg);
-	return true;
-}
-
-void
-crm_attribution_verify(CrmAddDifference add, void *arg)
-{
-	static CrmPlan select_rules = {
-		"SELECT a.name, a.rule FROM crm.attribution a WHERE a.rule IS NOT NULL ORDER BY a.name", 0
-	};
-	uint64 n;
-	SPITupleTable *rules;
-
-	if (!OidIsValid(crm_table_oid_if_any("attribution")))
-		return;
-	n = crm_read(&select_rules, NULL, NULL);
-	rules = SPI_tuptable;
-	for (uint64 row = 0; row < n; row++)
-	{
-		ErrorData *error;
-
-		if (crm_attempt(compile, SPI_getvalue(rules->vals[row], rules->tupdesc, 2), &error))
-			continue;
-		if (!crm_rule_is_broken(error))
-			ReThrowError(error);
-		add(arg, 0,
-			psprintf("rule of attribution %s", SPI_getvalue(rules->vals[row], rules->tupdesc, 1)),
-			"a rule that compiles", error->message);
-		FreeErrorData(error);
-	}
-	SPI_freetuptable(rules);
 }
 
 /* ---------- touches ---------- */

@@ -339,7 +339,7 @@ compile(void *arg)
 void
 crm_warn_of_broken_rule(ErrorData *error, const char *of, const char *name)
 {
-	if (!crm_is_of_document(error))
+	if (!crm_rule_is_broken(error))
 		ReThrowError(error);
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),

@@ -321,23 +321,6 @@ crm_array_open(CrmReading *reading, const char *key, const JsonbValue *value, in
 	return elements;
 }
 
-/* As of the rule language: of a rule that cannot be read, or a name that is gone. */
-bool
-crm_is_of_document(const ErrorData *error)
-{
-	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
-	{
-		case ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION:
-		case ERRCODE_FEATURE_NOT_SUPPORTED:
-		case ERRCODE_DATA_EXCEPTION:
-		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
-		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
-			return true;
-		default:
-			return false;
-	}
-}
-
 char *
 crm_error_text(const ErrorData *error)
 {

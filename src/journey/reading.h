@@ -112,8 +112,6 @@ extern void crm_reference(CrmReading *reading, const char *kind, const char *nam
 /* Looks them up, and adds those that are not there to the faults. */
 extern void crm_references_check(CrmReading *reading);
 
-/* Is it what was attempted that failed, and not the server or the transaction? */
-extern bool crm_is_of_document(const ErrorData *error);
 extern char *crm_error_text(const ErrorData *error);
 
 /* triggers.c */

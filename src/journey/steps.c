@@ -64,7 +64,7 @@ read_filled(CrmReading *reading, const char *key, const JsonbValue *value)
 	checked.jsonb = JsonbValueToJsonb(unconstify(JsonbValue *, value));
 	if (crm_template_has_places(checked.jsonb) && !crm_attempt(check_places, &checked, &error))
 	{
-		if (!crm_is_of_document(error))
+		if (!crm_rule_is_broken(error))
 			ReThrowError(error);
 		crm_fault_at(reading, key, "%s", error->message);
 		FreeErrorData(error);

@@ -89,7 +89,7 @@ try_rule(CrmReading *reading, const char *key, bool (*work)(void *arg), RuleRead
 	MemoryContextReset(reading->scratch);
 	if (done)
 		return true;
-	if (!crm_is_of_document(error))
+	if (!crm_rule_is_broken(error))
 		ReThrowError(error);
 	add_rule_fault(reading, key, error);
 	FreeErrorData(error);

@@ -113,7 +113,7 @@ try_input(const char *text, Oid type, int32 typmod, const pg_tz *zone, Datum *re
 		*result = of.result;
 		return true;
 	}
-	if (!crm_is_of_document(error))
+	if (!crm_rule_is_broken(error))
 		ReThrowError(error);
 	*why = pstrdup(error->message);
 	FreeErrorData(error);

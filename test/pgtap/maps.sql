@@ -244,6 +244,16 @@ ALTER TABLE crm.contact DROP COLUMN hobby CASCADE;
 SELECT crm.install();
 SELECT is((SELECT members FROM crm.persona_size() WHERE persona = 'gardener'), NULL, 'a broken persona has no size');
 SELECT is_empty($$SELECT * FROM crm.touchpoint_rows('{garden}')$$, 'nobody meets a broken touchpoint');
+SELECT results_eq('SELECT check_name, contact_id, expected, found FROM crm.verify()',
+    $$VALUES ('rule of persona gardener', NULL::bigint, 'a rule that compiles; crm.define_persona() saves another', 'rule names unknown column "hobby"'),
+             ('rule of touchpoint garden', NULL, 'a rule that compiles; crm.define_touchpoint() saves another', 'rule names unknown column "hobby"'),
+             ('map first_order at personas[0]', NULL, 'a document that fits; crm.define_map() saves another', 'persona "shanghai" does not exist'),
+             ('map first_order at goals[2].persona', NULL, 'a document that fits; crm.define_map() saves another', 'persona "shanghai" does not exist'),
+             ('map first_order at goals[3].touchpoint', NULL, 'a document that fits; crm.define_map() saves another', 'touchpoint "cart" does not exist'),
+             ('map first_order at stages[1].touchpoints[0]', NULL, 'a document that fits; crm.define_map() saves another', 'touchpoint "cart" does not exist')$$,
+    'verify() lists each, and what a map names that is gone');
+SELECT crm.define_persona('{"name": "gardener", "rule": "city = ''garden''"}'), crm.define_persona('{"name": "shanghai", "rule": "city = ''Shanghai''"}'),
+       crm.define_touchpoint('{"name": "garden", "on_kind": "follow"}'), crm.define_touchpoint('{"name": "cart", "on_kind": "page_view", "page": "pages/cart"}');
 
 -- merged, emotions go to the survivor
 SELECT crm.record_emotion(4, 'order', 1, 'survey', 'same'), crm.record_emotion(6, 'order', 2, 'survey', 'same'), crm.record_emotion(6, 'order', 2, 'survey', 'other');
