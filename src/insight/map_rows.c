@@ -64,8 +64,12 @@ static const Oid parameter_types[CRM_MAP_PARAMETERS] = {
 	" WHERE " IN_PERIOD(                                                                              \
 		"n.occurred_at") " AND NOT (n.in_time AND n.next_touchpoint = n.touchpoint)"
 
-/* The visits of the period, and those after it that may follow one of them. */
-#define VISITS "crm.touchpoint_rows($7, $3, $4 + $6, $5)"
+/*
+ * The visits of the period, and those around it that may belong to one of them. A day
+ * more, as a day that summer time shifts may end after one that began later.
+ */
+#define VISITS_SINCE(start) "crm.touchpoint_rows($7, " start ", $4 + $6 + '1 day'::interval, $5)"
+#define VISITS              VISITS_SINCE("$3")
 
 static const char moves_sql[] =
 	"SELECT m.contact_id, m.touchpoint, m.occurred_at, m.outcome, m.next_touchpoint, m.next_at,"
@@ -114,70 +118,70 @@ static const char path_sql[] =
  * A score begins at 2; loss, delay and complaints take away from it, notes move it.
  * Visits before the period are read, too: a complaint is about the visit before it.
  */
-static const char touchpoints_sql[] =
-	"WITH v AS MATERIALIZED (SELECT * FROM crm.touchpoint_rows($7, $3 - $6, $4 + $6, $5)),"
-	" m AS (" DEPARTURES(
-		"v") "),"
-			 " g AS (SELECT m.touchpoint, count(*) FILTER (WHERE m.outcome = 'went_on') AS went_on,"
-			 "  count(*) FILTER (WHERE m.outcome = 'lost') AS lost,"
-			 "  count(*) FILTER (WHERE m.outcome = 'still_open') AS still_open,"
-			 "  percentile_cont(0.5) WITHIN GROUP (ORDER BY m.seconds) AS seconds FROM m GROUP BY 1),"
-			 " p AS (SELECT v.touchpoint, count(*) AS visits, count(DISTINCT v.contact_id) AS contacts"
-			 "  FROM v WHERE " IN_PERIOD(
-				 "v.occurred_at") " GROUP BY 1),"
-								  " c AS (SELECT x.contact_id, x.occurred_at, NULL::text AS touchpoint, x.source_table, x.source_id"
-								  "  FROM crm.touchpoint_rows(ARRAY(SELECT t.name FROM crm.touchpoint AS t WHERE t.complaint"
-								  "   ORDER BY t.name COLLATE \"C\"), $3, $4, $5) AS x),"
-								  /* each complaint among the visits, then the last visit before it */
-								  " b AS (SELECT u.*, count(u.touchpoint) OVER (PARTITION BY u.contact_id ORDER BY u.occurred_at,"
-								  "   u.touchpoint IS NULL, u.source_table COLLATE \"C\", u.source_id ROWS UNBOUNDED PRECEDING) AS n"
-								  "  FROM (SELECT c.* FROM c UNION ALL SELECT v.contact_id, v.occurred_at, v.touchpoint,"
-								  "   v.source_table, v.source_id FROM v) AS u),"
-								  " a AS (SELECT l.about AS touchpoint, count(*) AS complaints"
-								  "  FROM (SELECT b.touchpoint, b.occurred_at,"
-								  "    first_value(b.touchpoint) OVER f AS about, first_value(b.occurred_at) OVER f AS at FROM b"
-								  "    WINDOW f AS (PARTITION BY b.contact_id, b.n ORDER BY b.occurred_at, b.touchpoint IS NULL)) AS l"
-								  "  WHERE l.touchpoint IS NULL AND l.about IS NOT NULL AND l.occurred_at <= l.at + $6 GROUP BY 1),"
-								  " w AS (SELECT COALESCE((d.body ->> 'loss')::numeric, 4) AS loss,"
-								  "   COALESCE((d.body ->> 'delay')::numeric, 2) AS delay,"
-								  "   COALESCE((d.body ->> 'complaint')::numeric, 4) AS complaint,"
-								  "   COALESCE((d.body ->> 'note')::numeric, 1) AS note"
-								  "  FROM (SELECT r.definition -> 'weights' AS body FROM crm.map_version AS r"
-								  "   WHERE r.map = $1 AND r.version = $2) AS d),"
-								  " k AS (SELECT o.stage, o.stage_place, o.touchpoint, o.label, o.place, COALESCE(p.visits, 0) AS visits,"
-								  "   COALESCE(p.contacts, 0) AS contacts, COALESCE(g.went_on, 0) AS went_on,"
-								  "   COALESCE(g.lost, 0) AS lost, COALESCE(g.still_open, 0) AS still_open,"
-								  "   CASE WHEN o.goes_on THEN round(g.lost::numeric / NULLIF(g.lost + g.went_on, 0), 4) END AS loss,"
-								  "   g.seconds, CASE WHEN o.goes_on AND g.seconds IS NOT NULL THEN"
-								  "    round(least(1, g.seconds / date_part('epoch', $6))::numeric, 4) END AS delay,"
-								  "   COALESCE(a.complaints, 0) AS complaints,"
-								  "   CASE WHEN p.visits > 0 THEN"
-								  "    round(least(1, COALESCE(a.complaints, 0)::numeric / p.visits), 4) END AS complaint_rate,"
-								  "   COALESCE(n.notes, 0) AS notes, round(n.score, 4) AS note_score, x.*,"
-								  "   COALESCE(e.emotions, 0) AS emotions, round(e.mean, 4) AS emotion"
-								  "  FROM crm.map_outline AS o CROSS JOIN w AS x (w_loss, w_delay, w_complaint, w_note)"
-								  "  LEFT JOIN p ON p.touchpoint = o.touchpoint LEFT JOIN g ON g.touchpoint = o.touchpoint"
-								  "  LEFT JOIN a ON a.touchpoint = o.touchpoint"
-								  "  LEFT JOIN (SELECT n.touchpoint, count(*) AS notes, avg(n.score) AS score"
-								  "    FROM crm.touchpoint_note AS n WHERE " IN_PERIOD(
-									  "n.noted_at") " GROUP BY 1) AS n"
-													"   ON n.touchpoint = o.touchpoint"
-													"  LEFT JOIN (SELECT e.touchpoint, count(*) AS emotions,"
-													"     sum(e.score * e.confidence) / sum(e.confidence) AS mean"
-													"    FROM crm.emotion AS e WHERE " IN_PERIOD("e.occurred_at") " AND " OF_PERSONA(
-														"e.contact_id") "    GROUP BY 1) AS e ON e.touchpoint = o.touchpoint"
-																		"  WHERE o.map = $1 AND o.version = $2),"
-																		" q AS (SELECT k.*, round(-k.w_loss * k.loss, 4) AS loss_part, round(-k.w_delay * k.delay, 4) AS delay_part,"
-																		"   round(-k.w_complaint * k.complaint_rate, 4) AS complaint_part,"
-																		"   round(k.w_note * k.note_score, 4) AS note_part FROM k),"
-																		" z AS (SELECT q.*, CASE WHEN q.visits > 0 OR q.notes > 0 THEN round(greatest(-2, least(2,"
-																		"   2 + COALESCE(q.loss_part, 0) + COALESCE(q.delay_part, 0) + COALESCE(q.complaint_part, 0)"
-																		"   + COALESCE(q.note_part, 0))), 2) END AS score FROM q)"
-																		" SELECT z.stage, z.stage_place, z.touchpoint, z.label, z.place, z.visits, z.contacts, z.went_on, z.lost,"
-																		" z.still_open, z.loss, z.seconds, z.delay, z.complaints, z.complaint_rate, z.notes, z.note_score,"
-																		" z.loss_part, z.delay_part, z.complaint_part, z.note_part, z.score,"
-																		" CASE WHEN z.score >= 1 THEN 'high' WHEN z.score <= -1 THEN 'low' END, z.emotions, z.emotion"
-																		" FROM z ORDER BY z.place";
+static const char touchpoints_sql[] = "WITH v AS MATERIALIZED (SELECT * FROM " VISITS_SINCE(
+	"$3 - $6 - '1 day'::interval") "),"
+								   " m AS (" DEPARTURES(
+									   "v") "),"
+											" g AS (SELECT m.touchpoint, count(*) FILTER (WHERE m.outcome = 'went_on') AS went_on,"
+											"  count(*) FILTER (WHERE m.outcome = 'lost') AS lost,"
+											"  count(*) FILTER (WHERE m.outcome = 'still_open') AS still_open,"
+											"  percentile_cont(0.5) WITHIN GROUP (ORDER BY m.seconds) AS seconds FROM m GROUP BY 1),"
+											" p AS (SELECT v.touchpoint, count(*) AS visits, count(DISTINCT v.contact_id) AS contacts"
+											"  FROM v WHERE " IN_PERIOD(
+												"v.occurred_at") " GROUP BY 1),"
+																 " c AS (SELECT x.contact_id, x.occurred_at, NULL::text AS touchpoint, x.source_table, x.source_id"
+																 "  FROM crm.touchpoint_rows(ARRAY(SELECT t.name FROM crm.touchpoint AS t WHERE t.complaint"
+																 "   ORDER BY t.name COLLATE \"C\"), $3, $4, $5) AS x),"
+																 /* each complaint among the visits, then the last visit before it */
+																 " b AS (SELECT u.*, count(u.touchpoint) OVER (PARTITION BY u.contact_id ORDER BY u.occurred_at,"
+																 "   u.touchpoint IS NULL, u.source_table COLLATE \"C\", u.source_id ROWS UNBOUNDED PRECEDING) AS n"
+																 "  FROM (SELECT c.* FROM c UNION ALL SELECT v.contact_id, v.occurred_at, v.touchpoint,"
+																 "   v.source_table, v.source_id FROM v) AS u),"
+																 " a AS (SELECT l.about AS touchpoint, count(*) AS complaints"
+																 "  FROM (SELECT b.touchpoint, b.occurred_at,"
+																 "    first_value(b.touchpoint) OVER f AS about, first_value(b.occurred_at) OVER f AS at FROM b"
+																 "    WINDOW f AS (PARTITION BY b.contact_id, b.n ORDER BY b.occurred_at, b.touchpoint IS NULL)) AS l"
+																 "  WHERE l.touchpoint IS NULL AND l.about IS NOT NULL AND l.occurred_at <= l.at + $6 GROUP BY 1),"
+																 " w AS (SELECT COALESCE((d.body ->> 'loss')::numeric, 4) AS loss,"
+																 "   COALESCE((d.body ->> 'delay')::numeric, 2) AS delay,"
+																 "   COALESCE((d.body ->> 'complaint')::numeric, 4) AS complaint,"
+																 "   COALESCE((d.body ->> 'note')::numeric, 1) AS note"
+																 "  FROM (SELECT r.definition -> 'weights' AS body FROM crm.map_version AS r"
+																 "   WHERE r.map = $1 AND r.version = $2) AS d),"
+																 " k AS (SELECT o.stage, o.stage_place, o.touchpoint, o.label, o.place, COALESCE(p.visits, 0) AS visits,"
+																 "   COALESCE(p.contacts, 0) AS contacts, COALESCE(g.went_on, 0) AS went_on,"
+																 "   COALESCE(g.lost, 0) AS lost, COALESCE(g.still_open, 0) AS still_open,"
+																 "   CASE WHEN o.goes_on THEN round(g.lost::numeric / NULLIF(g.lost + g.went_on, 0), 4) END AS loss,"
+																 "   g.seconds, CASE WHEN o.goes_on AND g.seconds IS NOT NULL THEN"
+																 "    round(least(1, g.seconds / date_part('epoch', $6))::numeric, 4) END AS delay,"
+																 "   COALESCE(a.complaints, 0) AS complaints,"
+																 "   CASE WHEN p.visits > 0 THEN"
+																 "    round(least(1, COALESCE(a.complaints, 0)::numeric / p.visits), 4) END AS complaint_rate,"
+																 "   COALESCE(n.notes, 0) AS notes, round(n.score, 4) AS note_score, x.*,"
+																 "   COALESCE(e.emotions, 0) AS emotions, round(e.mean, 4) AS emotion"
+																 "  FROM crm.map_outline AS o CROSS JOIN w AS x (w_loss, w_delay, w_complaint, w_note)"
+																 "  LEFT JOIN p ON p.touchpoint = o.touchpoint LEFT JOIN g ON g.touchpoint = o.touchpoint"
+																 "  LEFT JOIN a ON a.touchpoint = o.touchpoint"
+																 "  LEFT JOIN (SELECT n.touchpoint, count(*) AS notes, avg(n.score) AS score"
+																 "    FROM crm.touchpoint_note AS n WHERE " IN_PERIOD(
+																	 "n.noted_at") " GROUP BY 1) AS n"
+																				   "   ON n.touchpoint = o.touchpoint"
+																				   "  LEFT JOIN (SELECT e.touchpoint, count(*) AS emotions,"
+																				   "     sum(e.score * e.confidence) / sum(e.confidence) AS mean"
+																				   "    FROM crm.emotion AS e WHERE " IN_PERIOD("e.occurred_at") " AND " OF_PERSONA(
+																					   "e.contact_id") "    GROUP BY 1) AS e ON e.touchpoint = o.touchpoint"
+																									   "  WHERE o.map = $1 AND o.version = $2),"
+																									   " q AS (SELECT k.*, round(-k.w_loss * k.loss, 4) AS loss_part, round(-k.w_delay * k.delay, 4) AS delay_part,"
+																									   "   round(-k.w_complaint * k.complaint_rate, 4) AS complaint_part,"
+																									   "   round(k.w_note * k.note_score, 4) AS note_part FROM k),"
+																									   " z AS (SELECT q.*, CASE WHEN q.visits > 0 OR q.notes > 0 THEN round(greatest(-2, least(2,"
+																									   "   2 + COALESCE(q.loss_part, 0) + COALESCE(q.delay_part, 0) + COALESCE(q.complaint_part, 0)"
+																									   "   + COALESCE(q.note_part, 0))), 2) END AS score FROM q)"
+																									   " SELECT z.stage, z.stage_place, z.touchpoint, z.label, z.place, z.visits, z.contacts, z.went_on, z.lost,"
+																									   " z.still_open, z.loss, z.seconds, z.delay, z.complaints, z.complaint_rate, z.notes, z.note_score,"
+																									   " z.loss_part, z.delay_part, z.complaint_part, z.note_part, z.score,"
+																									   " CASE WHEN z.score >= 1 THEN 'high' WHEN z.score <= -1 THEN 'low' END, z.emotions, z.emotion"
+																									   " FROM z ORDER BY z.place";
 
 static const char emotions_sql[] =
 	"WITH k AS MATERIALIZED (SELECT n.persona, c.contact_id FROM unnest($9) AS n(persona)"
