@@ -25,7 +25,7 @@ CREATE FUNCTION crm.report_html(period_start timestamptz, period_end timestamptz
 	title text DEFAULT NULL)
 RETURNS text
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'crm_sql_report_html';
-COMMENT ON FUNCTION crm.report_html(timestamptz, timestamptz, text, text) IS 'A period as one self-contained HTML page: stages, contacts, scans, orders, journeys, messages, campaigns, loyalty and the quality of the data.';
+COMMENT ON FUNCTION crm.report_html(timestamptz, timestamptz, text, text) IS 'A period as one self-contained HTML page: stages, contacts, scans, orders, journeys, maps, messages, campaigns, loyalty and the quality of the data.';
 REVOKE ALL ON FUNCTION crm.report_html(timestamptz, timestamptz, text, text) FROM PUBLIC;
 
 CREATE FUNCTION crm.funnel_svg(steps jsonb, within interval, period_start timestamptz, period_end timestamptz,

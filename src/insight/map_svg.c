@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/db.h"
 #include "insight/figures.h"
+#include "insight/map_svg.h"
 #include "insight/period.h"
 #include "insight/picture.h"
 
@@ -575,6 +576,8 @@ static text *
 draw(const Map *map, const char *subtitle)
 {
 	int nbands = (map->ntouchpoints + MOST_COLUMNS - 1) / MOST_COLUMNS;
+	/* the bands of a long map are as long as each other, and stand in line */
+	int ncolumns = nbands == 0 ? 0 : (map->ntouchpoints + nbands - 1) / nbands;
 	double height = HEAD_HEIGHT + map->ngoals * GOAL_HEIGHT + (map->ngoals == 0 ? 0 : GAP) +
 		nbands * BAND_HEIGHT + (map->npaths + 2) * PATH_HEIGHT + 4 + MARGIN / 2;
 	CrmPicture picture;
@@ -588,14 +591,12 @@ draw(const Map *map, const char *subtitle)
 	y = draw_goals(&picture, map, HEAD_HEIGHT);
 	for (int i = 0; i < nbands; i++)
 	{
-		Band band = { .touchpoints = &map->touchpoints[i * MOST_COLUMNS], .top = y };
+		Band band = { .touchpoints = &map->touchpoints[i * ncolumns], .top = y };
 
 		CHECK_FOR_INTERRUPTS();
-		band.n = Min(map->ntouchpoints - i * MOST_COLUMNS, MOST_COLUMNS);
+		band.n = Min(map->ntouchpoints - i * ncolumns, ncolumns);
 		band.goes_on = i > 0 && band.touchpoints[0].stage_place == band.touchpoints[-1].stage_place;
-		/* the bands of a long map stand in line */
-		band.column = (WIDTH - 2 * MARGIN - HEADING_WIDTH) /
-			(nbands > 1 ? MOST_COLUMNS : Max(band.n, 3));
+		band.column = (WIDTH - 2 * MARGIN - HEADING_WIDTH) / Max(ncolumns, 3);
 		draw_band(&picture, &band);
 		y += BAND_HEIGHT;
 	}
@@ -605,6 +606,29 @@ draw(const Map *map, const char *subtitle)
 	else
 		draw_paths(&picture, map, y);
 	return crm_picture_close(&picture);
+}
+
+/* Between crm_connect() and crm_disconnect(). */
+static void
+read_map(Map *map, const Datum *values, const char *nulls, MemoryContext context)
+{
+	read_touchpoints(map, values, nulls, context);
+	read_paths(map, values, nulls, context);
+	read_goals(map, values, nulls, context);
+}
+
+text *
+crm_map_picture(const char *name, TimestampTz start, TimestampTz end, pg_tz *zone,
+				const char *zone_name, MemoryContext context)
+{
+	Datum values[PARAMETERS] = { CStringGetTextDatum(name), TimestampTzGetDatum(start),
+								 TimestampTzGetDatum(end) };
+	Map map = { 0 };
+
+	read_map(&map, values, "   nn", context);
+	return draw(&map,
+				psprintf("version %d, %s", map.version,
+						 crm_period_text(start, end, zone, zone_name)));
 }
 
 Datum
@@ -627,9 +651,7 @@ crm_sql_map_svg(PG_FUNCTION_ARGS)
 		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
 	}
 	crm_connect(&acting);
-	read_touchpoints(&map, values, nulls, context);
-	read_paths(&map, values, nulls, context);
-	read_goals(&map, values, nulls, context);
+	read_map(&map, values, nulls, context);
 	crm_disconnect(&acting);
 
 	if (PG_ARGISNULL(1))

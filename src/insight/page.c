@@ -37,7 +37,8 @@ static const char style_sheet[] =
 	"overflow-wrap:break-word;max-width:20em}\n"
 	"th{font-weight:600;color:#656d76;border-bottom-color:#9aa2ab;max-width:none}\n"
 	"th.number,td.number{text-align:right;white-space:nowrap}\n"
-	".picture{margin:16px 0}\n"
+	/* the margin of a picture is that of the page */
+	".picture{margin:16px -24px}\n"
 	".picture svg{display:block;max-width:100%;height:auto}\n"
 	"@media (prefers-color-scheme:dark){\n"
 	"body{background:#15181c;color:#e8eaed}\n"
@@ -56,6 +57,7 @@ static const char style_sheet[] =
 	"tr,.figure,.picture{break-inside:avoid}\n"
 	"thead{display:table-header-group}\n"
 	".scroll{overflow:visible}\n"
+	".picture{margin:16px 0}\n"
 	"table{font-size:11px}\n"
 	"}\n"
 	"</style>\n";

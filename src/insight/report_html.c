@@ -18,6 +18,7 @@
 #include "base/db.h"
 #include "insight/figures.h"
 #include "insight/funnel_svg.h"
+#include "insight/map_svg.h"
 #include "insight/page.h"
 #include "insight/period.h"
 #include "insight/report_tables.h"
@@ -26,6 +27,7 @@
 PG_FUNCTION_INFO_V1(crm_sql_report_html);
 
 #define MOST_FUNNELS 12
+#define MOST_MAPS    6
 
 typedef struct Report
 {
@@ -132,26 +134,27 @@ put_trend(Report *report, const char *measure)
 	crm_page_picture(&report->page, crm_trend_draw(trend));
 }
 
-/* One for each journey that somebody entered in the period, those with the most first. */
+typedef text *(*Drawing)(const char *name, TimestampTz start, TimestampTz end, pg_tz *zone,
+						 const char *zone_name, MemoryContext context);
+
+/* One for each of the first names; how many more there are, and what of them. */
 static void
-put_funnels(Report *report, CrmReportPart *part)
+put_pictures(Report *report, CrmReportPart *part, Drawing draw, uint64 most, const char *others)
 {
 	uint64 nrows = run(report, &part->plan);
 	MemoryContext old = MemoryContextSwitchTo(report->context);
-	char **journeys = palloc_array(char *, Max(nrows, 1));
+	char **names = palloc_array(char *, Max(nrows, 1));
 
 	for (uint64 row = 0; row < nrows; row++)
-		journeys[row] = crm_result_text(row, 1);
+		names[row] = crm_result_text(row, 1);
 	MemoryContextSwitchTo(old);
-	for (uint64 i = 0; i < Min(nrows, MOST_FUNNELS); i++)
+	for (uint64 i = 0; i < Min(nrows, most); i++)
 		crm_page_picture(&report->page,
-						 crm_journey_funnel_picture(journeys[i], report->start, report->end,
-													report->zone, report->zone_name,
-													report->context));
-	if (nrows > MOST_FUNNELS)
+						 draw(names[i], report->start, report->end, report->zone, report->zone_name,
+							  report->context));
+	if (nrows > most)
 		crm_page_note(&report->page,
-					  psprintf("%s more journeys: crm.journey_funnel_svg() draws each of them.",
-							   crm_grouped_digits((int64) nrows - MOST_FUNNELS)));
+					  psprintf("%s %s", crm_grouped_digits((int64) (nrows - most)), others));
 }
 
 /* ---------- the page ---------- */
@@ -174,7 +177,12 @@ put_section(Report *report, CrmReportSection *section)
 				put_trend(report, part->title);
 				break;
 			case CRM_REPORT_FUNNELS:
-				put_funnels(report, part);
+				put_pictures(report, part, crm_journey_funnel_picture, MOST_FUNNELS,
+							 "more journeys: crm.journey_funnel_svg() draws each of them.");
+				break;
+			case CRM_REPORT_MAPS:
+				put_pictures(report, part, crm_map_picture, MOST_MAPS,
+							 "more maps: crm.map_svg() draws each of them.");
 				break;
 			case CRM_REPORT_NOTE:
 				crm_page_note(&report->page, part->title);

@@ -208,6 +208,37 @@ static CrmReportPart journeys[] = {
 	END,
 };
 
+/* ---------- maps ---------- */
+
+#define FROM_MAPS \
+	" FROM crm.map AS m JOIN crm.map_version AS v ON v.map = m.map AND v.version = m.version"
+
+static CrmReportPart maps[] = {
+	TABLE(
+		"Maps", "no map is defined",
+		"SELECT COALESCE(NULLIF(v.definition ->> 'label', ''), m.map) AS \"Map\","
+		" m.version AS \"Version\", " MINUTE(
+			"m.changed_at") " AS \"Defined\","
+							" COALESCE(o.stages, 0) AS \"Stages\", COALESCE(o.touchpoints, 0) AS \"Touchpoints\","
+							" pg_catalog.count(*) OVER () AS of" FROM_MAPS
+							" LEFT JOIN (SELECT p.map, pg_catalog.count(DISTINCT p.stage_place) AS stages,"
+							"  pg_catalog.count(*) AS touchpoints FROM crm.map_outline AS p WHERE p.is_current"
+							"  GROUP BY p.map) AS o ON o.map = m.map"
+							" ORDER BY m.changed_at DESC, m.map" FIRST_20),
+	{ CRM_REPORT_MAPS,
+	  "",
+	  "",
+	  { "SELECT m.map FROM crm.map AS m ORDER BY m.changed_at DESC, m.map", ARGUMENTS } },
+	TABLE("Personas", "no persona is defined",
+		  "SELECT COALESCE(NULLIF(p.label, ''), p.name) AS \"Persona\","
+		  " p.description AS \"Who they are\", s.members AS \"Contacts now\","
+		  " pg_catalog.round(100 * s.share, 1) AS \"Of all, %\","
+		  " pg_catalog.count(*) OVER () AS of"
+		  " FROM crm.persona_size() AS s JOIN crm.persona AS p ON p.name = s.persona"
+		  " ORDER BY s.members DESC NULLS LAST, p.name" FIRST_20),
+	END,
+};
+
 /* ---------- messages ---------- */
 
 static CrmReportPart messages[] = {
@@ -366,11 +397,17 @@ static CrmReportPart quality[] = {
 };
 
 static CrmReportSection sections[] = {
-	{ "glance", "At a glance", glance },  { "stages", "Stages", stages },
-	{ "contacts", "Contacts", contacts }, { "scans", "Scans and codes", scans },
-	{ "orders", "Orders", orders },       { "journeys", "Journeys", journeys },
-	{ "messages", "Messages", messages }, { "campaigns", "Campaigns", campaigns },
-	{ "loyalty", "Loyalty", loyalty },    { "quality", "Data quality", quality },
+	{ "glance", "At a glance", glance },
+	{ "stages", "Stages", stages },
+	{ "contacts", "Contacts", contacts },
+	{ "scans", "Scans and codes", scans },
+	{ "orders", "Orders", orders },
+	{ "journeys", "Journeys", journeys },
+	{ "maps", "Maps of the customers' journey", maps },
+	{ "messages", "Messages", messages },
+	{ "campaigns", "Campaigns", campaigns },
+	{ "loyalty", "Loyalty", loyalty },
+	{ "quality", "Data quality", quality },
 };
 
 CrmReportSection *

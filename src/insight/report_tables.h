@@ -18,6 +18,7 @@ typedef enum CrmReportKind
 	CRM_REPORT_TABLE,
 	CRM_REPORT_TREND,   /* the title is the measure */
 	CRM_REPORT_FUNNELS, /* rows: journeys */
+	CRM_REPORT_MAPS,    /* rows: maps */
 	CRM_REPORT_NOTE     /* the title is what it says */
 } CrmReportKind;
 

@@ -152,6 +152,30 @@ SELECT stage, rank, contacts, repeat('#', ceil(40.0 * contacts / sum(contacts) O
 SELECT count(*) AS differences FROM crm.verify() \gset
 \echo 'crm.verify() recomputes all of it from the facts. Differences found:' :differences
 \echo
+\echo '=== 7. What analysts ask: who comes back, and a page for the board ==='
+\echo
+\echo 'Of those who first bought in early 1997, who bought again within 90 days (crm.fact_funnel):'
+\echo
+SELECT name AS "order", reached AS contacts, repeat('#', ceil(40.0 * reached / max(reached) OVER ())::integer) AS " ",
+       round(median_seconds / 86400) AS "days to the next"
+  FROM crm.fact_funnel('[{"on": "purchase", "name": "first"}, {"on": "purchase", "name": "second"}, {"on": "purchase", "name": "third"}]',
+                       '90 days', '1997-01-01', '1997-04-01')
+ ORDER BY step;
+\echo 'and in which months they were back (crm.cohort):'
+\echo
+SELECT to_char(cohort_start, 'YYYY-MM') AS "first order", contacts, round(100 * max(share) FILTER (WHERE unit_offset = 1), 1) AS "a month on, %",
+       round(100 * max(share) FILTER (WHERE unit_offset = 6), 1) AS "half a year on, %", round(100 * max(share) FILTER (WHERE unit_offset = 12), 1) AS "a year on, %"
+  FROM crm.cohort('purchase', 'purchase', '1997-01-01', '1997-04-01', 'month', 13)
+ GROUP BY cohort_start, contacts ORDER BY cohort_start;
+\pset format unaligned
+\pset tuples_only on
+\set file :out '/report_1998.html'
+SELECT crm.report_html('1998-01-01', '1998-07-01', title => 'CDNOW, the first half of 1998') \g :file
+\pset tuples_only off
+\pset format aligned
+\echo 'The first half of 1998 as one page with figures, tables and pictures (crm.report_html), for any browser:'
+\echo '    ':file
+\echo
 \echo 'To go on:'
 \echo '    SELECT * FROM crm.contact_timeline WHERE contact_id = ':wang' ORDER BY occurred_at;'
 \echo '    SELECT * FROM crm.profile WHERE contact_id = ':wang';'

@@ -16,7 +16,7 @@ my $clock = "SET pg_crm.clock = '2024-06-30 20:00+08'; ";
 sub sql { return $node->safe_psql($db, $clock . shift) }
 sub fails { my ($statement, $state, $what) = @_; my (undef, undef, $err) = $node->psql($db, "\\set VERBOSITY verbose\n$clock$statement"); like($err, qr/ERROR:  $state: .*HINT: /s, $what) }
 
-my @sections = qw(glance stages contacts scans orders journeys messages campaigns loyalty quality);
+my @sections = qw(glance stages contacts scans orders journeys maps messages campaigns loyalty quality);
 
 sub look_at
 {
@@ -52,6 +52,7 @@ my $html = look_at('nothing', sql("SELECT crm.report_html('2024-05-01 00:00+08',
 like($html, qr/<p class="subtitle">from 2024-05-01 until before 2024-06-01, Asia\/Shanghai\. Made 2024-06-30 20:00\.<\/p>/, 'period and zone are named');
 like($html, qr/no code was scanned in this period/, 'it says that there is nothing');
 like($html, qr/there is nothing in this period/, 'pictures too');
+like($html, qr/<section id="maps">\n<h2>Maps of the customers&#39; journey<\/h2>\n<p class="note">Maps: no map is defined<\/p>\n<p class="note">Personas: no persona is defined<\/p>\n<\/section>/, 'a brand without maps');
 look_at('a period of no length', sql("SELECT crm.report_html('2024-05-01', '2024-05-01')"));
 look_at('the future', sql("SELECT crm.report_html('2030-05-01', '2030-06-01')"));
 
@@ -114,6 +115,35 @@ is($rows[1][4], 120, 'with its messages');
 is(join(' ', map { "$_->[1] $_->[2]" } @rows[ 1 .. $#rows ]), 'gold 51 no tier 99', 'tiers');
 @rows = table($html, 'What to know of the numbers above');
 is(scalar @rows, 10, 'the quality of the data');
+
+# ---------- maps: one, of sixty touchpoints, and sixty ----------
+
+sql(qq{SELECT crm.define_persona(jsonb_build_object('name', 'regular', 'label', E'$hostile', 'rule', 'orders > 0')), crm.define_touchpoint(jsonb_build_object('name', 'window', 'on_kind', 'scan', 'label', '橱窗海报')),
+    crm.define_touchpoint(jsonb_build_object('name', 'order', 'on_kind', 'purchase', 'label', E'$hostile'))} =~ s/"'&/"''&/gr);
+sql(qq{SELECT crm.define_map(jsonb_build_object('map', 'first', 'label', E'首单 $hostile', 'stages', jsonb_build_array(jsonb_build_object('name', '发现', 'touchpoints', '["window"]'::jsonb),
+    jsonb_build_object('name', 'buy', 'touchpoints', '["order"]'::jsonb)), 'transitions', '[{"from": "window", "to": "order"}]'::jsonb))} =~ s/"'&/"''&/gr);
+$html = look_at('a map', sql("SELECT crm.report_html($period)"));
+@rows = table($html, 'Maps');
+is(join(' ', @{ $rows[1] }[ 1, 3, 4 ]), '1 2 2', 'a map: version, stages, touchpoints');
+my ($map) = $html =~ /(<svg [^>]*>\n<title>Map 首单 .*?<\/svg>)/s;
+my @shown = map { $_->{text} } texts_of($map);
+is(join(' ', sort grep { /visits/ } @shown), join(' ', sort split /\n/, sql("SELECT visits || ' visits' FROM crm.map_touchpoint('first', $period)")), 'its visits in the period');
+is(scalar(grep { /^[-+]\d\.\d/ } @shown[ (grep { $shown[$_] eq 'Score' } 0 .. $#shown)[0] .. $#shown ]), 2, 'and its scores');
+@rows = table($html, 'Personas');
+is($rows[1][2], sql("SELECT members FROM crm.persona_size()"), 'a persona with its size');
+unlike($html, qr/<script|<b>618/, 'nothing breaks out of a name');
+
+sql(q{SELECT crm.define_touchpoint(jsonb_build_object('name', 'k' || n, 'on_kind', CASE n % 3 WHEN 0 THEN 'follow' WHEN 1 THEN 'unfollow' ELSE 'k' || n END, 'label', 'Touch ' || n)) FROM generate_series(1, 60) AS n});
+sql(q{SELECT crm.define_map(jsonb_build_object('map', 'long', 'stages', jsonb_build_array(jsonb_build_object('name', 's', 'touchpoints', (SELECT jsonb_agg('k' || k) FROM generate_series(1, 60) AS k)))))});
+$html = look_at('a map of sixty', sql("SELECT crm.report_html($period)"));
+is(scalar(() = $html =~ /<title>Map /g), 2, 'two maps are drawn');
+is(scalar(() = ($html =~ /<title>Map long(.*?)<\/svg>/s)[0] =~ />(?:[\d,]+ visits|nobody yet)</g), 60, 'with all touchpoints');
+
+sql(q{SELECT crm.define_map(jsonb_build_object('map', 'map ' || n, 'stages', '[{"name": "s", "touchpoints": ["window"]}]'::jsonb)) FROM generate_series(1, 58) AS n});
+$html = look_at('sixty maps', sql("SELECT crm.report_html($period)"));
+is(scalar(() = $html =~ /<title>Map /g), 6, 'six of sixty maps are drawn');
+like($html, qr/<p class="note">54 more maps: crm\.map_svg\(\) draws each of them\.<\/p>/, 'and it says how many more there are');
+is(scalar(table($html, 'Maps')), 21, 'twenty are listed');
 
 # another zone moves the days, not the figures
 my $other = look_at('in another zone', sql("SELECT crm.report_html($period, 'America/New_York')"));
