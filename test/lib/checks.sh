@@ -95,7 +95,7 @@ clang_warnings() {
 
 dead_links() {
     local doc target
-    for doc in *.md doc/*.md src/README.md src/*/README.md; do
+    for doc in *.md doc/*.md examples/*/README.md src/README.md src/*/README.md; do
         [ -e "$doc" ] || continue
         grep -oE '\]\([^)# ]+' "$doc" | sed 's/^](//' | grep -vE '^[a-z]+:' | while read -r target; do
             [ -e "$(dirname "$doc")/$target" ] || echo "$doc: $target is not there"

@@ -108,16 +108,21 @@ if [ -n "${PG_CRM_DATA:-}" ]; then
     export PG_CRM_DATA
 fi
 
-# the packages that pg_crm is compared with, by the caller's npm, into the folder of this run
+# packages, by the caller's npm, into folders of this run: packages_by_npm FOLDER PACKAGE.JSON
+packages_by_npm() {
+    mkdir "$1"
+    cp "$2" "$1"
+    npm install --prefix "$1" --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel=error ||
+        { echo "test-peers: npm could not install $(tr -d '\n' <"$2" | sed 's/.*"dependencies": *{ *//; s/ *}.*//')" >&2; exit 1; }
+    [ "$(id -u)" != 0 ] || chown -R "$user:" "$1"
+}
+# what pg_crm is compared with, and the tool that shows the dashboard
 if [ "$command" = test-peers ] || [[ " ${T:-}" = *" peers"* ]]; then
-    PG_CRM_PEERS=$RUN/peers
-    mkdir "$PG_CRM_PEERS"
-    cp "$root/test/peers/package.json" "$PG_CRM_PEERS"
-    npm install --prefix "$PG_CRM_PEERS" --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel=error ||
-        { echo "test-peers: npm could not install $(tr -d '\n' <"$root/test/peers/package.json" |
-            sed 's/.*"dependencies": *{ *//; s/ *}.*//')" >&2; exit 1; }
-    [ "$(id -u)" != 0 ] || chown -R "$user:" "$PG_CRM_PEERS"
-    export PG_CRM_PEERS
+    export PG_CRM_PEERS=$RUN/peers PG_CRM_DASHBOARD=$RUN/dashboard
+    packages_by_npm "$PG_CRM_PEERS" "$root/test/peers/package.json"
+    if [ "$command" = test-peers ] || [[ " $T " = *" peers "* || " $T " = *" peers:dashboard "* ]]; then
+        packages_by_npm "$PG_CRM_DASHBOARD" "$root/examples/dashboard/package.json"
+    fi
 fi
 
 # two runs from one tree share the build, one after the other; the rest is each run's own
