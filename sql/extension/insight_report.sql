@@ -148,9 +148,11 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 50 AS $$
 	  FROM crm.award AS a
 	 WHERE a.awarded_at >= pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp)
 	   AND a.awarded_at < pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp)
-	   AND crm.check_days(period_start, period_end)
 	 GROUP BY a.achievement, a.threshold
-	 ORDER BY a.achievement, a.threshold
+	-- apart, so that it is asked also where no row can be in the period
+	UNION ALL
+	SELECT NULL, NULL, NULL, NULL WHERE NOT crm.check_days(period_start, period_end)
+	 ORDER BY 1, 2
 $$;
 COMMENT ON FUNCTION crm.award_report(date, date) IS 'For each achievement and threshold how many were awarded on the days from the first to before the last, and how many of these have been revoked since.';
 REVOKE ALL ON FUNCTION crm.award_report(date, date) FROM PUBLIC;
@@ -166,9 +168,10 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 50 AS $$
 	                        / NULLIF(pg_catalog.sum(c.visits) FILTER (WHERE c.state <> 'here'), 0), 4)
 	  FROM crm.visit_count AS c
 	 WHERE c.day >= period_start AND c.day < period_end AND (step_report.journey IS NULL OR c.journey = step_report.journey)
-	   AND crm.check_days(period_start, period_end)
 	 GROUP BY c.journey, c.version, c.step
-	 ORDER BY c.journey, c.version, c.step
+	UNION ALL
+	SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE NOT crm.check_days(period_start, period_end)
+	 ORDER BY 1, 2, 3
 $$;
 COMMENT ON FUNCTION crm.step_report(date, date, text) IS 'For each step of journeys, or of one, the visits that began on the days from the first to before the last, by what has become of them to date.';
 REVOKE ALL ON FUNCTION crm.step_report(date, date, text) FROM PUBLIC;

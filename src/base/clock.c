@@ -123,6 +123,11 @@ crm_as_of_argument(FunctionCallInfo fcinfo, int argument)
 				 errmsg("as_of must be finite, not %s",
 						TIMESTAMP_IS_NOBEGIN(as_of) ? "-infinity" : "infinity"),
 				 errhint("Give the time for which to ask, or NULL for now.")));
+	if (as_of < CRM_FIRST_ASKED || as_of > CRM_LAST_ASKED)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("as_of %s is not in the years 1 to 9999", timestamptz_to_str(as_of)),
+				 errhint("Give the time for which to ask, or NULL for now.")));
 	return as_of;
 }
 

@@ -19,7 +19,11 @@ extern void crm_check_time(const char *what, TimestampTz at);
 extern bool crm_clock_check(char **newval, void **extra, GucSource source);
 extern void crm_clock_assign(const char *newval, void *extra);
 
-/* An argument as_of: finite, of any time; NULL means now. */
+/* Years of four digits; what is asked of lies in them, so that intervals may be added to it. */
+#define CRM_FIRST_ASKED (INT64CONST(-63082281600) * USECS_PER_SEC)
+#define CRM_LAST_ASKED  (INT64CONST(252455616000) * USECS_PER_SEC)
+
+/* An argument as_of: finite, of a year from 1 to 9999; NULL means now. */
 extern TimestampTz crm_as_of_argument(FunctionCallInfo fcinfo, int argument);
 
 #endif /* CRM_CLOCK_H */

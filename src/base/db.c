@@ -10,6 +10,7 @@
 #include "optimizer/cost.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/float.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -211,6 +212,15 @@ crm_result_true(uint64 row, int column)
 	Datum value = crm_result(row, column, &isnull);
 
 	return !isnull && DatumGetBool(value);
+}
+
+double
+crm_result_double(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = crm_result(row, column, &isnull);
+
+	return isnull ? get_float8_nan() : DatumGetFloat8(value);
 }
 
 char *

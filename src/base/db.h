@@ -60,7 +60,8 @@ extern Datum crm_result(uint64 row, int column, bool *isnull);
 extern int64 crm_result_int64(uint64 row, int column);
 extern char *crm_result_text(uint64 row, int column);
 extern TimestampTz crm_result_time(uint64 row, int column, TimestampTz if_null);
-extern bool crm_result_true(uint64 row, int column); /* false where it is null */
+extern bool crm_result_true(uint64 row, int column);     /* false where it is null */
+extern double crm_result_double(uint64 row, int column); /* NaN where it is null */
 
 /* Copies of by-reference values into a context that outlives SPI_finish(). */
 extern char *crm_text_copy(MemoryContext context, Datum value);

@@ -15,9 +15,11 @@
 
 #include "base/clock.h"
 #include "base/db.h"
+#include "facts/facts.h"
 #include "insight/fact_source.h"
 #include "insight/period.h"
 #include "insight/report.h"
+#include "journey/reading.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_cohort);
 PG_FUNCTION_INFO_V1(crm_sql_cohort_rows);
@@ -85,7 +87,8 @@ find_unit(const char *name)
 		if (strcmp(units[i].name, name) == 0)
 			return &units[i];
 	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unit \"%s\" is not known", name),
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unit \"%s\" is not known", crm_shown(name)),
 			 errhint("It is day, week (from Monday) or month.")));
 	return NULL; /* keep the compiler quiet */
 }
@@ -99,16 +102,10 @@ is_rolling(const char *retention)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("retention \"%s\" is not known", retention),
+			 errmsg("retention \"%s\" is not known", crm_shown(retention)),
 			 errhint(
 				 "It is classic, who came back in that unit, or rolling, who came back in it or in a later one.")));
 	return false;
-}
-
-static char *
-text_argument(FunctionCallInfo fcinfo, int argument)
-{
-	return PG_ARGISNULL(argument) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(argument));
 }
 
 static void
@@ -135,7 +132,7 @@ read_arguments(Cohort *cohort, FunctionCallInfo fcinfo, const char *function)
 	cohort->period_start = PG_GETARG_TIMESTAMPTZ(PERIOD_START);
 	cohort->period_end = PG_GETARG_TIMESTAMPTZ(PERIOD_END);
 	crm_check_period(cohort->period_start, cohort->period_end);
-	cohort->unit = find_unit(text_argument(fcinfo, UNIT));
+	cohort->unit = find_unit(crm_text_argument(fcinfo, UNIT));
 	cohort->periods = PG_GETARG_INT32(PERIODS);
 	if (cohort->periods < 1 || cohort->periods > MAX_PERIODS)
 		ereport(ERROR,
@@ -143,16 +140,16 @@ read_arguments(Cohort *cohort, FunctionCallInfo fcinfo, const char *function)
 				 errmsg("periods must be between 1 and %d, not %d", MAX_PERIODS, cohort->periods),
 				 errhint("Say how many units to look at, that of the cohort itself included.")));
 	cohort->zone = crm_time_zone_argument(fcinfo, TIME_ZONE, &zone);
-	cohort->rolling = is_rolling(text_argument(fcinfo, RETENTION));
+	cohort->rolling = is_rolling(crm_text_argument(fcinfo, RETENTION));
 	cohort->as_of = crm_as_of_argument(fcinfo, AS_OF);
-	cohort->started = (CrmFactSource){ .kind = text_argument(fcinfo, START_KIND),
-									   .rule = text_argument(fcinfo, START_RULE),
+	cohort->started = (CrmFactSource){ .kind = crm_text_argument(fcinfo, START_KIND),
+									   .rule = crm_text_argument(fcinfo, START_RULE),
 									   .from = DT_NOBEGIN,
 									   .until = cohort->as_of,
 									   .user = &user };
 	/* nobody comes back before the period in which they began */
-	cohort->returned = (CrmFactSource){ .kind = text_argument(fcinfo, RETURN_KIND),
-										.rule = text_argument(fcinfo, RETURN_RULE),
+	cohort->returned = (CrmFactSource){ .kind = crm_text_argument(fcinfo, RETURN_KIND),
+										.rule = crm_text_argument(fcinfo, RETURN_RULE),
 										.from = cohort->period_start,
 										.until = cohort->as_of,
 										.user = &user };

@@ -8,6 +8,7 @@
 #include "utils/builtins.h"
 #include "utils/date.h"
 
+#include "base/clock.h"
 #include "insight/period.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_check_days);
@@ -32,6 +33,13 @@ crm_sql_check_days(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 				 errmsg("a period must be finite, not from %s to %s", date_text(start),
+						date_text(end)),
+				 errhint("Name the first day and the day after the last one.")));
+	if (Min(start, end) < CRM_FIRST_ASKED / USECS_PER_DAY ||
+		Max(start, end) > CRM_LAST_ASKED / USECS_PER_DAY)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("the period from %s to %s is not in the years 1 to 9999", date_text(start),
 						date_text(end)),
 				 errhint("Name the first day and the day after the last one.")));
 	if (start > end)

@@ -14,12 +14,14 @@
 
 #include "base/clock.h"
 #include "base/db.h"
+#include "facts/facts.h"
 #include "compat.h"
 #include "insight/fact_source.h"
 #include "insight/funnel.h"
 #include "insight/funnel_steps.h"
 #include "insight/period.h"
 #include "insight/report.h"
+#include "journey/reading.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_fact_funnel);
 PG_FUNCTION_INFO_V1(crm_sql_fact_funnel_rows);
@@ -97,15 +99,12 @@ typedef struct Asked
 	const char *end;
 } Asked;
 
+/* with it a window that begins in the year 9999 ends within the calendar */
+#define LONGEST_YEARS 250000
+
 static const CrmRuleUser user = { "report", "fact_funnel" };
 
 /* ---------- arguments ---------- */
-
-static char *
-text_argument(FunctionCallInfo fcinfo, int argument)
-{
-	return PG_ARGISNULL(argument) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(argument));
-}
 
 static bool
 is_by_event(const char *by_time)
@@ -116,7 +115,7 @@ is_by_event(const char *by_time)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("by_time \"%s\" is not known", by_time),
+			 errmsg("by_time \"%s\" is not known", crm_shown(by_time)),
 			 errhint(
 				 "It is entry, whoever takes the first step in the period, or event, whatever happens in it.")));
 	return false;
@@ -129,7 +128,8 @@ find_split(const char *name)
 		if (strcmp(splits[i].name, name) == 0)
 			return &splits[i];
 	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("split_by \"%s\" is not known", name),
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("split_by \"%s\" is not known", crm_shown(name)),
 			 errhint("It is day, source, store, code, associate, stage or arm.")));
 	return NULL; /* keep the compiler quiet */
 }
@@ -156,13 +156,15 @@ read_arguments(Asked *asked, FunctionCallInfo fcinfo, const char *function)
 	memset(asked, 0, sizeof(Asked));
 	for (int i = 0; i < lengthof(names); i++)
 		crm_require_value(fcinfo, STEPS + i, names[i], function);
-	crm_funnel_check_window(PG_GETARG_INTERVAL_P(WITHIN));
 	crm_check_period(PG_GETARG_TIMESTAMPTZ(PERIOD_START), PG_GETARG_TIMESTAMPTZ(PERIOD_END));
+	crm_funnel_check_window(PG_GETARG_INTERVAL_P(WITHIN));
+	if (!CRM_INTERVAL_IS_ENDLESS(PG_GETARG_INTERVAL_P(WITHIN)))
+		crm_check_longest("within", PG_GETARG_INTERVAL_P(WITHIN), LONGEST_YEARS);
 	asked->steps = crm_funnel_steps_read(PG_GETARG_JSONB_P(STEPS), &asked->nsteps);
-	asked->by_event = is_by_event(text_argument(fcinfo, BY_TIME));
+	asked->by_event = is_by_event(crm_text_argument(fcinfo, BY_TIME));
 	asked->report.zone = crm_time_zone_argument(fcinfo, TIME_ZONE, &zone);
 	if (!PG_ARGISNULL(SPLIT_BY))
-		asked->split = find_split(text_argument(fcinfo, SPLIT_BY));
+		asked->split = find_split(crm_text_argument(fcinfo, SPLIT_BY));
 	if (!PG_ARGISNULL(ARM))
 		asked->arm = crm_funnel_arm_read(PG_GETARG_JSONB_P(ARM));
 	else if (asked->split != NULL && strcmp(asked->split->name, "arm") == 0)
@@ -230,7 +232,8 @@ check_names(FunctionCallInfo fcinfo, const Asked *asked)
 		if (crm_read(&texts[i].plan, &value, NULL) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-					 errmsg("%s \"%s\" is not known", texts[i].what, TextDatumGetCString(value)),
+					 errmsg("%s \"%s\" is not known", texts[i].what,
+							crm_shown(TextDatumGetCString(value))),
 					 errhint("Give the name of one that is there.")));
 	}
 	if (asked->arm != NULL)
@@ -387,16 +390,16 @@ append_conditions(StringInfo sql, Asked *asked, FunctionCallInfo fcinfo)
 							 (long long) PG_GETARG_INT64(ids[i].argument));
 	if (!PG_ARGISNULL(SOURCE))
 		appendStringInfo(sql, " AND a.source = %s",
-						 crm_report_text(report, text_argument(fcinfo, SOURCE)));
+						 crm_report_text(report, crm_text_argument(fcinfo, SOURCE)));
 	if (!PG_ARGISNULL(STAGE))
 		appendStringInfo(sql, " AND " STAGE_AT_ENTRY " = %s",
-						 crm_report_text(report, text_argument(fcinfo, STAGE)));
+						 crm_report_text(report, crm_text_argument(fcinfo, STAGE)));
 	if (asked->arm != NULL && asked->arm->arm != NULL)
 		appendStringInfo(sql, " AND %s = %s", arm_value(asked),
 						 crm_report_text(report, asked->arm->arm));
 	if (!PG_ARGISNULL(FILTER))
 		appendStringInfo(sql, " AND t.contact_id IN (SELECT r FROM crm.audience(%s) r)",
-						 crm_report_text(report, text_argument(fcinfo, FILTER)));
+						 crm_report_text(report, crm_text_argument(fcinfo, FILTER)));
 }
 
 /*
@@ -527,7 +530,7 @@ find_count(const char *name)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("\"%s\" is not counted of a step of a funnel", name),
+			 errmsg("\"%s\" is not counted of a step of a funnel", crm_shown(name)),
 			 errhint("What is counted: %s.", names.data)));
 	return NULL; /* keep the compiler quiet */
 }
@@ -537,7 +540,7 @@ crm_sql_fact_funnel_rows(PG_FUNCTION_ARGS)
 {
 	int step = PG_ARGISNULL(STEP) ? 1 : PG_GETARG_INT32(STEP);
 	const char *condition = find_count(PG_ARGISNULL(COUNTED) ? "reached"
-															 : text_argument(fcinfo, COUNTED));
+															 : crm_text_argument(fcinfo, COUNTED));
 	Asked asked;
 	StringInfoData sql;
 	CrmActing acting;

@@ -9,7 +9,6 @@
 
 #include "fmgr.h"
 #include "utils/builtins.h"
-#include "utils/float.h"
 #include "utils/fmgroids.h"
 #include "utils/timestamp.h"
 
@@ -20,15 +19,6 @@
 
 PG_FUNCTION_INFO_V1(crm_sql_funnel_svg);
 PG_FUNCTION_INFO_V1(crm_sql_journey_funnel_svg);
-
-static double
-seconds_of(uint64 row, int column)
-{
-	bool isnull;
-	Datum seconds = crm_result(row, column, &isnull);
-
-	return isnull ? get_float8_nan() : DatumGetFloat8(seconds);
-}
 
 /* Rows: group, name, reached, converted, still open, dropped, median; the last of each group is its last step. */
 static void
@@ -47,7 +37,7 @@ read_steps(CrmFunnelPicture *funnel, CrmPlan *plan, const Datum *values, const c
 		steps[i].converted = crm_result_int64(i, 4);
 		steps[i].still_open = crm_result_int64(i, 5);
 		steps[i].dropped = crm_result_int64(i, 6);
-		steps[i].median_seconds = seconds_of(i, 7);
+		steps[i].median_seconds = crm_result_double(i, 7);
 		steps[i].is_last = crm_result_true(i, 8);
 	}
 	MemoryContextSwitchTo(old);
@@ -229,8 +219,8 @@ crm_sql_funnel_svg(PG_FUNCTION_ARGS)
 											   zone, zone_name),
 							   whose(fcinfo));
 	funnel.converted = "went on";
-	funnel.still_open = "may go on yet";
-	funnel.dropped = "went no further";
+	funnel.still_open = "still open";
+	funnel.dropped = "lost";
 	funnel.of_first = true;
 	PG_RETURN_TEXT_P(crm_funnel_draw(&funnel));
 }

@@ -9,6 +9,8 @@
 #include "base/db.h"
 #include "insight/figures.h"
 #include "insight/journey_graph.h"
+#include "insight/period.h"
+#include "journey/reading.h"
 
 static void
 no_such_version(const char *journey, int version)
@@ -27,7 +29,7 @@ no_such_version(const char *journey, int version)
 	if (versions == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("journey \"%s\" does not exist", journey),
+				 errmsg("journey \"%s\" does not exist", crm_shown(journey)),
 				 errhint("Journeys are the rows of crm.journey_summary.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
@@ -245,7 +247,7 @@ crm_graph_argument(FunctionCallInfo fcinfo, const char *function)
 {
 	MemoryContext context = CurrentMemoryContext;
 	char *journey;
-	int version = PG_ARGISNULL(1) ? CRM_GRAPH_CURRENT : PG_GETARG_INT32(1);
+	int version = crm_version_argument(fcinfo, 1, CRM_GRAPH_CURRENT);
 	CrmGraph *graph;
 	CrmActing acting;
 

@@ -16,6 +16,7 @@
 #include "insight/journey_graph.h"
 #include "insight/period.h"
 #include "insight/report.h"
+#include "journey/reading.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_journey_funnel);
 PG_FUNCTION_INFO_V1(crm_sql_journey_rows);
@@ -103,7 +104,7 @@ find_counted(const Counted *known, int n, const char *name, const char *of)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("\"%s\" is not counted of %s", name, of),
+			 errmsg("\"%s\" is not counted of %s", crm_shown(name), of),
 			 errhint("What is counted of %s: %s.", of, names.data)));
 	return NULL;
 }
@@ -119,7 +120,7 @@ is_by_event(const char *by_time)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("by_time \"%s\" is not known", by_time),
+			 errmsg("by_time \"%s\" is not known", crm_shown(by_time)),
 			 errhint(
 				 "It is entry, the time at which the journey was entered, or event, that at which the step was.")));
 	return false;
@@ -146,7 +147,7 @@ ask(Asked *asked, FunctionCallInfo fcinfo, int journey, int version, int filter)
 	asked->version = CRM_GRAPH_CURRENT;
 	if (!PG_ARGISNULL(version))
 	{
-		asked->version = PG_GETARG_INT32(version);
+		asked->version = crm_version_argument(fcinfo, version, CRM_GRAPH_CURRENT);
 		asked->values[1] = Int32GetDatum(asked->version);
 		asked->nulls[1] = ' ';
 	}
@@ -404,7 +405,7 @@ check_step(const Asked *asked, const char *step)
 	if (!crm_result_true(0, 1))
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("journey \"%s\" has no step \"%s\"", asked->journey, step),
+				 errmsg("journey \"%s\" has no step \"%s\"", asked->journey, crm_shown(step)),
 				 errhint("Its steps are the rows of crm.journey_step.")));
 }
 

@@ -16,6 +16,7 @@
 #include "base/db.h"
 #include "base/table.h"
 #include "insight/map.h"
+#include "insight/period.h"
 #include "journey/reading.h"
 #include "pg_crm.h"
 
@@ -168,7 +169,7 @@ crm_map_find(const char *name, int version, MemoryContext context)
 Datum
 crm_sql_export_map(PG_FUNCTION_ARGS)
 {
-	int version = PG_ARGISNULL(1) ? CRM_MAP_CURRENT : PG_GETARG_INT32(1);
+	int version = crm_version_argument(fcinfo, 1, CRM_MAP_CURRENT);
 	MemoryContext context = CurrentMemoryContext;
 	Jsonb *document;
 	CrmActing acting;

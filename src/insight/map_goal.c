@@ -210,7 +210,7 @@ crm_sql_map_goal(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	crm_connect(&acting);
 	map = crm_map_find(text_to_cstring(PG_GETARG_TEXT_PP(0)),
-					   PG_ARGISNULL(2) ? CRM_MAP_CURRENT : PG_GETARG_INT32(2), context);
+					   crm_version_argument(fcinfo, 2, CRM_MAP_CURRENT), context);
 	/* the days of a period are those of pg_crm.time_zone */
 	nest_level = crm_rule_enter();
 	for (int i = 0; i < map->ngoals; i++)

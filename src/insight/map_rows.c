@@ -305,7 +305,7 @@ crm_map_ask(CrmMapQuestion *question, FunctionCallInfo fcinfo, const char *funct
 	ask(question, fcinfo, 1, persona);
 	crm_connect(&acting);
 	map = crm_map_find(text_to_cstring(PG_GETARG_TEXT_PP(0)),
-					   PG_ARGISNULL(version) ? CRM_MAP_CURRENT : PG_GETARG_INT32(version), context);
+					   crm_version_argument(fcinfo, version, CRM_MAP_CURRENT), context);
 	if (question->nulls[4] != 'n')
 		(void) crm_persona_rule(TextDatumGetCString(question->values[4]), context);
 	MemoryContextSwitchTo(context);
@@ -356,22 +356,9 @@ answer(FunctionCallInfo fcinfo, const CrmMapQuestion *question, const char *sql)
 static void
 ask_moves(CrmMapQuestion *question, FunctionCallInfo fcinfo, const char *function)
 {
-	Interval *within;
-
 	crm_require_value(fcinfo, 1, "within", function);
 	ask(question, fcinfo, 2, 4);
-	within = PG_GETARG_INTERVAL_P(1);
-	if (within->month < 0 || within->day < 0 || within->time < 0 ||
-		(within->month == 0 && within->day == 0 && within->time == 0) ||
-		within->month > CRM_MAX_MONTHS || within->day > CRM_MAX_MONTHS * DAYS_PER_MONTH ||
-		within->time > CRM_MAX_MONTHS * DAYS_PER_MONTH * USECS_PER_DAY)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("within %s is not above 0 and at most %d years",
-						DatumGetCString(DirectFunctionCall1(interval_out, PG_GETARG_DATUM(1))),
-						CRM_MAX_MONTHS / MONTHS_PER_YEAR),
-				 errhint("Say after how long a visit no longer belongs to the one before, such as"
-						 " 7 days.")));
+	crm_check_duration("within", PG_GETARG_INTERVAL_P(1));
 	set(question, 6, PG_GETARG_DATUM(1));
 	if (!PG_ARGISNULL(0))
 		set(question, 7, PG_GETARG_DATUM(0));

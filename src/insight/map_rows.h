@@ -13,9 +13,6 @@
 
 #define CRM_MAP_PARAMETERS 9
 
-/* no interval in a question is longer: a hundred years */
-#define CRM_MAX_MONTHS 1200
-
 typedef struct CrmMapQuestion
 {
 	const CrmMap *map;

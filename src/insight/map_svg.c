@@ -10,7 +10,6 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/float.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
@@ -91,15 +90,6 @@ typedef struct Map
 
 /* ---------- reading ---------- */
 
-static double
-double_of(uint64 row, int column)
-{
-	bool isnull;
-	Datum value = crm_result(row, column, &isnull);
-
-	return isnull ? get_float8_nan() : DatumGetFloat8(value);
-}
-
 /* What was asked for: $1 map, $2 and $3 the period, $4 persona, $5 version. */
 #define PARAMETERS 5
 #define QUESTION                                                  \
@@ -139,14 +129,14 @@ read_touchpoints(Map *map, const Datum *values, const char *nulls, MemoryContext
 		touchpoint->stage_place = (int) crm_result_int64(i, 2);
 		touchpoint->label = crm_result_text(i, 3);
 		touchpoint->visits = crm_result_int64(i, 4);
-		touchpoint->loss = double_of(i, 5);
-		touchpoint->seconds = double_of(i, 6);
+		touchpoint->loss = crm_result_double(i, 5);
+		touchpoint->seconds = crm_result_double(i, 6);
 		touchpoint->complaints = crm_result_int64(i, 7);
 		touchpoint->notes = crm_result_int64(i, 8);
-		touchpoint->score = double_of(i, 9);
+		touchpoint->score = crm_result_double(i, 9);
 		touchpoint->peak = crm_result_text(i, 10);
 		touchpoint->emotions = crm_result_int64(i, 11);
-		touchpoint->emotion = double_of(i, 12);
+		touchpoint->emotion = crm_result_double(i, 12);
 	}
 	MemoryContextSwitchTo(old);
 }
@@ -179,8 +169,8 @@ read_paths(Map *map, const Datum *values, const char *nulls, MemoryContext conte
 		path->state = crm_result_text(i, 3);
 		path->label = crm_result_text(i, 4);
 		path->transitions = crm_result_int64(i, 5);
-		path->share = double_of(i, 6);
-		path->seconds = double_of(i, 7);
+		path->share = crm_result_double(i, 6);
+		path->seconds = crm_result_double(i, 7);
 		map->most = Max(map->most, path->transitions);
 	}
 	MemoryContextSwitchTo(old);

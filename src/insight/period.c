@@ -8,11 +8,15 @@
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/guc.h"
 #include "insight/period.h"
+#include "journey/reading.h"
 
 /* as far as a length of time goes */
 #define MAX_YEARS 100
+/* a longer period has more months than a picture has room for */
+#define MOST_YEARS 200
 
 void
 crm_require_value(FunctionCallInfo fcinfo, int argument, const char *name, const char *function)
@@ -22,6 +26,15 @@ crm_require_value(FunctionCallInfo fcinfo, int argument, const char *name, const
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"%s\" of crm.%s() must not be NULL", name, function),
 				 errhint("Give a value, or leave the argument out where it has a default.")));
+}
+
+int
+crm_version_argument(FunctionCallInfo fcinfo, int argument, int current)
+{
+	int version = PG_ARGISNULL(argument) ? current : PG_GETARG_INT32(argument);
+
+	/* versions count from 1, so that any other below is as unknown */
+	return !PG_ARGISNULL(argument) && version == current ? 0 : version;
 }
 
 void
@@ -35,12 +48,31 @@ crm_check_period(TimestampTz start, TimestampTz end)
 				 errmsg("a period must be finite, not from %s to %s", first,
 						timestamptz_to_str(end)),
 				 errhint("Name the first moment and the moment after the last one.")));
+	if (Min(start, end) < CRM_FIRST_ASKED || Max(start, end) > CRM_LAST_ASKED)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("the period from %s to %s is not in the years 1 to 9999", first,
+						timestamptz_to_str(end)),
+				 errhint("Name the first moment and the moment after the last one.")));
 	if (start > end)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the period ends at %s, before it starts at %s", timestamptz_to_str(end),
 						first),
 				 errhint("Exchange period_start and period_end.")));
+	pfree(first);
+}
+
+void
+crm_check_drawable(TimestampTz start, TimestampTz end)
+{
+	char *first = pstrdup(timestamptz_to_str(start));
+
+	if ((end - start) / USECS_PER_DAY > MOST_YEARS * DAYS_PER_YEAR)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the period from %s to %s is too long", first, timestamptz_to_str(end)),
+				 errhint("Take a period of at most %d years.", MOST_YEARS)));
 	pfree(first);
 }
 
@@ -60,7 +92,7 @@ crm_time_zone_argument(FunctionCallInfo fcinfo, int argument, pg_tz **zone)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("time zone \"%s\" is not known", name),
+			 errmsg("time zone \"%s\" is not known", crm_shown(name)),
 			 errhint(
 				 "Names of time zones are in pg_catalog.pg_timezone_names, such as Asia/Shanghai.")));
 	return name;
@@ -106,22 +138,32 @@ crm_period_text(TimestampTz start, TimestampTz end, pg_tz *zone, const char *zon
 					crm_date_text(end, zone), zone_name);
 }
 
+static char *
+interval_text(const Interval *interval)
+{
+	return DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(interval)));
+}
+
+void
+crm_check_longest(const char *what, const Interval *duration, int years)
+{
+	int64 days = (int64) duration->month * 31 + duration->day + duration->time / USECS_PER_DAY;
+
+	if (days > (int64) years * MONTHS_PER_YEAR * 31)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s %s is longer than %d years", what, interval_text(duration), years),
+				 errhint("Give a length of time, for example 7 days.")));
+}
+
 void
 crm_check_duration(const char *what, const Interval *duration)
 {
-	char *text = DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(duration)));
-
 	if (duration->month < 0 || duration->day < 0 || duration->time < 0 ||
 		(duration->month == 0 && duration->day == 0 && duration->time == 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s %s is not above zero", what, text),
+				 errmsg("%s %s is not above zero", what, interval_text(duration)),
 				 errhint("Give a length of time, for example 7 days.")));
-	if (duration->month > MAX_YEARS * MONTHS_PER_YEAR ||
-		duration->day > MAX_YEARS * DAYS_PER_YEAR ||
-		duration->time > MAX_YEARS * DAYS_PER_YEAR * USECS_PER_DAY)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s %s is longer than %d years", what, text, MAX_YEARS),
-				 errhint("Give a length of time, for example 7 days.")));
+	crm_check_longest(what, duration, MAX_YEARS);
 }

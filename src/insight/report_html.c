@@ -223,6 +223,7 @@ crm_sql_report_html(PG_FUNCTION_ARGS)
 	report.start = PG_GETARG_TIMESTAMPTZ(0);
 	report.end = PG_GETARG_TIMESTAMPTZ(1);
 	crm_check_period(report.start, report.end);
+	crm_check_drawable(report.start, report.end);
 	report.zone_name = crm_time_zone_argument(fcinfo, 2, &report.zone);
 	title = PG_ARGISNULL(3) ? "Customer relations" : text_to_cstring(PG_GETARG_TEXT_PP(3));
 	report.context = CurrentMemoryContext;

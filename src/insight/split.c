@@ -15,11 +15,13 @@
 
 #include "base/clock.h"
 #include "base/db.h"
+#include "facts/facts.h"
 #include "insight/fact_source.h"
 #include "insight/interval.h"
 #include "insight/journey_graph.h"
 #include "insight/period.h"
 #include "insight/report.h"
+#include "journey/reading.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_split_results);
 PG_FUNCTION_INFO_V1(crm_sql_split_rows);
@@ -56,12 +58,6 @@ typedef struct Split
 
 static const CrmRuleUser user = { "report", "split_results" };
 
-static char *
-text_argument(FunctionCallInfo fcinfo, int argument)
-{
-	return PG_ARGISNULL(argument) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(argument));
-}
-
 static void
 read_arguments(Split *split, FunctionCallInfo fcinfo, const char *function)
 {
@@ -69,14 +65,14 @@ read_arguments(Split *split, FunctionCallInfo fcinfo, const char *function)
 	crm_require_value(fcinfo, JOURNEY, "journey", function);
 	crm_require_value(fcinfo, PERIOD_START, "period_start", function);
 	crm_require_value(fcinfo, PERIOD_END, "period_end", function);
-	split->journey = text_argument(fcinfo, JOURNEY);
-	split->step = text_argument(fcinfo, STEP);
+	split->journey = crm_text_argument(fcinfo, JOURNEY);
+	split->step = crm_text_argument(fcinfo, STEP);
 	split->period_start = PG_GETARG_TIMESTAMPTZ(PERIOD_START);
 	split->period_end = PG_GETARG_TIMESTAMPTZ(PERIOD_END);
 	crm_check_period(split->period_start, split->period_end);
 	split->as_of = crm_as_of_argument(fcinfo, AS_OF);
-	split->facts = (CrmFactSource){ .kind = text_argument(fcinfo, CONVERSION),
-									.rule = text_argument(fcinfo, RULE),
+	split->facts = (CrmFactSource){ .kind = crm_text_argument(fcinfo, CONVERSION),
+									.rule = crm_text_argument(fcinfo, RULE),
 									.from = split->period_start,
 									.until = split->as_of,
 									.user = &user };
@@ -131,7 +127,8 @@ check_journey(const Split *split)
 	if (!crm_result_true(0, 1))
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("journey \"%s\" has no split \"%s\"", split->journey, split->step),
+				 errmsg("journey \"%s\" has no split \"%s\"", split->journey,
+						crm_shown(split->step)),
 				 errhint("Its splits are the rows of crm.journey_step of that kind.")));
 }
 
@@ -265,7 +262,7 @@ check_baseline(const Split *split, const char *baseline, const char *with)
 			return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("there is no arm \"%s\" to compare with", baseline),
+			 errmsg("there is no arm \"%s\" to compare with", crm_shown(baseline)),
 			 errhint("Arms are %s.", SPI_processed > 0 ? crm_result_text(0, 2) : "none")));
 }
 
@@ -289,7 +286,7 @@ crm_sql_split_results(PG_FUNCTION_ARGS)
 	begin(&split, fcinfo, &acting);
 	initStringInfo(&sql);
 	append_outcomes(&sql, &split, fcinfo);
-	baseline = text_argument(fcinfo, BASELINE);
+	baseline = crm_text_argument(fcinfo, BASELINE);
 	if (baseline != NULL)
 		check_baseline(&split, baseline, sql.data);
 	else if (split.step == NULL)

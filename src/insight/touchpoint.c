@@ -20,6 +20,7 @@
 #include "base/table.h"
 #include "facts/record.h"
 #include "insight/touchpoint.h"
+#include "journey/reading.h"
 #include "pg_crm.h"
 
 #define MAX_NAME_BYTES 63
@@ -69,7 +70,7 @@ require_there(CrmPlan *plan, const char *name, const char *other, const char *wh
 	if (crm_run(plan, values, other == NULL ? " n" : NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("%s \"%s\" of a touchpoint does not exist", what, name),
+				 errmsg("%s \"%s\" of a touchpoint does not exist", what, crm_shown(name)),
 				 errhint("Name one of %s.", where)));
 }
 
@@ -208,7 +209,7 @@ is_between(Datum number, int64 least, int64 most)
 static char *
 number_text(Datum number)
 {
-	return DatumGetCString(DirectFunctionCall1(numeric_out, number));
+	return crm_shown(DatumGetCString(DirectFunctionCall1(numeric_out, number)));
 }
 
 static void
@@ -231,7 +232,7 @@ touchpoint_argument(FunctionCallInfo fcinfo, int argument)
 	if (crm_run(&plan, &value, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("touchpoint \"%s\" does not exist", name),
+				 errmsg("touchpoint \"%s\" does not exist", crm_shown(name)),
 				 errhint("Touchpoints are the rows of crm.touchpoint.")));
 	return name;
 }
@@ -326,7 +327,7 @@ crm_sql_record_emotion(PG_FUNCTION_ARGS)
 	if (!is_one_of(source, sources, lengthof(sources)))
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
-				 errmsg("source \"%s\" of an emotion is not known", source),
+				 errmsg("source \"%s\" of an emotion is not known", crm_shown(source)),
 				 errhint("Sources are survey, associate and rule.")));
 	interaction = crm_text_argument(fcinfo, 4);
 	crm_check_key("interaction", interaction);

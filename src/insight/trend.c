@@ -19,11 +19,11 @@
 #include "insight/figures.h"
 #include "insight/period.h"
 #include "insight/trend.h"
+#include "journey/reading.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_trend);
 PG_FUNCTION_INFO_V1(crm_sql_trend_svg);
 
-#define MOST_YEARS  200
 #define MOST_DAYS   370 /* drawn by day; longer ones by week */
 #define MOST_WEEKS  520 /* drawn by week; longer ones by month */
 #define DAYS_A_WEEK 7
@@ -166,7 +166,8 @@ find_measure(const char *name)
 		appendStringInfo(&names, "%s%s", i > 0 ? ", " : "", measures[i].name);
 	}
 	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("measure \"%s\" is not known", name),
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("measure \"%s\" is not known", crm_shown(name)),
 			 errhint("Measures are: %s.", names.data)));
 	return NULL;
 }
@@ -177,11 +178,7 @@ bucket_of(const char *bucket, TimestampTz start, TimestampTz end, Interval *leng
 {
 	int64 days = (end - start) / USECS_PER_DAY;
 
-	if (days > MOST_YEARS * DAYS_PER_YEAR)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a trend over " INT64_FORMAT " days is too long", days),
-				 errhint("Take a period of at most %d years.", MOST_YEARS)));
+	crm_check_drawable(start, end);
 	memset(length, 0, sizeof(*length));
 	if (bucket == NULL)
 		bucket = days <= MOST_DAYS ? "day" : days <= MOST_WEEKS * DAYS_A_WEEK ? "week" : "month";
@@ -194,7 +191,8 @@ bucket_of(const char *bucket, TimestampTz start, TimestampTz end, Interval *leng
 	else
 		ereport(
 			ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("bucket \"%s\" is not known", bucket),
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("bucket \"%s\" is not known", crm_shown(bucket)),
 			 errhint(
 				 "It is day, week or month; NULL chooses the one that the length of the period asks for.")));
 	return bucket;

@@ -446,7 +446,7 @@ crm_touchpoints_read(const char *const *names, int n, bool leave_out, int *nfoun
 			ereport(ERROR,
 					(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
 					 errmsg("touchpoint \"%s\" does not exist",
-							SPI_getvalue(rows->vals[row], rows->tupdesc, 10)),
+							crm_shown(SPI_getvalue(rows->vals[row], rows->tupdesc, 10))),
 					 errhint("Touchpoints are the rows of crm.touchpoint.")));
 	}
 	SPI_freetuptable(rows);
@@ -466,7 +466,7 @@ crm_persona_rule(const char *persona, MemoryContext context)
 	if (crm_read(&find_persona, &name, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("persona \"%s\" does not exist", persona),
+				 errmsg("persona \"%s\" does not exist", crm_shown(persona)),
 				 errhint("Personas are the rows of crm.persona.")));
 	return crm_text_copy(context, crm_result(0, 1, &isnull));
 }

@@ -363,6 +363,26 @@ wanted_part(const CrmRuleTree *rule, Node *node)
 									   : linitial(conditions);
 }
 
+/* PostgreSQL's own messages say what it stumbled over, but not what a rule is. */
+static void
+add_hint(void *arg)
+{
+	if (geterrcode() == ERRCODE_SYNTAX_ERROR)
+		errhint("A rule is one SQL expression, such as orders > 0 AND city = 'Shanghai'.");
+}
+
+static List *
+parse(const char *text)
+{
+	ErrorContextCallback callback = { .callback = add_hint, .previous = error_context_stack };
+	List *trees;
+
+	error_context_stack = &callback;
+	trees = raw_parser(text, RAW_PARSE_PLPGSQL_EXPR);
+	error_context_stack = callback.previous;
+	return trees;
+}
+
 CrmRuleTree *
 crm_rule_read(const char *text)
 {
@@ -387,7 +407,7 @@ crm_rule_read_into(CrmRuleTree *rule, const char *text)
 				 errmsg("rule is %zu bytes long, more than %d", strlen(text), MAX_RULE_BYTES),
 				 errhint(
 					 "Say it in fewer words, for example with IN instead of many comparisons.")));
-	trees = raw_parser(rule->text, RAW_PARSE_PLPGSQL_EXPR);
+	trees = parse(rule->text);
 	select = castNode(SelectStmt, linitial_node(RawStmt, trees)->stmt);
 	if (select->op != SETOP_NONE || list_length(select->targetList) != 1 ||
 		select->fromClause != NIL || select->whereClause != NULL || select->groupClause != NIL ||
