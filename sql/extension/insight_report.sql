@@ -5,17 +5,33 @@ LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'crm_sql_check_days';
 COMMENT ON FUNCTION crm.check_days(date, date) IS 'true for a period of days that reports take; an error that says why for any other.';
 REVOKE ALL ON FUNCTION crm.check_days(date, date) FROM PUBLIC;
 
+-- Months where the period holds a whole one, days at its ends.
+CREATE FUNCTION crm.fact_period(period_start date, period_end date)
+RETURNS TABLE (event boolean, kind text, account_id bigint, qr_code_id bigint, store_id bigint, currency text,
+	facts bigint, voided bigint, amount numeric, refunded numeric)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 10000 AS $$
+	SELECT n.event, n.kind, n.account_id, n.qr_code_id, n.store_id, n.currency, n.facts, n.voided, n.amount, n.refunded
+	  FROM crm.fact_span AS n
+	 WHERE n.day >= period_start AND n.day < period_end
+	   AND (n.unit = 'rest'
+	        OR n.unit = 'month' AND n.day < pg_catalog.date_trunc('month', period_end::timestamp)::date
+	        OR n.unit = 'day' AND (n.day < pg_catalog.date_trunc('month', (period_start - 1)::timestamp + '1 month'::interval)::date
+	                               OR n.day >= pg_catalog.date_trunc('month', period_end::timestamp)::date))
+$$;
+COMMENT ON FUNCTION crm.fact_period(date, date) IS 'Facts of the days from the first to before the last, counted by kind, account, code, shop and currency; a key may have several rows.';
+REVOKE ALL ON FUNCTION crm.fact_period(date, date) FROM PUBLIC;
+
 CREATE FUNCTION crm.scan_report(period_start date, period_end date)
 RETURNS TABLE (qr_code_id bigint, scene text, campaign text, store_id bigint, associate_id bigint, scans bigint, won bigint)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 AS $$
 	SELECT q.qr_code_id, q.scene, q.campaign, q.store_id, q.associate_id, COALESCE(f.scans, 0), COALESCE(w.won, 0)
 	  FROM crm.qr_code AS q
-	  LEFT JOIN (SELECT c.qr_code_id, pg_catalog.sum(c.facts)::bigint AS scans FROM crm.fact_part AS c
-	              WHERE c.kind = 'scan' AND c.day >= period_start AND c.day < period_end
+	  LEFT JOIN (SELECT c.qr_code_id, pg_catalog.sum(c.facts)::bigint AS scans FROM crm.fact_period(period_start, period_end) AS c
+	              WHERE c.kind = 'scan' AND NOT c.event
 	              GROUP BY c.qr_code_id) AS f ON f.qr_code_id = q.qr_code_id
 	  LEFT JOIN (SELECT a.qr_code_id, pg_catalog.count(*) AS won FROM crm.acquisition AS a
-	              WHERE a.occurred_at >= pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp)
-	                AND a.occurred_at < pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp)
+	              WHERE a.occurred_at >= (SELECT pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp))
+	                AND a.occurred_at < (SELECT pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp))
 	              GROUP BY a.qr_code_id) AS w ON w.qr_code_id = q.qr_code_id
 	 WHERE crm.check_days(period_start, period_end)
 	 ORDER BY q.qr_code_id
@@ -31,29 +47,34 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 AS $$
 	       COALESCE(pg_catalog.sum(n.orders), 0)::bigint, COALESCE(pg_catalog.sum(n.revenue), 0),
 	       COALESCE(pg_catalog.sum(n.refunded), 0), COALESCE(pg_catalog.sum(n.voided), 0)::bigint,
 	       COALESCE(pg_catalog.sum(n.redeemed), 0)::bigint
-	  FROM (SELECT t.store_id, 0 AS scans, 0 AS won, 0 AS orders, 0 AS revenue, 0 AS refunded, 0 AS voided, 0 AS redeemed
+	  FROM (SELECT t.store_id, 0::bigint AS scans, 0::bigint AS won, 0::bigint AS orders, 0::numeric AS revenue, 0::numeric AS refunded,
+	               0::bigint AS voided, 0::bigint AS redeemed
 	          FROM crm.store AS t
 	        UNION ALL
-	        SELECT q.store_id, c.facts, 0, 0, 0, 0, 0, 0
-	          FROM crm.fact_part AS c JOIN crm.qr_code AS q ON q.qr_code_id = c.qr_code_id
-	         WHERE c.kind = 'scan' AND c.day >= period_start AND c.day < period_end AND q.store_id IS NOT NULL
+	        SELECT q.store_id, pg_catalog.sum(c.facts)::bigint, 0, 0, 0, 0, 0, 0
+	          FROM crm.fact_period(period_start, period_end) AS c JOIN crm.qr_code AS q ON q.qr_code_id = c.qr_code_id
+	         WHERE c.kind = 'scan' AND NOT c.event AND q.store_id IS NOT NULL
+	         GROUP BY q.store_id
 	        UNION ALL
-	        SELECT a.store_id, 0, 1, 0, 0, 0, 0, 0
+	        SELECT a.store_id, 0, pg_catalog.count(*), 0, 0, 0, 0, 0
 	          FROM crm.acquisition AS a
-	         WHERE a.occurred_at >= pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp)
-	           AND a.occurred_at < pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp)
+	         WHERE a.occurred_at >= (SELECT pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp))
+	           AND a.occurred_at < (SELECT pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp))
 	           AND a.store_id IS NOT NULL
+	         GROUP BY a.store_id
 	        UNION ALL
-	        SELECT c.store_id, 0, 0, c.facts - c.voided,
-	               CASE WHEN c.currency = crm.default_currency() THEN COALESCE(c.amount, 0) - COALESCE(c.refunded, 0) ELSE 0 END,
-	               CASE WHEN c.currency = crm.default_currency() THEN COALESCE(c.refunded, 0) ELSE 0 END, c.voided, 0
-	          FROM crm.fact_part AS c
-	         WHERE c.kind = 'purchase' AND c.day >= period_start AND c.day < period_end
+	        SELECT c.store_id, 0, 0, pg_catalog.sum(c.facts - c.voided)::bigint,
+	               COALESCE(pg_catalog.sum(COALESCE(c.amount, 0) - COALESCE(c.refunded, 0)) FILTER (WHERE c.currency = z.currency), 0),
+	               COALESCE(pg_catalog.sum(c.refunded) FILTER (WHERE c.currency = z.currency), 0), pg_catalog.sum(c.voided)::bigint, 0
+	          FROM crm.fact_period(period_start, period_end) AS c CROSS JOIN (SELECT crm.default_currency() AS currency OFFSET 0) AS z
+	         WHERE c.kind = 'purchase' AND NOT c.event
+	         GROUP BY c.store_id
 	        UNION ALL
-	        SELECT g.redeemed_store_id, 0, 0, 0, 0, 0, 0, 1
+	        SELECT g.redeemed_store_id, 0, 0, 0, 0, 0, 0, pg_catalog.count(*)
 	          FROM crm.coupon_grant AS g
-	         WHERE g.redeemed_at >= pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp)
-	           AND g.redeemed_at < pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp)) AS n
+	         WHERE g.redeemed_at >= (SELECT pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp))
+	           AND g.redeemed_at < (SELECT pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp))
+	         GROUP BY g.redeemed_store_id) AS n
 	  LEFT JOIN crm.store AS s ON s.store_id = n.store_id
 	 WHERE crm.check_days(period_start, period_end)
 	 GROUP BY n.store_id, s.name
@@ -69,15 +90,16 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 AS $$
 	       COALESCE(w.revenue, 0)
 	  FROM crm.associate AS p
 	  LEFT JOIN (SELECT q.associate_id, pg_catalog.sum(c.facts) AS scans
-	               FROM crm.fact_part AS c JOIN crm.qr_code AS q ON q.qr_code_id = c.qr_code_id
-	              WHERE c.kind = 'scan' AND c.day >= period_start AND c.day < period_end
+	               FROM crm.fact_period(period_start, period_end) AS c
+	               JOIN crm.qr_code AS q ON q.qr_code_id = c.qr_code_id
+	              WHERE c.kind = 'scan' AND NOT c.event AND q.associate_id IS NOT NULL
 	              GROUP BY q.associate_id) AS f ON f.associate_id = p.associate_id
 	  LEFT JOIN (SELECT a.associate_id, pg_catalog.count(*) AS won,
 	                    pg_catalog.count(*) FILTER (WHERE o.orders > 0) AS buyers, pg_catalog.sum(o.spend) AS revenue
 	               FROM crm.acquisition AS a JOIN crm.profile_counter AS o ON o.contact_id = a.contact_id
 	              WHERE a.associate_id IS NOT NULL
-	                AND a.occurred_at >= pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp)
-	                AND a.occurred_at < pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp)
+	                AND a.occurred_at >= (SELECT pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp))
+	                AND a.occurred_at < (SELECT pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp))
 	              GROUP BY a.associate_id) AS w ON w.associate_id = p.associate_id
 	 WHERE crm.check_days(period_start, period_end)
 	 ORDER BY p.associate_id
@@ -146,8 +168,8 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 50 AS $$
 	SELECT a.achievement, a.threshold, pg_catalog.count(*) FILTER (WHERE a.revoked_at IS NULL),
 	       pg_catalog.count(a.revoked_at)
 	  FROM crm.award AS a
-	 WHERE a.awarded_at >= pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp)
-	   AND a.awarded_at < pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp)
+	 WHERE a.awarded_at >= (SELECT pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp))
+	   AND a.awarded_at < (SELECT pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp))
 	 GROUP BY a.achievement, a.threshold
 	-- apart, so that it is asked also where no row can be in the period
 	UNION ALL

@@ -204,6 +204,7 @@ CREATE TABLE IF NOT EXISTS crm.acquisition (
 	occurred_at timestamptz NOT NULL,
 	recorded_at timestamptz NOT NULL DEFAULT crm.now()
 );
+CREATE INDEX IF NOT EXISTS acquisition_occurred_at_idx ON crm.acquisition (occurred_at);
 COMMENT ON TABLE crm.acquisition IS 'By what a contact was won: the first scan or follow that was recorded, with what its code said then. Written once.';
 COMMENT ON COLUMN crm.acquisition.contact_id IS 'Who was won.';
 COMMENT ON COLUMN crm.acquisition.source IS 'scan or follow, or what the brand inserts for contacts won elsewhere.';

@@ -117,8 +117,10 @@ COMMENT ON COLUMN crm.journey_outline.rule IS 'The rule of a branch.';
 COMMENT ON COLUMN crm.journey_outline.place IS 'Order of the edges of a step.';
 COMMENT ON COLUMN crm.journey_outline.label IS 'What people call the step.';
 
--- OFFSET 0 keeps the list of steps in one piece, so that a condition on journey reaches the visits
--- through the FULL JOIN
+-- Where steps are counted as they come, counts and messages are apart: who reads no messages and no times then reads
+-- no visits, as the planner leaves both LEFT JOINs out (not so where a condition stands above them: it is below).
+-- Where they are not counted, one pass gives all. OFFSET 0 keeps the list of steps in one piece, so that a condition
+-- on journey reaches the visits through the FULL JOIN.
 CREATE OR REPLACE VIEW crm.journey_step AS
 SELECT journey, version, step, d.kind,
        COALESCE(v.entered, 0) + COALESCE(d.entered, 0) AS entered, COALESCE(v.here, 0) AS here,
@@ -166,7 +168,54 @@ SELECT journey, version, step, d.kind,
                     pg_catalog.count(*) FILTER (WHERE n.message_state = 'unknown') AS unknown,
                     pg_catalog.count(*) FILTER (WHERE n.message_state = 'waiting') AS waiting
                FROM crm.journey_visit AS n
-              GROUP BY n.journey, n.version, n.step) AS v USING (journey, version, step);
+              GROUP BY n.journey, n.version, n.step) AS v USING (journey, version, step)
+ WHERE NOT EXISTS (SELECT FROM crm.roll_up_setting AS s WHERE s.kept)
+UNION ALL
+SELECT d.journey, d.version, d.step, d.kind, COALESCE(d.entered, 0) AS entered, COALESCE(d.here, 0) AS here,
+       COALESCE(d.left_on, 0) AS left_on, COALESCE(d.ended, 0) AS ended,
+       pg_catalog.round(d.ended::numeric / NULLIF(d.left_on + d.ended, 0), 4) AS drop_off,
+       v.seconds[1] AS median_seconds, v.seconds[2] AS p90_seconds,
+       COALESCE(v.queued, 0) AS queued, COALESCE(v.sent, 0) + COALESCE(g.sent, 0) AS sent,
+       COALESCE(v.refused, 0) + COALESCE(g.refused, 0) AS refused,
+       COALESCE(v.failed, 0) + COALESCE(g.failed, 0) AS failed, COALESCE(v.expired, 0) + COALESCE(g.expired, 0) AS expired,
+       COALESCE(v.cancelled, 0) + COALESCE(g.cancelled, 0) AS cancelled,
+       COALESCE(v.unknown, 0) AS unknown, COALESCE(v.waiting, 0) AS waiting,
+       COALESCE(v.messages, 0) + COALESCE(g.messages, 0) AS messages, COALESCE(d.ended_goal, 0) AS ended_goal, d.label
+  FROM (SELECT journey, version, step, o.kind, o.label, c.entered, c.here, c.left_on, c.ended, c.ended_goal
+          FROM (SELECT DISTINCT o.journey, o.version, o.step, o.kind, o.label FROM crm.journey_outline AS o
+                 WHERE EXISTS (SELECT FROM crm.roll_up_setting AS s WHERE s.kept)) AS o
+          FULL JOIN (SELECT n.journey, n.version, n.step, pg_catalog.sum(n.visits)::bigint AS entered,
+                            COALESCE(pg_catalog.sum(n.visits) FILTER (WHERE n.state = 'here'), 0)::bigint AS here,
+                            COALESCE(pg_catalog.sum(n.visits) FILTER (WHERE n.state = 'left'), 0)::bigint AS left_on,
+                            COALESCE(pg_catalog.sum(n.visits) FILTER (WHERE n.state = 'ended'), 0)::bigint AS ended,
+                            COALESCE(pg_catalog.sum(n.visits) FILTER (WHERE n.state = 'ended' AND n.outcome = 'goal'), 0)::bigint AS ended_goal
+                       FROM crm.visit_total AS n
+                      GROUP BY n.journey, n.version, n.step) AS c USING (journey, version, step)) AS d
+  LEFT JOIN (SELECT n.journey, n.version, n.step,
+                    pg_catalog.percentile_cont('{0.5,0.9}'::double precision[]) WITHIN GROUP (ORDER BY n.seconds) AS seconds,
+                    pg_catalog.count(n.message_state) AS messages,
+                    pg_catalog.count(*) FILTER (WHERE n.message_state IN ('queued', 'sending')) AS queued,
+                    pg_catalog.count(*) FILTER (WHERE n.message_state = 'sent') AS sent,
+                    pg_catalog.count(*) FILTER (WHERE n.message_state = 'refused') AS refused,
+                    pg_catalog.count(*) FILTER (WHERE n.message_state = 'failed') AS failed,
+                    pg_catalog.count(*) FILTER (WHERE n.message_state = 'expired') AS expired,
+                    pg_catalog.count(*) FILTER (WHERE n.message_state = 'cancelled') AS cancelled,
+                    pg_catalog.count(*) FILTER (WHERE n.message_state = 'unknown') AS unknown,
+                    pg_catalog.count(*) FILTER (WHERE n.message_state = 'waiting') AS waiting
+               FROM crm.journey_visit AS n WHERE EXISTS (SELECT FROM crm.roll_up_setting AS s WHERE s.kept)
+              GROUP BY n.journey, n.version, n.step) AS v
+       ON v.journey = d.journey AND v.version = d.version AND v.step = d.step
+  -- messages of steps that retention has dropped
+  LEFT JOIN (SELECT n.journey, n.version, n.step,
+                    pg_catalog.sum(n.visits) FILTER (WHERE n.message_state IS NOT NULL)::bigint AS messages,
+                    pg_catalog.sum(n.visits) FILTER (WHERE n.message_state = 'sent')::bigint AS sent,
+                    pg_catalog.sum(n.visits) FILTER (WHERE n.message_state = 'refused')::bigint AS refused,
+                    pg_catalog.sum(n.visits) FILTER (WHERE n.message_state = 'failed')::bigint AS failed,
+                    pg_catalog.sum(n.visits) FILTER (WHERE n.message_state = 'expired')::bigint AS expired,
+                    pg_catalog.sum(n.visits) FILTER (WHERE n.message_state = 'cancelled')::bigint AS cancelled
+               FROM crm.opening_visit AS n
+              GROUP BY n.journey, n.version, n.step) AS g
+       ON g.journey = d.journey AND g.version = d.version AND g.step = d.step;
 COMMENT ON VIEW crm.journey_step IS 'Each step of each version of a journey, also those that nobody entered. It counts visits: who comes to a step twice counts twice.';
 COMMENT ON COLUMN crm.journey_step.journey IS 'The journey.';
 COMMENT ON COLUMN crm.journey_step.version IS 'Its version.';
@@ -202,12 +251,17 @@ SELECT g.journey, g.version, g.step, g.outcome, g.next_step, pg_catalog.sum(g.mo
         SELECT n.journey, n.version, n.step, n.outcome, n.next_step,
                pg_catalog.count(*) FILTER (WHERE n.state = 'left'), NULL::text, NULL::integer
           FROM crm.journey_visit AS n
+         WHERE NOT EXISTS (SELECT FROM crm.roll_up_setting AS s WHERE s.kept)
          GROUP BY n.journey, n.version, n.step, n.outcome, n.next_step
         HAVING pg_catalog.count(*) FILTER (WHERE n.state = 'left') > 0
         UNION ALL
         SELECT p.journey, p.version, p.step, p.outcome, p.next_step, p.visits, NULL::text, NULL::integer
           FROM crm.opening_visit AS p
-         WHERE p.state = 'left') AS g
+         WHERE p.state = 'left' AND NOT EXISTS (SELECT FROM crm.roll_up_setting AS s WHERE s.kept)
+        UNION ALL
+        SELECT n.journey, n.version, n.step, n.outcome, n.next_step, n.visits, NULL::text, NULL::integer
+          FROM crm.visit_total AS n
+         WHERE n.state = 'left') AS g
  GROUP BY g.journey, g.version, g.step, g.outcome, g.next_step;
 COMMENT ON VIEW crm.journey_edge IS 'Each edge between the steps of each version of a journey, also those that nobody took.';
 COMMENT ON COLUMN crm.journey_edge.journey IS 'The journey.';

@@ -96,3 +96,21 @@ COMMENT ON COLUMN crm.visit_count.state IS 'here, left or ended, as in crm.journ
 COMMENT ON COLUMN crm.visit_count.outcome IS 'Of left the edge, for a split the arm; of ended why.';
 COMMENT ON COLUMN crm.visit_count.next_step IS 'The step entered after it.';
 COMMENT ON COLUMN crm.visit_count.visits IS 'How many.';
+
+-- of all times, so it does not matter whose days they were counted by
+CREATE OR REPLACE VIEW crm.visit_total AS
+SELECT n.journey, n.version, n.step, n.state, n.outcome, n.next_step, pg_catalog.sum(n.visits)::bigint AS visits
+  FROM (SELECT d.journey, d.version, d.step, d.state, d.outcome, d.next_step, d.visits FROM crm.visit_day AS d
+        UNION ALL
+        SELECT t.journey, t.version, t.step, t.state, t.outcome, t.next_step, t.visits FROM crm.visit_tail AS t) AS n
+ WHERE EXISTS (SELECT FROM crm.roll_up_setting AS s WHERE s.kept)
+ GROUP BY 1, 2, 3, 4, 5, 6
+HAVING pg_catalog.sum(n.visits) <> 0;
+COMMENT ON VIEW crm.visit_total IS 'Steps counted over all times, as of this moment. It is empty where keep_roll_ups() did not ask for counts.';
+COMMENT ON COLUMN crm.visit_total.journey IS 'The journey.';
+COMMENT ON COLUMN crm.visit_total.version IS 'Its version.';
+COMMENT ON COLUMN crm.visit_total.step IS 'The step.';
+COMMENT ON COLUMN crm.visit_total.state IS 'here, left or ended, as in crm.journey_visit.';
+COMMENT ON COLUMN crm.visit_total.outcome IS 'Of left the edge, for a split the arm; of ended why.';
+COMMENT ON COLUMN crm.visit_total.next_step IS 'The step entered after it.';
+COMMENT ON COLUMN crm.visit_total.visits IS 'How many.';

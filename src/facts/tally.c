@@ -212,52 +212,64 @@ lock_roll_up(void)
 }
 
 #define FACT_KEY  "zone, day, kind, account_id, qr_code_id, store_id, currency"
+#define MONTH_KEY "zone, month, kind, account_id, qr_code_id, store_id, currency"
+#define KIND_KEY  "zone, day, event, kind, currency"
 #define VISIT_KEY "zone, day, journey, version, step, state, outcome, next_step"
+
+/* What is known of each key of a table, and what the rows t add to it. */
+#define ADD_FACTS(table, key)                                                      \
+	"INSERT INTO crm." table " AS d (" key ", facts, voided, amount, refunded)"    \
+	" SELECT " key ", sum(t.facts), sum(t.voided), sum(t.amount), sum(t.refunded)" \
+	" FROM t GROUP BY " key " ON CONFLICT (" key ") DO UPDATE"                     \
+	" SET facts = d.facts + EXCLUDED.facts, voided = d.voided + EXCLUDED.voided,"  \
+	" amount = coalesce(d.amount + EXCLUDED.amount, d.amount, EXCLUDED.amount),"   \
+	" refunded = coalesce(d.refunded + EXCLUDED.refunded, d.refunded, EXCLUDED.refunded)"
+#define TO_MONTHS  ADD_FACTS("fact_month", MONTH_KEY)
+#define TO_KINDS   ADD_FACTS("kind_day", KIND_KEY)
+#define TO_DAYS    ADD_FACTS("fact_day", FACT_KEY)
+#define ADD_TO_ALL " m AS (" TO_MONTHS "), k AS (" TO_KINDS ") " TO_DAYS
+/* of a day, and of the columns of a key */
+#define MONTH_OF "date_trunc('month', day::timestamp)::date AS month"
+#define IS_EVENT "qr_code_id IS NULL AND currency IS NULL AS event"
+
+#define ADD_VISITS                                                                               \
+	" INSERT INTO crm.visit_day AS d (" VISIT_KEY ", visits)"                                    \
+	" SELECT " VISIT_KEY ", sum(t.visits) FROM t GROUP BY " VISIT_KEY " ON CONFLICT (" VISIT_KEY \
+	") DO UPDATE SET visits = d.visits + EXCLUDED.visits"
 
 #define OF_ANOTHER_ZONE(tallies)                                                \
 	"SELECT FROM crm." tallies "_day d WHERE d.zone <> crm.default_time_zone()" \
 	" UNION ALL SELECT FROM crm." tallies "_tail t"                             \
 	"  WHERE t.zone <> crm.default_time_zone() LIMIT 1"
-/* it goes where what is new goes */
-#define COUNT_AGAIN(tallies, columns)                                                      \
-	"WITH d AS (DELETE FROM crm." tallies "_day), t AS (DELETE FROM crm." tallies "_tail)" \
-	" INSERT INTO crm." tallies "_tail (zone, " columns ")"                                \
-	" SELECT crm.default_time_zone(), " columns " FROM crm." tallies "_exact x"
-
-#define FORGET(tallies) \
-	"WITH d AS (DELETE FROM crm." tallies "_day) DELETE FROM crm." tallies "_tail"
 
 typedef struct Tallies
 {
 	CrmPlan find_other;
-	CrmPlan count_again;
+	CrmPlan clear; /* what is added up; only who has the lock writes there */
+	CrmPlan count; /* all of it out of the rows, and away with the tail, both as of one moment */
 	CrmPlan add_up;
-	CrmPlan forget;
+	CrmPlan forget_tail;
 } Tallies;
 
 static Tallies all_tallies[] = {
 	{ { OF_ANOTHER_ZONE("fact"), 0 },
-	  { COUNT_AGAIN("fact",
-					"day, kind, account_id, qr_code_id, store_id, currency, facts, voided,"
-					" amount, refunded"),
+	  { "WITH m AS (DELETE FROM crm.fact_month), k AS (DELETE FROM crm.kind_day)"
+		" DELETE FROM crm.fact_day",
 		0 },
-	  { "WITH t AS (DELETE FROM crm.fact_tail RETURNING *)"
-		" INSERT INTO crm.fact_day AS d (" FACT_KEY ", facts, voided, amount, refunded)"
-		" SELECT " FACT_KEY ", sum(t.facts), sum(t.voided), sum(t.amount), sum(t.refunded) FROM t"
-		" GROUP BY " FACT_KEY " ON CONFLICT (" FACT_KEY ") DO UPDATE"
-		" SET facts = d.facts + EXCLUDED.facts, voided = d.voided + EXCLUDED.voided,"
-		" amount = coalesce(d.amount + EXCLUDED.amount, d.amount, EXCLUDED.amount),"
-		" refunded = coalesce(d.refunded + EXCLUDED.refunded, d.refunded, EXCLUDED.refunded)",
+	  { "WITH g AS (DELETE FROM crm.fact_tail), t AS MATERIALIZED"
+		" (SELECT x.*, " MONTH_OF ", " IS_EVENT ", crm.default_time_zone() AS zone"
+		"  FROM crm.fact_exact x)," ADD_TO_ALL,
 		0 },
-	  { FORGET("fact"), 0 } },
+	  { "WITH t AS (DELETE FROM crm.fact_tail RETURNING *, " MONTH_OF ", " IS_EVENT ")," ADD_TO_ALL,
+		0 },
+	  { "DELETE FROM crm.fact_tail", 0 } },
 	{ { OF_ANOTHER_ZONE("visit"), 0 },
-	  { COUNT_AGAIN("visit", "day, journey, version, step, state, outcome, next_step, visits"), 0 },
-	  { "WITH t AS (DELETE FROM crm.visit_tail RETURNING *)"
-		" INSERT INTO crm.visit_day AS d (" VISIT_KEY ", visits)"
-		" SELECT " VISIT_KEY ", sum(t.visits) FROM t GROUP BY " VISIT_KEY " ON CONFLICT (" VISIT_KEY
-		") DO UPDATE SET visits = d.visits + EXCLUDED.visits",
+	  { "DELETE FROM crm.visit_day", 0 },
+	  { "WITH g AS (DELETE FROM crm.visit_tail),"
+		" t AS (SELECT x.*, crm.default_time_zone() AS zone FROM crm.visit_exact x)" ADD_VISITS,
 		0 },
-	  { FORGET("visit"), 0 } },
+	  { "WITH t AS (DELETE FROM crm.visit_tail RETURNING *)" ADD_VISITS, 0 },
+	  { "DELETE FROM crm.visit_tail", 0 } },
 };
 
 static uint64
@@ -269,9 +281,13 @@ add_up(bool again)
 	{
 		Tallies *tallies = &all_tallies[i];
 
-		if (again || crm_run(&tallies->find_other, NULL, NULL) > 0)
-			crm_run(&tallies->count_again, NULL, NULL);
-		n += crm_run(&tallies->add_up, NULL, NULL);
+		if (!again && crm_run(&tallies->find_other, NULL, NULL) == 0)
+			n += crm_run(&tallies->add_up, NULL, NULL);
+		else
+		{
+			crm_run(&tallies->clear, NULL, NULL);
+			n += crm_run(&tallies->count, NULL, NULL);
+		}
 	}
 	return n;
 }
@@ -318,7 +334,10 @@ crm_sql_keep_roll_ups(PG_FUNCTION_ARGS)
 			(void) add_up(true);
 		else
 			for (int i = 0; i < lengthof(all_tallies); i++)
-				crm_run(&all_tallies[i].forget, NULL, NULL);
+			{
+				crm_run(&all_tallies[i].clear, NULL, NULL);
+				crm_run(&all_tallies[i].forget_tail, NULL, NULL);
+			}
 	}
 	crm_disconnect(&acting);
 	PG_RETURN_VOID();
@@ -355,6 +374,35 @@ crm_tally_verify(CrmAddDifference add, void *arg)
 		"  (c.facts::numeric, c.voided::numeric, coalesce(c.amount, 0), coalesce(c.refunded, 0))",
 		0
 	};
+	/* both are made of the same rows */
+	static CrmPlan compare_months = {
+		"SELECT 'fact_month of ' || kind || ' in ' || to_char(month, 'YYYY-MM'),"
+		" format('%s, %s void, amount %s, refunded %s', d.facts, d.voided, d.amount, d.refunded),"
+		" format('%s, %s void, amount %s, refunded %s', m.facts, m.voided, m.amount, m.refunded)"
+		" FROM (SELECT zone, date_trunc('month', day::timestamp)::date AS month, kind, coalesce(account_id, 0) AS a,"
+		"  coalesce(qr_code_id, 0) AS q, coalesce(store_id, 0) AS s, coalesce(currency, '') AS c,"
+		"  sum(facts) AS facts, sum(voided) AS voided, sum(amount) AS amount,"
+		"  sum(refunded) AS refunded FROM crm.fact_day GROUP BY 1, 2, 3, 4, 5, 6, 7) d"
+		" FULL JOIN (SELECT zone, month, kind, coalesce(account_id, 0) AS a,"
+		"  coalesce(qr_code_id, 0) AS q, coalesce(store_id, 0) AS s, coalesce(currency, '') AS c,"
+		"  facts, voided, amount, refunded FROM crm.fact_month) m USING (zone, month, kind, a, q, s, c)"
+		" WHERE (d.facts, d.voided, d.amount, d.refunded) IS DISTINCT FROM"
+		"  (m.facts::numeric, m.voided::numeric, m.amount, m.refunded)",
+		0
+	};
+	static CrmPlan compare_kinds = {
+		"SELECT 'kind_day of ' || kind || ' on ' || day,"
+		" format('%s, %s void, amount %s, refunded %s', d.facts, d.voided, d.amount, d.refunded),"
+		" format('%s, %s void, amount %s, refunded %s', k.facts, k.voided, k.amount, k.refunded)"
+		" FROM (SELECT zone, day, qr_code_id IS NULL AND currency IS NULL AS event, kind,"
+		"  coalesce(currency, '') AS c, sum(facts) AS facts, sum(voided) AS voided,"
+		"  sum(amount) AS amount, sum(refunded) AS refunded FROM crm.fact_day GROUP BY 1, 2, 3, 4, 5) d"
+		" FULL JOIN (SELECT zone, day, event, kind, coalesce(currency, '') AS c, facts, voided, amount, refunded"
+		"  FROM crm.kind_day) k USING (zone, day, event, kind, c)"
+		" WHERE (d.facts, d.voided, d.amount, d.refunded) IS DISTINCT FROM"
+		"  (k.facts::numeric, k.voided::numeric, k.amount, k.refunded)",
+		0
+	};
 	static CrmPlan compare_visits = {
 		"SELECT 'visit_count of step ' || coalesce(x.step, c.step) || ' of journey '"
 		" || coalesce(x.journey, c.journey) || ' on ' || coalesce(x.day, c.day),"
@@ -372,5 +420,7 @@ crm_tally_verify(CrmAddDifference add, void *arg)
 	if (!crm_roll_ups_kept())
 		return;
 	list_differences(&compare, add, arg);
+	list_differences(&compare_months, add, arg);
+	list_differences(&compare_kinds, add, arg);
 	list_differences(&compare_visits, add, arg);
 }

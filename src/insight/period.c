@@ -156,6 +156,25 @@ crm_check_longest(const char *what, const Interval *duration, int years)
 				 errhint("Give a length of time, for example 7 days.")));
 }
 
+/* Where clocks are set back over midnight a day has two midnights; and none where they are set forward. */
+static bool
+is_first_of_day(TimestampTz at, pg_tz *zone)
+{
+	struct pg_tm tm;
+	struct pg_tm before;
+
+	local_time(at, zone, &tm);
+	local_time(at - 1, zone, &before);
+	return tm.tm_mday != before.tm_mday && at % USECS_PER_SEC == 0 && tm.tm_hour == 0 &&
+		tm.tm_min == 0 && tm.tm_sec == 0;
+}
+
+bool
+crm_period_of_counted_days(TimestampTz start, TimestampTz end, pg_tz *zone)
+{
+	return zone == crm_guc_zone && is_first_of_day(start, zone) && is_first_of_day(end, zone);
+}
+
 void
 crm_check_duration(const char *what, const Interval *duration)
 {

@@ -27,6 +27,9 @@ extern void crm_check_drawable(TimestampTz start, TimestampTz end);
 /* Name of the time zone; where the argument is NULL that of pg_crm.time_zone. Raises 22023. */
 extern const char *crm_time_zone_argument(FunctionCallInfo fcinfo, int argument, pg_tz **zone);
 
+/* Whether it is of whole days of pg_crm.time_zone, which are what roll-ups count by. */
+extern bool crm_period_of_counted_days(TimestampTz start, TimestampTz end, pg_tz *zone);
+
 /* from 2026-05-01 until before 2026-06-01, Asia/Shanghai; with the time of day where it is not midnight */
 extern char *crm_period_text(TimestampTz start, TimestampTz end, pg_tz *zone,
 							 const char *zone_name);

@@ -12,10 +12,12 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
 #include "base/db.h"
+#include "base/roll_up.h"
 #include "insight/figures.h"
 #include "insight/funnel_svg.h"
 #include "insight/map_svg.h"
@@ -36,6 +38,7 @@ typedef struct Report
 	TimestampTz end;
 	const char *zone_name;
 	pg_tz *zone;
+	bool whole; /* it and the period before it are of days that roll-ups count by */
 	MemoryContext context;
 } Report;
 
@@ -45,16 +48,30 @@ is_number(Oid type)
 	return type == INT4OID || type == INT8OID || type == NUMERICOID || type == FLOAT8OID;
 }
 
-static uint64
-run(const Report *report, CrmPlan *plan)
+/* As long a time before by the clock, as the statements have it. */
+static TimestampTz
+start_before(TimestampTz start, TimestampTz end, const char *zone_name)
 {
+	Datum zone = CStringGetTextDatum(zone_name);
+	Timestamp local = DatumGetTimestamp(
+		DirectFunctionCall2(timestamptz_zone, zone, TimestampTzGetDatum(start)));
+
+	return DatumGetTimestampTz(
+		DirectFunctionCall2(timestamp_zone, zone, TimestampGetDatum(local - (end - start))));
+}
+
+static uint64
+run(const Report *report, CrmReportPart *part)
+{
+	bool by_counts = report->whole && part->by_counts.sql != NULL && crm_roll_ups_kept();
 	Datum values[CRM_REPORT_TABLE_PARAMETERS];
 
 	values[0] = TimestampTzGetDatum(report->start);
 	values[1] = TimestampTzGetDatum(report->end);
 	values[2] = CStringGetTextDatum(report->zone_name);
 	values[3] = TimestampTzGetDatum(crm_now());
-	return crm_read(plan, values, NULL);
+	values[4] = BoolGetDatum(report->whole);
+	return crm_read(by_counts ? &part->by_counts : &part->plan, values, NULL);
 }
 
 /* NULL where it is null */
@@ -71,7 +88,7 @@ cell_text(uint64 row, int column, bool number)
 static void
 put_figures(Report *report, CrmReportPart *part)
 {
-	uint64 nrows = run(report, &part->plan);
+	uint64 nrows = run(report, part);
 
 	crm_page_figures(&report->page);
 	for (uint64 row = 0; row < nrows; row++)
@@ -87,7 +104,7 @@ put_figures(Report *report, CrmReportPart *part)
 static void
 put_table(Report *report, CrmReportPart *part)
 {
-	uint64 nrows = run(report, &part->plan);
+	uint64 nrows = run(report, part);
 	TupleDesc columns = SPI_tuptable->tupdesc;
 	int ncolumns = columns->natts;
 	bool limited = strcmp(SPI_fname(columns, ncolumns), "of") == 0;
@@ -141,7 +158,7 @@ typedef text *(*Drawing)(const char *name, TimestampTz start, TimestampTz end, p
 static void
 put_pictures(Report *report, CrmReportPart *part, Drawing draw, uint64 most, const char *others)
 {
-	uint64 nrows = run(report, &part->plan);
+	uint64 nrows = run(report, part);
 	MemoryContext old = MemoryContextSwitchTo(report->context);
 	char **names = palloc_array(char *, Max(nrows, 1));
 
@@ -226,6 +243,10 @@ crm_sql_report_html(PG_FUNCTION_ARGS)
 	crm_check_drawable(report.start, report.end);
 	report.zone_name = crm_time_zone_argument(fcinfo, 2, &report.zone);
 	title = PG_ARGISNULL(3) ? "Customer relations" : text_to_cstring(PG_GETARG_TEXT_PP(3));
+	report.whole = crm_period_of_counted_days(start_before(report.start, report.end,
+														   report.zone_name),
+											  report.end, report.zone) &&
+		crm_period_of_counted_days(report.start, report.end, report.zone);
 	report.context = CurrentMemoryContext;
 
 	sections = crm_report_sections(&nsections);

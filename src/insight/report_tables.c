@@ -2,8 +2,9 @@
  * report_tables.c
  *		What is in a report: sections, and the statements of their tables.
  *
- * Parameters: $1 start and $2 end of the period, $3 time zone, $4 now. Of a
- * contact they show nothing but that there is one.
+ * Parameters: $1 start and $2 end of the period, $3 time zone, $4 now, $5 whether
+ * the period and the one before it are of whole days of pg_crm.time_zone. Of a contact they
+ * show nothing but that there is one.
  */
 #include "postgres.h"
 
@@ -11,10 +12,10 @@
 
 #include "insight/report_tables.h"
 
-#define ARGUMENTS                                               \
-	CRM_REPORT_TABLE_PARAMETERS,                                \
-	{                                                           \
-		TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID \
+#define ARGUMENTS                                                        \
+	CRM_REPORT_TABLE_PARAMETERS,                                         \
+	{                                                                    \
+		TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID, BOOLOID \
 	}
 
 #define TABLE(title, nothing, sql)        \
@@ -45,40 +46,62 @@
 
 /* ---------- at a glance ---------- */
 
-/* Each beside the same of as long a time before. */
+/* facts have place, at and amount: each place beside the same of as long a time before */
+#define GLANCE(facts)                                                                                     \
+	"WITH since AS (SELECT pg_catalog.timezone($3, pg_catalog.timezone($3, $1) - ($2 - $1)) AS at),"      \
+	" fact AS ("                                                                                          \
+	"SELECT 1 AS place, c.created_at AS at, 1::numeric AS amount FROM crm.contact AS c" facts             \
+	" UNION ALL SELECT 8, m.sent_at, 1 FROM crm.message AS m"                                             \
+	" UNION ALL SELECT 9, m.ended_at, 1 FROM crm.message AS m"                                            \
+	"   WHERE m.state IN ('failed', 'refused', 'expired')"                                                \
+	" UNION ALL SELECT 10, n.entered_at, 1 FROM crm.enrolment AS n"                                       \
+	" UNION ALL SELECT 11, p.occurred_at, p.points FROM crm.point_entry AS p WHERE p.kind = 'earned'"     \
+	" UNION ALL SELECT 12, g.redeemed_at, 1 FROM crm.coupon_grant AS g),"                                 \
+	" counted AS (SELECT f.place,"                                                                        \
+	"   pg_catalog.round(COALESCE(pg_catalog.sum(f.amount) FILTER (WHERE f.at >= $1), 0)) AS here,"       \
+	"   pg_catalog.round(COALESCE(pg_catalog.sum(f.amount) FILTER (WHERE f.at < $1), 0)) AS before"       \
+	"  FROM fact AS f, since AS s WHERE f.at >= s.at AND f.at < $2 GROUP BY f.place)"                     \
+	" SELECT v.name, COALESCE(c.here, 0),"                                                                \
+	"  'before: ' || pg_catalog.to_char(COALESCE(c.before, 0), 'FM999,999,999,999,990')"                  \
+	"  || COALESCE(pg_catalog.to_char(pg_catalog.round(100 * (c.here - c.before) / NULLIF(c.before, 0))," \
+	"       '\" (\"FMSG999,999,990\"%)\"'), '')"                                                          \
+	" FROM (VALUES (1, 'New contacts'), (2, 'Follows'), (3, 'Unfollows'), (4, 'Scans'),"                  \
+	"  (5, 'Orders'), (6, 'Sales, ' || crm.default_currency()),"                                          \
+	"  (7, 'Refunded, ' || crm.default_currency()), (8, 'Messages sent'),"                                \
+	"  (9, 'Messages not sent'), (10, 'Entries into journeys'), (11, 'Points earned'),"                   \
+	"  (12, 'Coupons redeemed')) AS v(place, name)"                                                       \
+	" LEFT JOIN counted AS c ON c.place = v.place ORDER BY v.place"
+
+#define DAY(day) "pg_catalog.timezone($3, " day "::timestamp)"
+
 static CrmReportPart glance[] = {
 	{ CRM_REPORT_FIGURES,
 	  "",
 	  "",
-	  { "WITH since AS (SELECT pg_catalog.timezone($3, pg_catalog.timezone($3, $1) - ($2 - $1)) AS at),"
-		" fact AS ("
-		"SELECT 1 AS place, c.created_at AS at, 1::numeric AS amount FROM crm.contact AS c"
-		" UNION ALL SELECT CASE e.kind WHEN 'follow' THEN 2 ELSE 3 END, e.occurred_at, 1"
-		"   FROM crm.event AS e WHERE e.kind IN ('follow', 'unfollow')"
-		" UNION ALL SELECT 4, s.occurred_at, 1 FROM crm.scan AS s"
-		" UNION ALL SELECT 5, t.occurred_at, 1 FROM crm.transaction AS t WHERE t.kind = 'purchase'"
-		" UNION ALL SELECT CASE t.kind WHEN 'purchase' THEN 6 ELSE 7 END, t.occurred_at, t.amount"
-		"   FROM crm.transaction AS t WHERE t.currency = crm.default_currency()"
-		" UNION ALL SELECT 8, m.sent_at, 1 FROM crm.message AS m"
-		" UNION ALL SELECT 9, m.ended_at, 1 FROM crm.message AS m"
-		"   WHERE m.state IN ('failed', 'refused', 'expired')"
-		" UNION ALL SELECT 10, n.entered_at, 1 FROM crm.enrolment AS n"
-		" UNION ALL SELECT 11, p.occurred_at, p.points FROM crm.point_entry AS p WHERE p.kind = 'earned'"
-		" UNION ALL SELECT 12, g.redeemed_at, 1 FROM crm.coupon_grant AS g),"
-		" counted AS (SELECT f.place,"
-		"   pg_catalog.round(COALESCE(pg_catalog.sum(f.amount) FILTER (WHERE f.at >= $1), 0)) AS here,"
-		"   pg_catalog.round(COALESCE(pg_catalog.sum(f.amount) FILTER (WHERE f.at < $1), 0)) AS before"
-		"  FROM fact AS f, since AS s WHERE f.at >= s.at AND f.at < $2 GROUP BY f.place)"
-		" SELECT v.name, COALESCE(c.here, 0),"
-		"  'before: ' || pg_catalog.to_char(COALESCE(c.before, 0), 'FM999,999,999,999,990')"
-		"  || COALESCE(pg_catalog.to_char(pg_catalog.round(100 * (c.here - c.before) / NULLIF(c.before, 0)),"
-		"       '\" (\"FMSG999,999,990\"%)\"'), '')"
-		" FROM (VALUES (1, 'New contacts'), (2, 'Follows'), (3, 'Unfollows'), (4, 'Scans'),"
-		"  (5, 'Orders'), (6, 'Sales, ' || crm.default_currency()),"
-		"  (7, 'Refunded, ' || crm.default_currency()), (8, 'Messages sent'),"
-		"  (9, 'Messages not sent'), (10, 'Entries into journeys'), (11, 'Points earned'),"
-		"  (12, 'Coupons redeemed')) AS v(place, name)"
-		" LEFT JOIN counted AS c ON c.place = v.place ORDER BY v.place",
+	  { GLANCE(
+			" UNION ALL SELECT CASE e.kind WHEN 'follow' THEN 2 ELSE 3 END, e.occurred_at, 1"
+			"   FROM crm.event AS e WHERE e.kind IN ('follow', 'unfollow')"
+			" UNION ALL SELECT 4, s.occurred_at, 1 FROM crm.scan AS s"
+			/* what retention has dropped is known by day */
+			" UNION ALL SELECT CASE WHEN o.qr_code_id IS NOT NULL THEN 4 WHEN o.kind = 'follow' THEN 2 ELSE 3 END,"
+			"   " DAY(
+				"o.day") ", o.facts FROM crm.opening_fact AS o"
+						 "   WHERE $5 AND (o.qr_code_id IS NOT NULL OR o.kind IN ('follow', 'unfollow'))"
+						 " UNION ALL SELECT 5, t.occurred_at, 1 FROM crm.transaction AS t WHERE t.kind = 'purchase'"
+						 " UNION ALL SELECT CASE t.kind WHEN 'purchase' THEN 6 ELSE 7 END, t.occurred_at, t.amount"
+						 "   FROM crm.transaction AS t WHERE t.currency = crm.default_currency()"),
+		ARGUMENTS },
+	  { GLANCE(
+			" UNION ALL SELECT CASE WHEN NOT k.event THEN 4 WHEN k.kind = 'follow' THEN 2 ELSE 3 END,"
+			"   " DAY(
+				"k.day") ", k.facts FROM crm.kind_count AS k"
+						 "   WHERE CASE WHEN k.event THEN k.kind IN ('follow', 'unfollow') ELSE k.kind = 'scan' END"
+						 " UNION ALL SELECT 5, " DAY(
+							 "k.day") ", k.facts FROM crm.kind_count AS k"
+									  "   WHERE k.kind = 'purchase' AND k.currency IS NOT NULL"
+									  " UNION ALL SELECT CASE k.kind WHEN 'purchase' THEN 6 ELSE 7 END, " DAY(
+										  "k.day") ", k.amount"
+												   "   FROM crm.kind_count AS k WHERE k.currency = crm.default_currency()"),
 		ARGUMENTS } },
 	NOTE("Before is as long a time right before the period."),
 	END,

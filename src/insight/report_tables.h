@@ -9,7 +9,8 @@
 
 #include "base/db.h"
 
-#define CRM_REPORT_TABLE_PARAMETERS 4 /* start and end of the period, time zone, now */
+/* start and end of the period, time zone, now, whether it and the one before are of whole days of pg_crm.time_zone */
+#define CRM_REPORT_TABLE_PARAMETERS 5
 
 typedef enum CrmReportKind
 {
@@ -28,6 +29,7 @@ typedef struct CrmReportPart
 	const char *title;
 	const char *nothing; /* what is said where there are no rows */
 	CrmPlan plan;
+	CrmPlan by_counts; /* the same out of roll-ups, for whole days; or nothing */
 } CrmReportPart;
 
 typedef struct CrmReportSection

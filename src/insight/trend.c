@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/db.h"
+#include "base/roll_up.h"
 #include "insight/figures.h"
 #include "insight/period.h"
 #include "insight/trend.h"
@@ -30,10 +31,10 @@ PG_FUNCTION_INFO_V1(crm_sql_trend_svg);
 
 /*
  * Parameters: $1 start and $2 end of the period, $3 time zone, $4 name of a
- * bucket, $5 its length, $6 now. Rows: day, series, place, value (NULL: not known),
- * complete, since.
+ * bucket, $5 its length, $6 now, $7 whether the period is of whole days of
+ * pg_crm.time_zone. Rows: day, series, place, value (NULL: not known), complete, since.
  */
-#define PARAMETERS 6
+#define PARAMETERS 7
 
 #define BUCKETS                                                                                \
 	"bucket AS (SELECT b.at::date AS day, pg_catalog.timezone($3, b.at) AS since,"             \
@@ -78,11 +79,35 @@ PG_FUNCTION_INFO_V1(crm_sql_trend_svg);
 																						   " LEFT JOIN changed AS c ON c.day = b.day AND c.stage = s.series" \
 																						   " ORDER BY s.place, b.day"
 
-#define ARGUMENTS                                                                     \
-	PARAMETERS,                                                                       \
-	{                                                                                 \
-		TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, INTERVALOID, TIMESTAMPTZOID \
+#define ARGUMENTS                                                                              \
+	PARAMETERS,                                                                                \
+	{                                                                                          \
+		TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, INTERVALOID, TIMESTAMPTZOID, BOOLOID \
 	}
+
+/* a day of counts, as the moment at which it begins */
+#define DAY(day) "pg_catalog.timezone($3, " day "::timestamp)"
+
+/* What retention has dropped is known by day. */
+#define DROPPED(series, which)                                                           \
+	" UNION ALL SELECT " series ", " DAY("o.day") ", o.facts FROM crm.opening_fact AS o" \
+												  " WHERE $7 AND " which
+#define COUNTED(series, value, which)                                                  \
+	"SELECT " series " AS series, " DAY("k.day") " AS at, " value                      \
+												 " AS amount FROM crm.kind_count AS k" \
+												 " WHERE " which
+
+#define NEW_CONTACTS \
+	"SELECT 'new'::text AS series, n.created_at AS at, 1 AS amount FROM crm.contact AS n"
+#define SCANS_JUDGED                                                                    \
+	" UNION ALL SELECT 'counted', f.occurred_at, 1 FROM (SELECT DISTINCT c.contact_id," \
+	" c.scan_id, c.occurred_at FROM crm.first_scan AS c) AS f"                          \
+	" UNION ALL SELECT 'flagged', g.occurred_at, 1 FROM (SELECT DISTINCT l.contact_id," \
+	" l.scan_id, l.occurred_at FROM crm.scan_flag AS l) AS g"
+/* An event may have the name of another fact. */
+#define NAME(kind, is_event)                                                               \
+	"CASE WHEN " is_event kind " IN ('scan', 'purchase', 'refund') THEN 'event ' || " kind \
+	" ELSE " kind " END"
 
 typedef struct Measure
 {
@@ -90,6 +115,8 @@ typedef struct Measure
 	const char *what;
 	bool is_stock;
 	CrmPlan plan;
+	CrmPlan
+		by_counts; /* the same out of roll-ups, for whole days of pg_crm.time_zone; or nothing */
 } Measure;
 
 static Measure measures[] = {
@@ -97,37 +124,47 @@ static Measure measures[] = {
 	{ "contacts",
 	  "contacts that came, followed and unfollowed",
 	  false,
-	  { FLOW("SELECT 'new'::text AS series, n.created_at AS at, 1 AS amount FROM crm.contact AS n"
+	  { FLOW(NEW_CONTACTS
 			 " UNION ALL SELECT e.kind, e.occurred_at, 1 FROM crm.event AS e"
-			 " WHERE e.kind IN ('follow', 'unfollow')"),
+			 " WHERE e.kind IN ('follow', 'unfollow')" DROPPED(
+				 "o.kind", "o.qr_code_id IS NULL AND o.kind IN ('follow', 'unfollow')")),
+		ARGUMENTS },
+	  { FLOW(NEW_CONTACTS " UNION ALL " COUNTED("k.kind", "k.facts",
+												"k.event AND k.kind IN ('follow', 'unfollow')")),
 		ARGUMENTS } },
 	{ "facts",
 	  "facts of each kind",
 	  false,
-	  { FLOW("SELECT CASE WHEN e.kind IN ('scan', 'purchase', 'refund') THEN 'event ' || e.kind"
-			 " ELSE e.kind END AS series, e.occurred_at AS at, 1 AS amount FROM crm.event AS e"
-			 " UNION ALL SELECT 'scan', s.occurred_at, 1 FROM crm.scan AS s"
-			 " UNION ALL SELECT t.kind, t.occurred_at, 1 FROM crm.transaction AS t"),
-		ARGUMENTS } },
+	  { FLOW("SELECT " NAME(
+			"e.kind",
+			"") " AS series, e.occurred_at AS at, 1 AS amount FROM crm.event AS e"
+				" UNION ALL SELECT 'scan', s.occurred_at, 1 FROM crm.scan AS s"
+				" UNION ALL SELECT t.kind, t.occurred_at, 1 FROM crm.transaction AS t" DROPPED(
+					NAME("o.kind", "o.qr_code_id IS NULL AND "), "true")),
+		ARGUMENTS },
+	  { FLOW(COUNTED(NAME("k.kind", "k.event AND "), "k.facts", "true")), ARGUMENTS } },
 	{ "scans",
 	  "scans, those that count, and those that came too fast",
 	  false,
-	  { FLOW("SELECT 'scans'::text AS series, s.occurred_at AS at, 1 AS amount FROM crm.scan AS s"
-			 " UNION ALL SELECT 'counted', f.occurred_at, 1 FROM (SELECT DISTINCT c.contact_id,"
-			 " c.scan_id, c.occurred_at FROM crm.first_scan AS c) AS f"
-			 " UNION ALL SELECT 'flagged', g.occurred_at, 1 FROM (SELECT DISTINCT l.contact_id,"
-			 " l.scan_id, l.occurred_at FROM crm.scan_flag AS l) AS g"),
+	  { FLOW(
+			"SELECT 'scans'::text AS series, s.occurred_at AS at, 1 AS amount FROM crm.scan AS s" SCANS_JUDGED
+				DROPPED("'scans'", "o.qr_code_id IS NOT NULL")),
+		ARGUMENTS },
+	  { FLOW(COUNTED("'scans'::text", "k.facts", "k.kind = 'scan' AND NOT k.event") SCANS_JUDGED),
 		ARGUMENTS } },
 	{ "orders",
 	  "orders and refunds",
 	  false,
 	  { FLOW("SELECT t.kind AS series, t.occurred_at AS at, 1 AS amount FROM crm.transaction AS t"),
-		ARGUMENTS } },
+		ARGUMENTS },
+	  { FLOW(COUNTED("k.kind", "k.facts", "k.currency IS NOT NULL")), ARGUMENTS } },
 	{ "amounts",
 	  "amounts of orders and refunds",
 	  false,
 	  { FLOW("SELECT t.kind || ' ' || t.currency AS series, t.occurred_at AS at, t.amount"
 			 " FROM crm.transaction AS t"),
+		ARGUMENTS },
+	  { FLOW(COUNTED("k.kind || ' ' || k.currency", "k.amount", "k.currency IS NOT NULL")),
 		ARGUMENTS } },
 	{ "awards",
 	  "achievements gained",
@@ -234,9 +271,11 @@ total_of(bool is_stock, uint64 first, int nbuckets)
 
 /* Runs the statement; rows are by series, then by day. */
 static uint64
-run(Measure *measure, TimestampTz start, TimestampTz end, const char *zone_name, const char *bucket,
-	const Interval *length)
+run(Measure *measure, TimestampTz start, TimestampTz end, const char *zone_name, pg_tz *zone,
+	const char *bucket, const Interval *length)
 {
+	bool whole = crm_period_of_counted_days(start, end, zone);
+	bool by_counts = whole && measure->by_counts.sql != NULL && crm_roll_ups_kept();
 	Datum values[PARAMETERS];
 
 	values[0] = TimestampTzGetDatum(start);
@@ -245,7 +284,8 @@ run(Measure *measure, TimestampTz start, TimestampTz end, const char *zone_name,
 	values[3] = CStringGetTextDatum(bucket);
 	values[4] = IntervalPGetDatum(length);
 	values[5] = TimestampTzGetDatum(crm_now());
-	return crm_read(&measure->plan, values, NULL);
+	values[6] = BoolGetDatum(whole);
+	return crm_read(by_counts ? &measure->by_counts : &measure->plan, values, NULL);
 }
 
 CrmTrend *
@@ -259,7 +299,7 @@ crm_trend_read(const char *measure_name, TimestampTz start, TimestampTz end, con
 	MemoryContext old;
 
 	bucket = bucket_of(bucket, start, end, &length);
-	nrows = run(measure, start, end, zone_name, bucket, &length);
+	nrows = run(measure, start, end, zone_name, zone, bucket, &length);
 	old = MemoryContextSwitchTo(context);
 	trend = palloc0_object(CrmTrend);
 	trend->measure = measure->name;
@@ -340,7 +380,7 @@ crm_sql_trend(PG_FUNCTION_ARGS)
 	bucket = bucket_of(asked.bucket, asked.start, asked.end, &length);
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	crm_connect(&acting);
-	nrows = run(measure, asked.start, asked.end, asked.zone_name, bucket, &length);
+	nrows = run(measure, asked.start, asked.end, asked.zone_name, asked.zone, bucket, &length);
 	for (uint64 row = 0; row < nrows; row++)
 	{
 		Datum values[lengthof(columns)];

@@ -6,7 +6,7 @@ REPORT_VARIANTS='store_report scan_report associate_report step_report facts'
 # the period: a quarter of the year that is loaded
 report_query() {
     case $1 in
-        facts) echo "SELECT kind, sum(facts) FROM crm.fact_count WHERE day >= '2024-04-01' AND day < '2024-07-01' GROUP BY kind ORDER BY kind" ;;
+        facts) echo "SELECT kind, sum(facts) FROM crm.kind_count WHERE day >= '2024-04-01' AND day < '2024-07-01' GROUP BY kind ORDER BY kind" ;;
         *) echo "SELECT * FROM crm.$1('2024-04-01', '2024-07-01')" ;;
     esac
 }

@@ -106,7 +106,8 @@ SELECT t[1] || '.' || c AS name FROM regexp_matches($$
     stage_move(stage) stage_rule(rule, stage) step_visit(arm, journey, next_step, outcome, step) store(name)
     template(account, channel, class, label, lane, message_type, name) template_version(channel, class, message_type, name) tier(label, program, tier)
     tier_change(new_tier, old_tier, reason) touchpoint(account, campaign, channel, description, label, name, on_kind, page, rule, scene, template)
-    touchpoint_note(noted_by, touchpoint) transaction(currency, kind) window_grant(kind) window_rule(account_kind, kind)
+    touchpoint_note(noted_by, touchpoint) transaction(currency, kind) visit_day(journey, next_step, outcome, state, step)
+    visit_tail(journey, next_step, outcome, state, step) window_grant(kind) window_rule(account_kind, kind)
 $$, '([a-z_]+)\(([a-z_, ]+)\)', 'g') AS t CROSS JOIN LATERAL string_to_table(t[2], ', ') AS c;
 SELECT set_eq($$SELECT DISTINCT m[1] FROM seen CROSS JOIN LATERAL regexp_matches(what, 'LEAK ([a-z_]+\.[a-z_]+)', 'g') AS m$$,
     'SELECT name FROM harmless', 'no text but the harmless ones');

@@ -26,6 +26,8 @@ SELECT crm.purchase(1 + n % 20, 10 * n, '2024-02-28 15:00Z'::timestamptz + n * i
 SELECT crm.refund(1 + n % 20, 'p' || n, 10 * n / (1 + n % 2), '2024-06-01Z', 'r' || n) FROM generate_series(1, 60, 7) AS n;
 SELECT crm.issue_coupon(n, 'ten') FROM generate_series(1, 5) AS n;
 SELECT crm.redeem_coupon(contact_id, code, 1) FROM crm.coupon_grant WHERE contact_id < 3;
+-- events that have the name of another fact are none
+INSERT INTO crm.event (contact_id, kind, occurred_at) SELECT 1, kind, '2024-03-01 12:00Z' FROM unnest('{purchase,scan,refund}'::text[]) AS kind;
 
 -- each number against the rows, before and after the counts are added up; days of Shanghai
 CREATE FUNCTION pg_temp.within(at timestamptz) RETURNS boolean LANGUAGE sql
@@ -56,6 +58,15 @@ SELECT crm.scan('a', 'maison', 'o1', '2024-03-01 00:00+08');
 SELECT results_eq('scans', 'EXECUTE exact_scans', 'a late scan counts at once');
 SELECT set_eq('stores', 'EXECUTE exact_stores', 'so does a refund');
 SELECT is_empty('SELECT * FROM crm.verify()', 'verify() agrees');
+-- whole months and the days beside them, in all ways in which a period may lie
+SELECT is_empty($$SELECT p.first, p.until, p.n, e.n FROM (SELECT f.first, u.until,
+         (SELECT coalesce(sum(n.facts), 0) FROM crm.fact_period(f.first, u.until) AS n) AS n FROM
+         unnest('{2024-02-01,2024-02-27,2024-02-28,2024-02-29,2024-03-01,2024-03-02,2024-03-31}'::date[]) AS f(first),
+         unnest('{2024-02-28,2024-03-01,2024-03-02,2024-03-08,2024-03-31,2024-04-01,2024-07-01,2025-01-01}'::date[]) AS u(until)) AS p
+  CROSS JOIN LATERAL (SELECT coalesce(sum(x.facts), 0) AS n FROM crm.fact_exact AS x WHERE x.day >= p.first AND x.day < p.until) AS e
+ WHERE e.n <> p.n$$, 'months and days come to the rows');
+SELECT set_eq('SELECT day, event, kind, currency, facts, voided, amount FROM crm.kind_count',
+    $$SELECT day, qr_code_id IS NULL AND currency IS NULL AS event, kind, currency, sum(facts)::bigint AS facts, sum(voided)::bigint AS voided, sum(amount) AS amount FROM crm.fact_exact GROUP BY 1, 2, 3, 4$$, 'so do kinds');
 
 SELECT results_eq($$SELECT associate_id, scans, won, buyers, revenue FROM crm.associate_report('2024-01-01', '2024-07-01')$$,
     $$SELECT p.associate_id, (SELECT count(*) FROM crm.scan AS s JOIN crm.qr_code AS q USING (qr_code_id) WHERE q.associate_id = p.associate_id),
