@@ -26,30 +26,37 @@ export function element(name, attributes, ...children) {
     return made;
 }
 
+export const nothing = (attributes = {}) => element("p", { class: "remark", ...attributes }, "There is nothing in this period.");
+
 export function about({ period }, rest = "") {
     return element("p", { class: "period" }, `${period.first} to ${period.last}, ${period.zone}. Made ${period.made}.${rest}`);
 }
 
+// what was before, and how much more or less it is now
+const change = (value, before) => `before: ${number(before)}${before > 0 && value != null ? ` (${value < before ? "−" : "+"}${Math.abs((100 * value) / before - 100).toFixed(0)} %)` : ""}`;
+
 export function figure(key, name, value, before) {
     return element("div", { class: "card" }, element("div", { class: "figure-name" }, name),
         element("div", { class: "figure-value", "data-figure": key }, number(value)),
-        element("div", { class: "remark" }, before === undefined ? "now" : `before: ${number(before)}`));
+        element("div", { class: "remark" }, before === undefined ? "now" : change(value, before)));
 }
 
 export function card(title, note, ...content) {
-    return element("div", { class: "card" }, element("h2", {}, title), note ? element("div", { class: "remark" }, note) : null, ...content);
+    return element("section", { class: "card", "aria-label": title }, element("h2", {}, title), note ? element("div", { class: "remark" }, note) : null, ...content);
 }
 
 // columns: [title, value of a row, "number" where it is one]
 export function table(key, rows, columns) {
-    if (rows.length === 0) return element("p", { class: "remark", "data-report": key }, "There is nothing in this period.");
+    if (rows.length === 0) return nothing({ "data-report": key });
     const cell = (name, kind, text) => element(name, kind ? { class: kind } : {}, text == null ? "" : String(text));
+    const among = rows[0].among ?? rows.length;
+    const rest = among > rows.length ? element("p", { class: "remark" }, `The first ${number(rows.length)} of ${number(among)}.`) : null;
     return element("div", { class: "scrolls" }, element("table", { class: "report", "data-report": key },
         element("thead", {}, element("tr", {}, ...columns.map(([title, , kind]) => cell("th", kind, title)))),
         element("tbody", {}, ...rows.map((row) => element("tr", {}, ...columns.map(([, value, kind]) => {
             const found = typeof value === "function" ? value(row) : row[value];
             return cell("td", kind, kind === "number" && typeof found !== "string" ? number(found) : found);
-        }))))));
+        }))))), rest);
 }
 
 // a picture that the database drew, every text in it escaped

@@ -35,6 +35,13 @@ export async function answer(queries) {
     process.stdout.write(JSON.stringify(said));
 }
 
+// the series that have most, of a trend
+export const busiest = (trend, most) => `
+    SELECT day, series, value, complete
+      FROM (SELECT t.*, pg_catalog.dense_rank() OVER (ORDER BY total DESC NULLS LAST, series) AS place
+              FROM (SELECT t.*, pg_catalog.sum(value) OVER (PARTITION BY series) AS total FROM (${trend}) AS t) AS t) AS t
+     WHERE place <= ${most} ORDER BY place, day`;
+
 // the steps of the funnel, of which there are facts
 export const funnelSteps = `
     SELECT pg_catalog.jsonb_agg(step.value ORDER BY step.ordinality) AS steps
