@@ -17,6 +17,9 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 10000 AS $$
 	        OR n.unit = 'month' AND n.day < pg_catalog.date_trunc('month', period_end::timestamp)::date
 	        OR n.unit = 'day' AND (n.day < pg_catalog.date_trunc('month', (period_start - 1)::timestamp + '1 month'::interval)::date
 	                               OR n.day >= pg_catalog.date_trunc('month', period_end::timestamp)::date))
+	-- apart, so that it is asked also where no row can be in the period
+	UNION ALL
+	SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE NOT crm.check_days(period_start, period_end)
 $$;
 COMMENT ON FUNCTION crm.fact_period(date, date) IS 'Facts of the days from the first to before the last, counted by kind, account, code, shop and currency; a key may have several rows.';
 REVOKE ALL ON FUNCTION crm.fact_period(date, date) FROM PUBLIC;

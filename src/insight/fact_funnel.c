@@ -91,7 +91,6 @@ typedef struct Asked
 	const Split *split; /* NULL: none */
 	CrmFunnelArm *arm;  /* NULL: none */
 	CrmReport report;
-	int nsources; /* with facts of their own so far */
 
 	/* what stands for them in the statement */
 	const char *within;
@@ -264,85 +263,51 @@ asks_rules(const Asked *asked)
 /* ---------- facts ---------- */
 
 static bool
-is_step_of(const CrmFunnelStep *step, const char *kind)
+same_rule(const char *one, const char *other)
 {
-	for (int i = 0; i < step->nkinds; i++)
-		if (strcmp(step->kinds[i], kind) == 0)
-			return true;
-	return false;
+	return one == NULL ? other == NULL : other != NULL && strcmp(one, other) == 0;
 }
 
-static bool
-same_rule(const CrmFunnelStep *one, const CrmFunnelStep *other)
+/* What steps ask for, kind and rule by kind and rule. */
+static CrmFactStep *
+facts_of_steps(const Asked *asked, int *n)
 {
-	return one->rule == NULL ? other->rule == NULL
-							 : other->rule != NULL && strcmp(one->rule, other->rule) == 0;
-}
+	CrmFactStep *facts;
+	int most = 0;
 
-/* The first step of this kind and rule, so that facts that two steps ask for are read once. */
-static bool
-is_first(const Asked *asked, int place, const char *kind, bool any_rule)
-{
-	for (int i = 0; i < place; i++)
-		if (is_step_of(&asked->steps[i], kind) &&
-			(any_rule || same_rule(&asked->steps[i], &asked->steps[place])))
-			return false;
-	return true;
-}
+	for (int i = 0; i < asked->nsteps; i++)
+		most += asked->steps[i].nkinds;
+	facts = palloc_array(CrmFactStep, most);
+	*n = 0;
+	for (int i = 0; i < asked->nsteps; i++)
+		for (int k = 0; k < asked->steps[i].nkinds; k++)
+		{
+			const CrmFunnelStep *step = &asked->steps[i];
+			int place = 0;
 
-/*
- * Facts of a kind with the steps that they match. Where rules differ each has facts of its own, and a
- * fact that several let through is put together again, as it serves one step.
- */
-static void
-append_kind(StringInfo sql, Asked *asked, int first, const char *kind, TimestampTz from,
-			TimestampTz until)
-{
-	StringInfoData parts;
-	int nparts = 0;
-
-	initStringInfo(&parts);
-	for (int i = first; i < asked->nsteps; i++)
-	{
-		CrmFactSource source = { kind, asked->steps[i].rule, from, until, &user };
-		uint64 steps = 0;
-
-		if (!is_step_of(&asked->steps[i], kind) || !is_first(asked, i, kind, false))
-			continue;
-		for (int j = i; j < asked->nsteps; j++)
-			if (is_step_of(&asked->steps[j], kind) && same_rule(&asked->steps[i], &asked->steps[j]))
-				steps |= UINT64CONST(1) << j;
-		appendStringInfo(&parts,
-						 "%sSELECT f.contact_id, f.source_table, f.source_id, f.occurred_at AS at,"
-						 " '" INT64_FORMAT "'::bigint AS steps FROM %s f",
-						 nparts++ > 0 ? " UNION ALL " : "", (int64) steps,
-						 crm_fact_source(&source, psprintf("crm_report_%d", asked->nsources++)));
-	}
-	if (nparts == 1)
-		appendStringInfo(sql, "SELECT g.contact_id, g.at, g.steps FROM (%s) g", parts.data);
-	else
-		appendStringInfo(sql,
-						 "SELECT g.contact_id, g.at, bit_or(g.steps) AS steps FROM (%s) g"
-						 " GROUP BY g.contact_id, g.source_table, g.source_id, g.at",
-						 parts.data);
+			while (place < *n &&
+				   !(strcmp(facts[place].kind, step->kinds[k]) == 0 &&
+					 same_rule(facts[place].rule, step->rule)))
+				place++;
+			if (place == *n)
+			{
+				facts[place].kind = step->kinds[k];
+				facts[place].rule = step->rule;
+				facts[place].steps = 0;
+				(*n)++;
+			}
+			facts[place].steps |= UINT64CONST(1) << i;
+		}
+	return facts;
 }
 
 static void
 append_facts(StringInfo sql, Asked *asked, TimestampTz from, TimestampTz until)
 {
-	bool any = false;
+	int n;
+	CrmFactStep *facts = facts_of_steps(asked, &n);
 
-	for (int i = 0; i < asked->nsteps; i++)
-		for (int k = 0; k < asked->steps[i].nkinds; k++)
-		{
-			const char *kind = asked->steps[i].kinds[k];
-
-			if (!is_first(asked, i, kind, true))
-				continue;
-			appendStringInfoString(sql, any ? " UNION ALL " : "");
-			append_kind(sql, asked, i, kind, from, until);
-			any = true;
-		}
+	appendStringInfoString(sql, crm_fact_steps(facts, n, from, until, &user, "crm_report"));
 }
 
 /* ---------- people ---------- */

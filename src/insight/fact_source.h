@@ -33,4 +33,20 @@ typedef struct CrmFactSource
  */
 extern const char *crm_fact_source(const CrmFactSource *source, const char *name);
 
+/* Facts that match some steps: of a kind, and a rule; kind and rule together are there once. */
+typedef struct CrmFactStep
+{
+	const char *kind;
+	const char *rule; /* NULL: all of the kind */
+	uint64 steps;     /* a bit for each */
+} CrmFactStep;
+
+/*
+ * The facts of all of them, each once, as a SELECT of contact_id, at and steps.
+ * Kinds that are in one table are read together: once without rules, and once to ask
+ * all rules. Else as crm_fact_source(), prefix beginning the names of what is kept.
+ */
+extern const char *crm_fact_steps(const CrmFactStep *asked, int n, TimestampTz from,
+								  TimestampTz until, const CrmRuleUser *user, const char *prefix);
+
 #endif /* CRM_FACT_SOURCE_H */

@@ -62,7 +62,7 @@ SELECT is_empty('SELECT * FROM crm.verify()', 'verify() agrees');
 SELECT is_empty($$SELECT p.first, p.until, p.n, e.n FROM (SELECT f.first, u.until,
          (SELECT coalesce(sum(n.facts), 0) FROM crm.fact_period(f.first, u.until) AS n) AS n FROM
          unnest('{2024-02-01,2024-02-27,2024-02-28,2024-02-29,2024-03-01,2024-03-02,2024-03-31}'::date[]) AS f(first),
-         unnest('{2024-02-28,2024-03-01,2024-03-02,2024-03-08,2024-03-31,2024-04-01,2024-07-01,2025-01-01}'::date[]) AS u(until)) AS p
+         unnest('{2024-02-28,2024-03-01,2024-03-02,2024-03-08,2024-03-31,2024-04-01,2024-07-01,2025-01-01}'::date[]) AS u(until) WHERE f.first <= u.until) AS p
   CROSS JOIN LATERAL (SELECT coalesce(sum(x.facts), 0) AS n FROM crm.fact_exact AS x WHERE x.day >= p.first AND x.day < p.until) AS e
  WHERE e.n <> p.n$$, 'months and days come to the rows');
 SELECT set_eq('SELECT day, event, kind, currency, facts, voided, amount FROM crm.kind_count',
