@@ -9,6 +9,7 @@
 #include "access/genam.h"
 #include "access/tableam.h"
 #include "catalog/namespace.h"
+#include "storage/proc.h"
 #include "utils/guc.h"
 
 #if PG_VERSION_NUM < 150000
@@ -121,9 +122,11 @@ crm_catalog_path_end(int nest_level)
 /* 17: proc numbers got a name, wait event sets a resource owner */
 #if PG_VERSION_NUM >= 170000
 #define CRM_MY_PROC_NUMBER           ((uint32) MyProcNumber)
+#define CRM_MY_LXID                  (MyProc->vxid.lxid)
 #define crm_create_wait_event_set(n) CreateWaitEventSet(NULL, n)
 #else
 #define CRM_MY_PROC_NUMBER           ((uint32) MyProc->pgprocno)
+#define CRM_MY_LXID                  (MyProc->lxid)
 #define crm_create_wait_event_set(n) CreateWaitEventSet(TopMemoryContext, n)
 #endif
 

@@ -130,6 +130,14 @@ extern bool crm_target_find_row(CrmTarget *target, const Datum *values);
 extern bool crm_target_find_at(CrmTarget *target, const ItemPointerData *place,
 							   const Datum *values);
 
+/*
+ * target_find.c, for target.c: the operator by which keys of a type are found; where
+ * the row found is now; that the pages of a table may be gone.
+ */
+extern RegProcedure crm_target_equality(Oid type);
+extern void crm_target_note_updated(const CrmTarget *target, Datum key);
+extern void crm_target_find_forget(Oid relid);
+
 /* Locks the newest version of the row found and puts it in its place. */
 extern TM_Result crm_target_lock(CrmTarget *target);
 

@@ -34,12 +34,10 @@
 
 #include "base/rights.h"
 #include "base/table.h"
+#include "compat.h"
 #include "pg_crm.h"
 
 #define INSERT_BATCH 500
-
-/* bytes by which the next version of a row may be longer */
-#define ROOM_FOR_GROWTH 64
 
 /* What is known about the tables, until a relcache invalidation says that one of them changed. */
 typedef struct KnownShape
@@ -71,6 +69,7 @@ static KnownShape known_shapes[32];
 void
 crm_target_forget(Oid relid)
 {
+	crm_target_find_forget(relid);
 	for (int i = 0; i < nknown_shapes; i++)
 		if (relid == InvalidOid || known_shapes[i].relid == relid)
 		{
@@ -128,17 +127,6 @@ has_unknown_columns(Relation rel, const KnownShape *shape, int ncolumns)
 	return false;
 }
 
-/* The operator by which a row is found; 0 for types that no key of ours has. */
-static RegProcedure
-equality_of(Oid type)
-{
-	return type == INT8OID       ? F_INT8EQ
-		: type == INT4OID        ? F_INT4EQ
-		: type == TEXTOID        ? F_TEXTEQ
-		: type == TIMESTAMPTZOID ? F_TIMESTAMPTZ_EQ
-								 : InvalidOid;
-}
-
 /* Finds the columns of the primary key among those that were named. */
 static void
 know_keys(Relation index, KnownShape *shape, int ncolumns)
@@ -151,7 +139,8 @@ know_keys(Relation index, KnownShape *shape, int ncolumns)
 
 		while (place < ncolumns && shape->attno[place] != index->rd_index->indkey.values[key])
 			place++;
-		if (place == ncolumns || !RegProcedureIsValid(equality_of(index->rd_opcintype[key])))
+		if (place == ncolumns ||
+			!RegProcedureIsValid(crm_target_equality(index->rd_opcintype[key])))
 			return;
 		shape->keys[key] = place;
 	}
@@ -441,141 +430,6 @@ crm_target_close(CrmTarget *target)
 	pfree(target);
 }
 
-static void
-open_scan(CrmTarget *target, int nkeys)
-{
-	if (target->found == NULL)
-		target->found = table_slot_create(target->rel, NULL);
-	target->index = index_open(target->primary_key, AccessShareLock);
-	target->scan = crm_index_beginscan(target->rel, target->index, GetActiveSnapshot(), nkeys);
-}
-
-/*
- * Fetches a row of a heap without pruning its page each time: an index fetch
- * prunes whenever the page is fuller than the fillfactor, which after one
- * update it always is. Here that waits until the next version would no longer
- * fit, and so is paid once for several updates.
- */
-static bool
-fetch_heap_row(CrmTarget *target, ItemPointer tid, bool *all_dead)
-{
-	BufferHeapTupleTableSlot *slot = (BufferHeapTupleTableSlot *) target->found;
-	Buffer buffer = ReadBuffer(target->rel, ItemPointerGetBlockNumber(tid));
-	bool pruned = false;
-	bool found;
-
-	for (;;)
-	{
-		HeapTuple tuple = &slot->base.tupdata;
-		ItemPointerData here = *tid;
-		Size space;
-
-		LockBuffer(buffer, BUFFER_LOCK_SHARE);
-		found = heap_hot_search_buffer(&here, target->rel, buffer, GetActiveSnapshot(), tuple,
-									   all_dead, true);
-		tuple->t_self = here;
-		space = PageGetHeapFreeSpace(BufferGetPage(buffer));
-		LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
-		if (!found || pruned || space >= MAXALIGN(tuple->t_len) + ROOM_FOR_GROWTH)
-			break;
-		heap_page_prune_opt(target->rel, buffer);
-		pruned = true;
-	}
-	if (found)
-	{
-		target->found->tts_tableOid = RelationGetRelid(target->rel);
-		ExecStoreBufferHeapTuple(&slot->base.tupdata, target->found, buffer);
-	}
-	ReleaseBuffer(buffer);
-	return found;
-}
-
-/* The next row of a scan. */
-static bool
-fetch_next(CrmTarget *target)
-{
-	ItemPointer tid;
-
-	if (target->rel->rd_tableam != GetHeapamTableAmRoutine() || !TTS_IS_BUFFERTUPLE(target->found))
-		return index_getnext_slot(target->scan, ForwardScanDirection, target->found);
-
-	ExecClearTuple(target->found);
-	while ((tid = index_getnext_tid(target->scan, ForwardScanDirection)) != NULL)
-	{
-		bool all_dead;
-
-		if (fetch_heap_row(target, tid, &all_dead))
-			return true;
-		/* as an index fetch does: tells the index that nobody needs the entry */
-		if (!target->scan->xactStartedInRecovery)
-			target->scan->kill_prior_tuple = all_dead;
-	}
-	return false;
-}
-
-bool
-crm_target_find(CrmTarget *target, int64 key)
-{
-	ScanKeyData scan_key;
-
-	if (target->scan == NULL)
-		open_scan(target, 1);
-	ScanKeyInit(&scan_key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(key));
-	index_rescan(target->scan, &scan_key, 1, NULL, 0);
-	return fetch_next(target);
-}
-
-bool
-crm_target_find_row(CrmTarget *target, const Datum *values)
-{
-	ScanKeyData scan_keys[INDEX_MAX_KEYS];
-
-	Assert(target->nkeys > 0);
-	if (target->scan == NULL)
-		open_scan(target, target->nkeys);
-	for (int key = 0; key < target->nkeys; key++)
-		ScanKeyEntryInitialize(&scan_keys[key], 0, key + 1, BTEqualStrategyNumber, InvalidOid,
-							   target->index->rd_indcollation[key],
-							   equality_of(target->index->rd_opcintype[key]),
-							   values[target->keys[key]]);
-	index_rescan(target->scan, scan_keys, target->nkeys, NULL, 0);
-	return fetch_next(target);
-}
-
-/* Keys of by-reference types are left to the index. */
-static bool
-has_keys(CrmTarget *target, const Datum *values)
-{
-	for (int key = 0; key < target->nkeys; key++)
-	{
-		int column = target->keys[key];
-		bool isnull;
-		Datum value = crm_target_value(target, column, &isnull);
-
-		if (isnull || value != values[column] ||
-			!TupleDescAttr(RelationGetDescr(target->rel), target->attno[column] - 1)->attbyval)
-			return false;
-	}
-	return true;
-}
-
-bool
-crm_target_find_at(CrmTarget *target, const ItemPointerData *place, const Datum *values)
-{
-	ItemPointerData tid = *place;
-	bool all_dead;
-
-	/* who empties a table waits until it is closed, so pages that are there stay */
-	if (ItemPointerIsValid(&tid) && target->npages <= ItemPointerGetBlockNumber(&tid))
-		target->npages = RelationGetNumberOfBlocks(target->rel);
-	ExecClearTuple(target->found);
-	if (ItemPointerIsValid(&tid) && ItemPointerGetBlockNumber(&tid) < target->npages &&
-		target->rel->rd_tableam == GetHeapamTableAmRoutine() &&
-		fetch_heap_row(target, &tid, &all_dead) && has_keys(target, values))
-		return true;
-	return crm_target_find_row(target, values);
-}
-
 TM_Result
 crm_target_lock(CrmTarget *target)
 {
@@ -617,6 +471,8 @@ update_found(CrmTarget *target, const Datum *values, const bool *nulls, bool wai
 		return false;
 	if (CRM_UPDATES_INDEXES(update_indexes))
 		(void) insert_index_entries(target, slot, CRM_ONLY_SUMMARIZING(update_indexes));
+	if (target->nkeys == 1 && target->rel->rd_tableam == GetHeapamTableAmRoutine())
+		crm_target_note_updated(target, values[0]);
 	return true;
 }
 

@@ -5,6 +5,7 @@
  */
 #include "postgres.h"
 
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -86,10 +87,9 @@ void
 crm_facts_signal(const CrmFact *facts, int64 nfacts, const CrmScanCodes *codes)
 {
 	int64 contacts[CHUNK];
-	CrmActing acting;
 	int n = 0;
 
-	crm_connect(&acting);
+	SPI_connect();
 	for (int64 i = 0; i < nfacts; i++)
 	{
 		if (n == 0 || contacts[n - 1] != facts[i].contact_id)
@@ -105,5 +105,5 @@ crm_facts_signal(const CrmFact *facts, int64 nfacts, const CrmScanCodes *codes)
 		tell(&facts[i], codes);
 	}
 	crm_journeys_settle(contacts, n);
-	crm_disconnect(&acting);
+	SPI_finish();
 }

@@ -396,41 +396,61 @@ make_matched(void)
 	return kept;
 }
 
-/* All rules of the steps of a kind, asked of its facts in the current result. */
-static void
-match_kind(Kept *kept, const Shared *shared, CrmFactRule **rules, const CrmRuleUser *user, int kind,
-		   uint64 n)
+/* The rules of the steps of a kind, asked together. */
+typedef struct KindRules
 {
-	const char *name = shared->kinds[kind];
+	CrmFactRules *set;
+	int n;
+	uint64 *steps; /* of each rule */
+	const CrmRuleUser **users;
+	uint64 always; /* the steps without a rule */
+} KindRules;
+
+static KindRules
+rules_of(const Shared *shared, const char *kind, const CrmRuleUser *user)
+{
+	CrmFactRule **rules = palloc_array(CrmFactRule *, shared->nasked);
+	KindRules of_kind = { .always = steps_without_rule(shared, kind) };
+
+	of_kind.steps = palloc_array(uint64, shared->nasked);
+	of_kind.users = palloc_array(const CrmRuleUser *, shared->nasked);
+	for (int i = 0; i < shared->nasked; i++)
+	{
+		if (shared->asked[i].rule == NULL || strcmp(shared->asked[i].kind, kind) != 0)
+			continue;
+		rules[of_kind.n] = crm_fact_rule_compile(shared->asked[i].rule);
+		of_kind.users[of_kind.n] = user;
+		of_kind.steps[of_kind.n++] = shared->asked[i].steps;
+	}
+	of_kind.set = crm_fact_rules_create(rules, of_kind.n);
+	pfree(rules);
+	return of_kind;
+}
+
+/* Asked of the facts of the kind in the current result. */
+static void
+match_kind(Kept *kept, const Shared *shared, const KindRules *rules, int kind, uint64 n)
+{
 	CrmFactValues *facts = palloc0_array(CrmFactValues, n);
-	CrmFactQuestion *questions = palloc_array(CrmFactQuestion, shared->nasked);
-	uint64 *steps = palloc_array(uint64, shared->nasked);
-	Datum kind_value = CStringGetTextDatum(name);
+	bool **holds = palloc_array(bool *, rules->n);
+	Datum kind_value = CStringGetTextDatum(shared->kinds[kind]);
 	int nfacts = 0;
-	int nquestions = 0;
 
 	for (uint64 row = 0; row < n; row++)
 		if (crm_result_int64(row, 3) == kind)
 			read_fact(&facts[nfacts++], kind_value, row, 2, MATCHED_COLUMNS + 1);
-	for (int i = 0; i < shared->nasked; i++)
-	{
-		if (rules[i] == NULL || strcmp(shared->asked[i].kind, name) != 0)
-			continue;
-		questions[nquestions].rule = rules[i];
-		questions[nquestions].user = user;
-		questions[nquestions].holds = palloc0_array(bool, nfacts);
-		steps[nquestions++] = shared->asked[i].steps;
-	}
-	crm_fact_rules_evaluate(questions, nquestions, facts, nfacts);
+	for (int i = 0; i < rules->n; i++)
+		holds[i] = palloc_array(bool, nfacts);
+	crm_fact_rules_evaluate(rules->set, rules->users, facts, nfacts, holds);
 	for (int i = 0; i < nfacts; i++)
 	{
-		uint64 matched = steps_without_rule(shared, name);
+		uint64 matched = rules->always;
 		Datum values[MATCHED_COLUMNS];
 		bool nulls[MATCHED_COLUMNS] = { false };
 
-		for (int k = 0; k < nquestions; k++)
-			if (questions[k].holds[i])
-				matched |= steps[k];
+		for (int k = 0; k < rules->n; k++)
+			if (holds[k][i])
+				matched |= rules->steps[k];
 		if (matched == 0)
 			continue;
 		values[0] = Int64GetDatum(facts[i].contact_id);
@@ -444,13 +464,12 @@ static void
 match_shared(Kept *kept, const Shared *shared, TimestampTz from, TimestampTz until,
 			 const CrmRuleUser *user)
 {
-	CrmFactRule **rules = palloc0_array(CrmFactRule *, shared->nasked);
+	KindRules *rules = palloc_array(KindRules, shared->nkinds);
 	StringInfoData sql;
 	Batches batches;
 
-	for (int i = 0; i < shared->nasked; i++)
-		if (shared->asked[i].rule != NULL && has_kind(shared, shared->asked[i].kind))
-			rules[i] = crm_fact_rule_compile(shared->asked[i].rule);
+	for (int kind = 0; kind < shared->nkinds; kind++)
+		rules[kind] = rules_of(shared, shared->kinds[kind], user);
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT %s, %s, %s, %s FROM %s WHERE %s", shared->place->contact_id,
 					 shared->place->at, number_of(shared, false), shared->place->columns,
@@ -460,7 +479,7 @@ match_shared(Kept *kept, const Shared *shared, TimestampTz from, TimestampTz unt
 		for (int kind = 0; kind < shared->nkinds; kind++)
 		{
 			SPI_tuptable = batches.rows; /* rules may have read other rows */
-			match_kind(kept, shared, rules, user, kind, batches.n);
+			match_kind(kept, shared, &rules[kind], kind, batches.n);
 		}
 	end_batches(&batches);
 }

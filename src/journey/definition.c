@@ -276,6 +276,8 @@ read_journeys(void)
 	crm_connect(&acting);
 	context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm journeys", ALLOCSET_SMALL_SIZES);
 	build = MemoryContextAllocZero(context, sizeof(CrmJourneys));
+	build->context = context;
+	build->doors = MemoryContextAllocZero(context, sizeof(List *));
 	/* as committed now, however old the snapshot of the transaction is: the cache outlives it */
 	PushActiveSnapshot(GetLatestSnapshot());
 	/* an invalidation while reading must not be lost */

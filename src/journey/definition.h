@@ -202,6 +202,8 @@ typedef struct CrmJourneys
 	int64 max_lateness;  /* the longest that any of them has of its own; -1: none */
 	bool watches;        /* do rules decide who leaves, or until when somebody waits? */
 	bool reads_contacts; /* is any on what users change in crm.contact, or does any change it? */
+	MemoryContext context;
+	List **doors; /* entry.c: of each kind that it was asked for */
 } CrmJourneys;
 
 extern const CrmJourneys *crm_journeys(void);

@@ -38,6 +38,24 @@ crm_engine_create(void)
 }
 
 void
+crm_engine_name_path(CrmEngine *engine)
+{
+	if (!engine->unnamed)
+		return;
+	crm_act_as_owner(&engine->acting);
+	engine->unnamed = false;
+	engine->named = true;
+}
+
+void
+crm_engine_end_path(CrmEngine *engine)
+{
+	if (engine->named)
+		crm_act_end(&engine->acting);
+	engine->unnamed = engine->named = false;
+}
+
+void
 crm_engine_put(CrmEngine *engine, CrmRun *run)
 {
 	MemoryContext old = MemoryContextSwitchTo(engine->context);

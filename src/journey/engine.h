@@ -120,6 +120,9 @@ struct CrmEngine
 	CrmVisit **visits; /* to be written */
 	int64 steps;       /* entered */
 	CrmSink *sink;     /* NULL: the tables */
+	bool unnamed; /* the search path is not named yet, which nobody needs who only asks rules */
+	bool named;
+	CrmActing acting;
 };
 
 /* What a step's function is given: all that enter it. */
@@ -134,6 +137,9 @@ struct CrmMoves
 
 /* engine.c */
 extern CrmEngine *crm_engine_create(void);
+/* Before statements are run; without effect but between these of whoever begins unnamed. */
+extern void crm_engine_name_path(CrmEngine *engine);
+extern void crm_engine_end_path(CrmEngine *engine);
 extern CrmRun *crm_engine_add(CrmEngine *engine);
 extern void crm_engine_put(CrmEngine *engine, CrmRun *run); /* one that there is */
 /* Once its contact is known: it is found by it. */

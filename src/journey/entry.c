@@ -459,6 +459,7 @@ crm_enter_all(CrmEngine *engine, CrmEntering *entering, int n, bool record_refus
 
 	if (n == 0)
 		return;
+	crm_engine_name_path(engine);
 	if (engine->sink == NULL)
 		earlier = read_earlier(entering, n, &nearlier);
 	for (int i = 0; i < n; i++)
@@ -561,73 +562,109 @@ crm_signal_entry(const CrmSignal *signal)
 		DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(entry), fact->values[CRM_F_PROPERTIES]));
 }
 
-/* An entry by facts of the kind at hand, and for which of them its rule holds. */
+/* An entry by facts of a kind. */
 typedef struct Door
 {
 	CrmJourney *journey;
 	CrmRuleUser user;
-	CrmFactRule *when;
-	bool *holds;
+	int rule; /* its place among the rules; -1: it has none */
 } Door;
 
-static Door *
-doors_of(CrmJourney *const *journeys, int njourneys, const char *kind, int nfacts, int *ndoors)
+/* Those of a kind, in the order of the journeys. */
+typedef struct Doors
 {
-	Door *doors = NULL;
-	bool *holds;
-	int size = 0;
+	const char *kind;
+	int n;
+	Door *list;
+	const CrmRuleUser **users; /* of the rules */
+	int nrules;
+	CrmFactRules *rules;
+} Doors;
 
-	*ndoors = 0;
+static void
+add_door(Doors *doors, CrmJourney *journey, const CrmEntry *entry, CrmFactRule **rules)
+{
+	Door *door = &doors->list[doors->n++];
+
+	door->journey = journey;
+	door->user.kind = "journey";
+	door->user.name = journey->name;
+	door->rule = -1;
+	if (entry->trigger.when == NULL)
+		return;
+	door->rule = doors->nrules;
+	doors->users[doors->nrules] = &door->user;
+	rules[doors->nrules++] = entry->trigger.when;
+}
+
+/* In the current context. */
+static Doors *
+make_doors(CrmJourney *const *journeys, int njourneys, const char *kind)
+{
+	Doors *doors = palloc0(sizeof(Doors));
+	CrmFactRule **rules;
+	int most = 1;
+
 	for (int i = 0; i < njourneys; i++)
-	{
-		CrmJourney *journey = journeys[i];
-
-		for (int k = 0; k < journey->nentries && journey->is_current; k++)
+		most += journeys[i]->nentries;
+	doors->kind = pstrdup(kind);
+	doors->list = palloc_array(Door, most);
+	doors->users = palloc_array(const CrmRuleUser *, most);
+	rules = palloc_array(CrmFactRule *, most);
+	for (int i = 0; i < njourneys; i++)
+		for (int k = 0; k < journeys[i]->nentries && journeys[i]->is_current; k++)
 		{
-			const CrmEntry *entry = &journey->entries[k];
-			Door *door;
+			const CrmEntry *entry = &journeys[i]->entries[k];
 
-			if (entry->timed != NULL || strcmp(entry->trigger.on, kind) != 0)
-				continue;
-			if (*ndoors == size)
-			{
-				size = Max(8, size * 2);
-				doors = doors == NULL ? palloc_array(Door, size)
-									  : repalloc_array(doors, Door, size);
-			}
-			door = &doors[(*ndoors)++];
-			door->journey = journey;
-			door->user.kind = "journey";
-			door->user.name = journey->name;
-			door->when = entry->trigger.when;
+			if (entry->timed == NULL && strcmp(entry->trigger.on, kind) == 0)
+				add_door(doors, journeys[i], entry, rules);
 		}
-	}
-	if (*ndoors == 0)
-		return NULL;
-	holds = palloc_array(bool, (Size) *ndoors *nfacts);
-	memset(holds, true, (Size) *ndoors * nfacts);
-	for (int i = 0; i < *ndoors; i++)
-		doors[i].holds = holds + (Size) i * nfacts;
+	doors->rules = crm_fact_rules_create(rules, doors->nrules);
+	pfree(rules);
 	return doors;
 }
 
-/* All rules together: the rows of a contact are looked up once. */
-static void
-ask_doors(Door *doors, int ndoors, const CrmFactValues *facts, int nfacts)
+/* Kept as long as the journeys are. */
+static Doors *
+find_doors(const CrmJourneys *journeys, const char *kind)
 {
-	CrmFactQuestion *questions = palloc_array(CrmFactQuestion, Max(ndoors, 1));
-	int n = 0;
+	MemoryContext old;
+	ListCell *cell;
+	Doors *doors;
 
-	for (int i = 0; i < ndoors; i++)
-		if (doors[i].when != NULL)
-			questions[n++] = (CrmFactQuestion){ doors[i].when, &doors[i].user, doors[i].holds };
-	if (n > 0)
-	{
-		crm_see_now();
-		crm_fact_rules_evaluate(questions, n, facts, nfacts);
-		PopActiveSnapshot();
-	}
-	pfree(questions);
+	foreach(cell, *journeys->doors)
+		if (strcmp(((Doors *) lfirst(cell))->kind, kind) == 0)
+			return lfirst(cell);
+	if (journeys->context == NULL || !crm_journey_listens(kind))
+		return NULL;
+	old = MemoryContextSwitchTo(journeys->context);
+	doors = make_doors(journeys->list, journeys->n, kind);
+	*journeys->doors = lappend(*journeys->doors, doors);
+	MemoryContextSwitchTo(old);
+	return doors;
+}
+
+/* For which facts does the rule of each door hold? holds[rule][fact]; NULL: there are no rules. */
+static bool **
+ask_doors(const Doors *doors, CrmSignal *const *signals, int nsignals)
+{
+	bool **holds;
+	CrmFactValues *facts;
+
+	if (doors->nrules == 0)
+		return NULL;
+	holds = palloc_array(bool *, doors->nrules);
+	holds[0] = MemoryContextAllocHuge(CurrentMemoryContext, (Size) doors->nrules * nsignals);
+	for (int r = 1; r < doors->nrules; r++)
+		holds[r] = holds[r - 1] + nsignals;
+	facts = palloc_array(CrmFactValues, nsignals);
+	for (int i = 0; i < nsignals; i++)
+		facts[i] = signals[i]->fact;
+	crm_see_now();
+	crm_fact_rules_evaluate(doors->rules, doors->users, facts, nsignals, holds);
+	PopActiveSnapshot();
+	pfree(facts);
+	return holds;
 }
 
 static void
@@ -652,50 +689,64 @@ is_history(const CrmJourney *journey, const CrmSignal *signal)
 		signal->fact.as_of - signal->occurred_at > crm_journey_lateness(journey);
 }
 
+static bool
+is_open(const Door *door, bool *const *holds, int place)
+{
+	return door->rule < 0 || holds[door->rule][place];
+}
+
 /* Of a journey's entries the first that fits. */
 static void
-enter_by_doors(CrmEngine *engine, const Door *doors, int ndoors, CrmSignal *const *signals,
-			   int nsignals)
+enter_by_doors(CrmEngine *engine, const Doors *doors, CrmSignal *const *signals, int nsignals)
 {
-	CrmEntering *entering = palloc_array(CrmEntering, nsignals);
+	bool **holds = ask_doors(doors, signals, nsignals);
+	CrmEntering *entering = NULL;
 	int last;
 
-	for (int first = 0; first < ndoors; first = last)
+	for (int first = 0; first < doors->n; first = last)
 	{
+		CrmJourney *journey = doors->list[first].journey;
 		int n = 0;
 
-		for (last = first + 1; last < ndoors && doors[last].journey == doors[first].journey;)
+		for (last = first + 1; last < doors->n && doors->list[last].journey == journey;)
 			last++;
 		for (int k = first; k < last; k++)
 			for (int i = 0; i < nsignals; i++)
 			{
-				bool is_in = !doors[k].holds[i] || is_history(doors[k].journey, signals[i]);
+				bool is_in = !is_open(&doors->list[k], holds, i) || is_history(journey, signals[i]);
 
 				for (int before = first; before < k && !is_in; before++)
-					is_in = doors[before].holds[i];
-				if (!is_in)
-					enter_by_fact(&entering[n++], doors[k].journey, signals[i]);
+					is_in = is_open(&doors->list[before], holds, i);
+				if (is_in)
+					continue;
+				if (entering == NULL)
+					entering = palloc_array(CrmEntering, nsignals);
+				enter_by_fact(&entering[n++], journey, signals[i]);
 			}
 		crm_enter_all(engine, entering, n, true);
 	}
-	pfree(entering);
+	if (entering != NULL)
+		pfree(entering);
+	if (holds == NULL)
+		return;
+	pfree(holds[0]);
+	pfree(holds);
 }
 
+/* Signals of one kind after the other; doors_of() gives the entries by facts of it, NULL: none. */
 static void
-enter_by_signals(CrmEngine *engine, CrmJourney *const *journeys, int njourneys,
-				 CrmSignal *const *signals, int nsignals)
+enter_by_signals(CrmEngine *engine, Doors *(*doors_of)(const void *arg, const char *kind),
+				 const void *arg, CrmSignal *const *signals, int nsignals)
 {
 	CrmSignal **left = palloc_array(CrmSignal *, Max(nsignals, 1));
 	CrmSignal **alike = palloc_array(CrmSignal *, Max(nsignals, 1));
-	CrmFactValues *facts = palloc_array(CrmFactValues, Max(nsignals, 1));
 	int nleft = nsignals;
 
 	memcpy(left, signals, sizeof(CrmSignal *) * nsignals);
 	while (nleft > 0)
 	{
 		const char *kind = left[0]->kind;
-		Door *doors;
-		int ndoors;
+		const Doors *doors;
 		int kept = 0;
 		int n = 0;
 
@@ -705,31 +756,36 @@ enter_by_signals(CrmEngine *engine, CrmJourney *const *journeys, int njourneys,
 			else
 				left[kept++] = left[i];
 		nleft = kept;
-		doors = doors_of(journeys, njourneys, kind, n, &ndoors);
-		if (ndoors == 0)
-			continue;
-		for (int i = 0; i < n; i++)
-			facts[i] = alike[i]->fact;
-		ask_doors(doors, ndoors, facts, n);
-		enter_by_doors(engine, doors, ndoors, alike, n);
-		pfree(doors[0].holds);
-		pfree(doors);
+		doors = doors_of(arg, kind);
+		if (doors != NULL && doors->n > 0)
+			enter_by_doors(engine, doors, alike, n);
 	}
 	pfree(left);
 	pfree(alike);
-	pfree(facts);
+}
+
+static Doors *
+doors_of_one(const void *arg, const char *kind)
+{
+	CrmJourney *const journey = unconstify(CrmJourney *, (const CrmJourney *) arg);
+
+	return make_doors(&journey, 1, kind);
+}
+
+static Doors *
+doors_of_all(const void *arg, const char *kind)
+{
+	return find_doors(arg, kind);
 }
 
 void
 crm_entries_into(CrmEngine *engine, CrmJourney *journey, CrmSignal *const *signals, int nsignals)
 {
-	enter_by_signals(engine, &journey, 1, signals, nsignals);
+	enter_by_signals(engine, doors_of_one, journey, signals, nsignals);
 }
 
 void
 crm_entries_by_signals(CrmEngine *engine, CrmSignal *const *signals, int nsignals)
 {
-	const CrmJourneys *journeys = crm_journeys();
-
-	enter_by_signals(engine, journeys->list, journeys->n, signals, nsignals);
+	enter_by_signals(engine, doors_of_all, crm_journeys(), signals, nsignals);
 }

@@ -192,8 +192,12 @@ settle_batch(const int64 *contacts, CrmSignal **signals, int n)
 	CrmSignal **entering = palloc_array(CrmSignal *, n);
 	int nentering = 0;
 
+	engine->unnamed = true;
 	if (concerns_runs(signals, n))
+	{
+		crm_engine_name_path(engine);
 		crm_engine_load(engine, contacts, n);
+	}
 	of_runs = palloc_array(CrmSignal *, Max(engine->nruns, 1));
 	for (int i = 0; i < engine->nruns; i++)
 	{
@@ -218,6 +222,7 @@ settle_batch(const int64 *contacts, CrmSignal **signals, int n)
 	crm_entries_by_signals(engine, entering, nentering);
 	if (engine->nruns > 0)
 		crm_engine_run(engine);
+	crm_engine_end_path(engine);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }

@@ -58,7 +58,9 @@ static const struct
 
 struct CrmDirectRule
 {
-	bool reads[SOURCES]; /* the contact's row in any case, as it tells whether there is one */
+	bool reads
+		[SOURCES]; /* the contact's row in any case, as it may have to tell whether there is one */
+	bool reads_contact; /* columns of it */
 	Oid oids[SOURCES];
 	Source stage_of; /* whose column the profile's stage is */
 	AttrNumber stage_attno;
@@ -68,6 +70,7 @@ struct CrmDirectRule
 	ExprState *state;
 	ExprContext *evaluation;
 	ParamListInfo parameters;
+	CrmGuard *guard;
 };
 
 /* ---- the view, and what its columns are */
@@ -295,6 +298,20 @@ typedef struct Preparation
 	Node *tree;
 } Preparation;
 
+/* Is it a column of one of the rows? Numbered through all of them. */
+static bool
+is_row_column(const Node *node, const void *arg, int *column)
+{
+	const Var *var = (const Var *) node;
+
+	/* the stage's is found for those rules only that are asked */
+	if (!IsA(node, Var) || var->varno == sources[STAGE].varno)
+		return false;
+	*column = (var->varno == sources[CONTACT].varno ? CONTACT : COUNTER) * (MaxAttrNumber + 1) +
+		var->varattno;
+	return true;
+}
+
 static bool
 prepare(void *arg)
 {
@@ -305,6 +322,8 @@ prepare(void *arg)
 
 	crm_catalog_path_end(path);
 	preparation->rule->state = ExecInitExpr(copyObject(planned), NULL);
+	if (!preparation->rule->may_fail)
+		preparation->rule->guard = crm_guard_find((Node *) planned, is_row_column, NULL);
 	MemoryContextSwitchTo(old);
 	return true;
 }
@@ -357,6 +376,7 @@ crm_direct_compile(Query *query, MemoryContext context)
 	table_close(profile, NoLock);
 	if (preparation.tree == NULL)
 		return NULL;
+	rule->reads_contact = rule->reads[CONTACT];
 	rule->reads[CONTACT] = true;
 	rule->may_fail = crm_expression_may_fail(preparation.tree);
 	nest_level = crm_rule_enter();
@@ -372,6 +392,7 @@ typedef struct Question
 {
 	CrmDirectRule *rule;
 	CrmTarget *targets[SOURCES];
+	bool reads_contact;
 	bool holds;
 } Question;
 
@@ -414,15 +435,17 @@ find_rank(Question *question)
 		ExecStoreAllNullTuple(target->found);
 }
 
-/* False if there is no such contact. */
+/* False if there is no such contact: whoever has a row of counters is one. */
 static bool
 find_contact(Question *question, int64 contact_id)
 {
 	CrmTarget *counter = question->targets[COUNTER];
+	bool counted = counter != NULL && crm_target_find(counter, contact_id);
 
-	if (!crm_target_find(question->targets[CONTACT], contact_id))
+	if ((question->reads_contact || !counted) &&
+		!crm_target_find(question->targets[CONTACT], contact_id))
 		return false;
-	if (counter != NULL && !crm_target_find(counter, contact_id))
+	if (counter != NULL && !counted)
 		ExecStoreAllNullTuple(counter->found);
 	return true;
 }
@@ -526,7 +549,7 @@ ask_all(void *arg)
 {
 	Batch *batch = arg;
 	const CrmAsked *asked = batch->asked;
-	Question question = { .rule = batch->rule };
+	Question question = { .rule = batch->rule, .reads_contact = batch->rule->reads_contact };
 
 	batch->possible = open_sources(&question, batch->rule->reads) && !*batch->stale;
 	for (int i = 0; batch->possible && i < asked->n; i++)
@@ -548,7 +571,7 @@ ask_all(void *arg)
 static bool
 ask_one(const Batch *batch, const CrmAsked *asked)
 {
-	Question question = { .rule = batch->rule };
+	Question question = { .rule = batch->rule, .reads_contact = batch->rule->reads_contact };
 	bool possible = open_sources(&question, batch->rule->reads) && !*batch->stale;
 	ErrorData *error = NULL;
 
@@ -602,22 +625,49 @@ crm_direct_may_fail(const CrmDirectRule *rule)
 	return rule->may_fail;
 }
 
-/* Of one fact; the rows of its contact are found for the first rule that wants them. */
-static void
-ask_fact(Question *questions, int nrules, const CrmFactValues *fact, int place, bool *const *holds)
+const CrmGuard *
+crm_direct_guard(const CrmDirectRule *rule)
 {
-	bool looked = false;
-	bool found = false;
+	return rule->guard;
+}
 
-	for (int r = 0; r < nrules; r++)
+/* Of the rows found, by the number that is_row_column() gave it. */
+static Datum
+row_value(const void *arg, int column, bool *isnull)
+{
+	const Question *question = arg;
+
+	return slot_getattr(row_of(question, column / (MaxAttrNumber + 1)),
+						column % (MaxAttrNumber + 1), isnull);
+}
+
+static bool
+is_asked(const CrmAskedTogether *asked, int place)
+{
+	for (int r = 0; r < asked->n; r++)
+		if (asked->holds[r][place])
+			return true;
+	return false;
+}
+
+/* Of one fact; the rows of its contact are found once. */
+static void
+ask_fact(Question *questions, const CrmAskedTogether *asked, int place)
+{
+	const CrmFactValues *fact = &asked->facts[place];
+	bool found;
+
+	if (!is_asked(asked, place))
+		return;
+	found = find_contact(&questions[0], fact->contact_id);
+	if (found && asked->screen != NULL)
+		crm_screen_apply(asked->screen, row_value, &questions[0], asked->holds, place);
+	for (int r = 0; r < asked->n; r++)
 	{
 		Question *question = &questions[r];
 
-		if (!holds[r][place])
+		if (!asked->holds[r][place])
 			continue;
-		if (!looked)
-			found = find_contact(&questions[0], fact->contact_id);
-		looked = true;
 		question->holds = false;
 		if (found)
 		{
@@ -626,31 +676,33 @@ ask_fact(Question *questions, int nrules, const CrmFactValues *fact, int place, 
 			prepare_evaluation(question, fact->as_of, fact);
 			(void) evaluate(question);
 		}
-		holds[r][place] = question->holds;
+		asked->holds[r][place] = question->holds;
 	}
 }
 
 bool
-crm_direct_ask_facts(CrmDirectRule *const *rules, int nrules, const bool *stale,
-					 const CrmFactValues *facts, int nfacts, bool *const *holds)
+crm_direct_ask_together(const CrmAskedTogether *asked, const bool *stale)
 {
-	Question *questions = palloc0_array(Question, nrules);
+	Question *questions = palloc0_array(Question, asked->n);
 	bool reads[SOURCES] = { 0 };
 	bool possible;
 
-	for (int r = 0; r < nrules; r++)
+	for (int r = 0; r < asked->n; r++)
 	{
-		questions[r].rule = rules[r];
+		questions[r].rule = asked->rules[r];
 		for (int i = 0; i < SOURCES; i++)
-			reads[i] = reads[i] || rules[r]->reads[i];
+			reads[i] = reads[i] || asked->rules[r]->reads[i];
 	}
 	possible = open_sources(&questions[0], reads) && !*stale;
-	for (int r = 1; r < nrules; r++)
+	for (int r = 0; r < asked->n; r++)
+	{
 		memcpy(questions[r].targets, questions[0].targets, sizeof(questions[0].targets));
-	for (int i = 0; possible && i < nfacts; i++)
+		questions[0].reads_contact |= asked->rules[r]->reads_contact;
+	}
+	for (int i = 0; possible && i < asked->nfacts; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		ask_fact(questions, nrules, &facts[i], i, holds);
+		ask_fact(questions, asked, i);
 	}
 	close_sources(&questions[0]);
 	pfree(questions);

@@ -13,6 +13,7 @@
 #include "utils/elog.h"
 
 #include "rules/fact_rule.h"
+#include "rules/guard.h"
 
 typedef struct CrmDirectRule CrmDirectRule;
 
@@ -39,13 +40,24 @@ typedef struct CrmAsked
  */
 extern bool crm_direct_ask(CrmDirectRule *rule, const bool *stale, const CrmAsked *asked);
 
-/*
- * Several rules, of facts of which holds[rule][fact] says that they are asked:
- * there the answers go. A failure is an error. Else as crm_direct_ask().
- */
 extern bool crm_direct_may_fail(const CrmDirectRule *rule);
-extern bool crm_direct_ask_facts(CrmDirectRule *const *rules, int nrules, const bool *stale,
-								 const CrmFactValues *facts, int nfacts, bool *const *holds);
+
+/* Over the columns of its rows; NULL: it has none, or may fail. */
+extern const CrmGuard *crm_direct_guard(const CrmDirectRule *rule);
+
+/* What is asked of several rules. */
+typedef struct CrmAskedTogether
+{
+	int n;
+	CrmDirectRule *const *rules;
+	CrmScreen *screen; /* of their guards, or NULL */
+	const CrmFactValues *facts;
+	int nfacts;
+	bool *const *holds; /* holds[rule][fact]: is it asked, and then does it hold? */
+} CrmAskedTogether;
+
+/* A failure is an error. Else as crm_direct_ask(). */
+extern bool crm_direct_ask_together(const CrmAskedTogether *asked, const bool *stale);
 
 /* The contact failed; it is the first of these. */
 extern void crm_asked_failed(const CrmAsked *asked, ErrorData *error);

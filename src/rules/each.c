@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/db.h"
@@ -294,132 +295,232 @@ ask_alone(const char *text, const CrmAsked *asked)
 	crm_act_end(&acting);
 }
 
+/* ---- several rules over facts */
+
+/* Those that may fail, or those that cannot: asked together, off rows that are found once. */
+typedef struct Together
+{
+	int n;
+	int *places; /* among all */
+	CrmDirectRule **rules;
+	CrmScreen *screen;
+} Together;
+
+struct CrmOthers
+{
+	int n;
+	const char *const *texts;
+
+	/* of what was looked up; it stands while no rule is dropped */
+	bool known;
+	uint64 generation;
+	const pg_tz *zone;
+	MemoryContext context;
+	bool busy;
+	int nheld;
+	Compiled **rules;
+	Together safe;
+	Together failing;
+};
+
+CrmOthers *
+crm_others_create(const char *const *texts, int n)
+{
+	CrmOthers *others = palloc0(sizeof(CrmOthers));
+
+	others->n = n;
+	others->texts = texts;
+	return others;
+}
+
+static void
+gather(const CrmOthers *others, Together *together, bool may_fail)
+{
+	const CrmGuard **guards = palloc_array(const CrmGuard *, others->n);
+
+	together->n = 0;
+	together->places = palloc_array(int, others->n);
+	together->rules = palloc_array(CrmDirectRule *, others->n);
+	for (int i = 0; i < others->n; i++)
+	{
+		CrmDirectRule *direct = others->rules[i]->direct;
+
+		if (direct == NULL || crm_direct_may_fail(direct) != may_fail)
+			continue;
+		guards[together->n] = crm_direct_guard(direct);
+		together->rules[together->n] = direct;
+		together->places[together->n++] = i;
+	}
+	together->screen = crm_screen_create(guards, together->n);
+}
+
+/* Holds the compiled rules, as they may be dropped meanwhile; the caller lets them go. */
+static void
+hold(CrmOthers *others)
+{
+	uint64 generation = crm_kept_generation(&kept_over_facts);
+	bool known = others->known && others->generation == generation && others->zone == crm_guc_zone;
+	MemoryContext old = CurrentMemoryContext;
+
+	others->known = false;
+	if (!known && others->context == NULL)
+		others->context = AllocSetContextCreate(GetMemoryChunkContext(others),
+												"pg_crm rules asked together",
+												ALLOCSET_SMALL_SIZES);
+	if (!known)
+	{
+		MemoryContextReset(others->context);
+		others->rules = MemoryContextAlloc(others->context, sizeof(Compiled *) * others->n);
+	}
+	while (others->nheld < others->n)
+	{
+		if (!known)
+			others->rules[others->nheld] = find_rule(others->texts[others->nheld], true);
+		crm_kept_begin(&others->rules[others->nheld++]->kept);
+	}
+	if (!known)
+	{
+		MemoryContextSwitchTo(others->context);
+		gather(others, &others->safe, false);
+		gather(others, &others->failing, true);
+		MemoryContextSwitchTo(old);
+	}
+	others->zone = crm_guc_zone;
+	others->generation = generation;
+	others->known = kept_over_facts.generation == generation;
+}
+
+static void
+let_go(CrmOthers *others)
+{
+	while (others->nheld > 0)
+		crm_kept_end(&others->rules[--others->nheld]->kept);
+	others->busy = false;
+}
+
 /* Those facts of which a rule is still to be asked. */
 static void
-ask_rest(Compiled *rule, const CrmOthers *others, const CrmFactValues *facts, int nfacts)
+ask_rest(Compiled *rule, const CrmRuleUser *user, const CrmFactValues *facts, int nfacts,
+		 bool *wanted)
 {
 	int *places = palloc_array(int, nfacts);
 	int64 *contacts = palloc_array(int64, nfacts);
 	TimestampTz *as_of = palloc_array(TimestampTz, nfacts);
 	const CrmFactValues **left = palloc_array(const CrmFactValues *, nfacts);
 	bool *holds = palloc0_array(bool, nfacts);
-	CrmAsked asked = { others->user, 0, contacts, as_of, left, holds };
+	CrmAsked asked = { user, 0, contacts, as_of, left, holds };
 
 	for (int i = 0; i < nfacts; i++)
-		if (others->holds[i])
+		if (wanted[i])
 		{
 			places[asked.n] = i;
 			contacts[asked.n] = facts[i].contact_id;
 			as_of[asked.n] = facts[i].as_of;
 			left[asked.n++] = &facts[i];
 		}
-	ask(rule, &kept_over_facts.stale, &asked);
+	if (asked.n > 0)
+		ask(rule, &kept_over_facts.stale, &asked);
 	for (int i = 0; i < asked.n; i++)
-		others->holds[places[i]] = holds[i];
+		wanted[places[i]] = holds[i];
 }
 
-/* Rules that are asked together, off rows that are found once. */
-typedef struct Together
+typedef struct Attempt
 {
-	int n;
-	CrmDirectRule **rules;
-	bool **holds;
-	const CrmFactValues *facts;
-	int nfacts;
+	CrmAskedTogether asked;
 	bool possible;
-} Together;
+} Attempt;
 
 static bool
 ask_together(void *arg)
 {
-	Together *together = arg;
+	Attempt *attempt = arg;
 
-	together->possible = crm_direct_ask_facts(together->rules, together->n, &kept_over_facts.stale,
-											  together->facts, together->nfacts, together->holds);
+	attempt->possible = crm_direct_ask_together(&attempt->asked, &kept_over_facts.stale);
 	return true;
 }
 
 /* Where any may fail, in one subtransaction; false where it did, or a plan is needed. */
 static bool
-ask_together_contained(Together *together, bool may_fail)
+ask_together_contained(Attempt *attempt, bool may_fail)
 {
 	ErrorData *error;
 
-	if (together->n == 0)
+	if (attempt->asked.n == 0)
 		return true;
 	if (!may_fail)
-		(void) ask_together(together);
-	else if (!crm_attempt(ask_together, together, &error))
+		(void) ask_together(attempt);
+	else if (!crm_attempt(ask_together, attempt, &error))
 	{
 		if (!crm_rule_is_contained(error))
 			ReThrowError(error);
 		FreeErrorData(error);
 		return false;
 	}
-	return together->possible;
+	return attempt->possible;
 }
 
-/*
- * Those that may fail, or those that cannot: together if none fails, else each
- * by itself. What needs a plan is one by itself among those that may.
- */
+/* Together if none fails, else each by itself. */
 static void
-ask_kind(Compiled **rules, const CrmOthers *others, int nothers, const CrmFactValues *facts,
-		 int nfacts, bool may_fail)
+ask_kind(CrmOthers *others, const Together *together, const CrmRuleUser *const *users,
+		 const CrmFactValues *facts, int nfacts, bool *const *holds)
 {
-	Together together = { .facts = facts, .nfacts = nfacts };
-	int *places = palloc_array(int, nothers);
-	bool *before = palloc_array(bool, (Size) nothers *nfacts);
+	Size size = sizeof(bool) * nfacts;
+	bool *before = palloc_array(bool, (Size) together->n *nfacts);
+	bool **answers = palloc_array(bool *, together->n);
+	Attempt attempt = { .asked = { together->n, together->rules, together->screen, facts, nfacts,
+								   answers } };
 
-	together.rules = palloc_array(CrmDirectRule *, nothers);
-	together.holds = palloc_array(bool *, nothers);
-	for (int i = 0; i < nothers; i++)
+	for (int i = 0; i < together->n; i++)
 	{
-		CrmDirectRule *direct = rules[i]->direct;
-
-		if (direct == NULL && may_fail)
-			ask_rest(rules[i], &others[i], facts, nfacts);
-		if (direct == NULL || crm_direct_may_fail(direct) != may_fail)
-			continue;
-		memcpy(before + (Size) together.n * nfacts, others[i].holds, sizeof(bool) * nfacts);
-		together.rules[together.n] = direct;
-		together.holds[together.n] = others[i].holds;
-		places[together.n++] = i;
+		answers[i] = holds[together->places[i]];
+		memcpy(before + i * size, answers[i], size);
 	}
-	if (ask_together_contained(&together, may_fail))
+	if (ask_together_contained(&attempt, together == &others->failing))
 		return;
-	for (int i = 0; i < together.n; i++)
+	for (int i = 0; i < together->n; i++)
 	{
-		memcpy(together.holds[i], before + (Size) i * nfacts, sizeof(bool) * nfacts);
-		ask_rest(rules[places[i]], &others[places[i]], facts, nfacts);
+		int place = together->places[i];
+
+		memcpy(answers[i], before + i * size, size);
+		ask_rest(others->rules[place], users[place], facts, nfacts, answers[i]);
 	}
+}
+
+static void
+ask_held(CrmOthers *others, const CrmRuleUser *const *users, const CrmFactValues *facts, int nfacts,
+		 bool *const *holds)
+{
+	hold(others);
+	ask_kind(others, &others->safe, users, facts, nfacts, holds);
+	/* what needs a plan is one by itself */
+	for (int i = 0; i < others->n; i++)
+		if (others->rules[i]->direct == NULL)
+			ask_rest(others->rules[i], users[i], facts, nfacts, holds[i]);
+	ask_kind(others, &others->failing, users, facts, nfacts, holds);
 }
 
 void
-crm_each_ask_others(const CrmOthers *others, int nothers, const CrmFactValues *facts, int nfacts)
+crm_others_ask(CrmOthers *others, const CrmRuleUser *const *users, const CrmFactValues *facts,
+			   int nfacts, bool *const *holds)
 {
 	CrmActing acting;
-	Compiled **rules;
-	volatile int nheld = 0;
 
+	/* counting a failure may run triggers, which may ask for other rules, or for these */
+	if (others->busy)
+	{
+		crm_others_ask(crm_others_create(others->texts, others->n), users, facts, nfacts, holds);
+		return;
+	}
 	crm_act_as_owner_unnamed(&acting);
 	SPI_connect();
-	rules = palloc_array(Compiled *, nothers);
+	others->busy = true;
 	PG_TRY();
 	{
-		while (nheld < nothers)
-		{
-			rules[nheld] = find_rule(others[nheld].text, true);
-			crm_kept_begin(&rules[nheld]->kept);
-			nheld++;
-		}
-		ask_kind(rules, others, nothers, facts, nfacts, false);
-		ask_kind(rules, others, nothers, facts, nfacts, true);
+		ask_held(others, users, facts, nfacts, holds);
 	}
 	PG_FINALLY();
 	{
-		for (int i = 0; i < nheld; i++)
-			crm_kept_end(&rules[i]->kept);
+		let_go(others);
 	}
 	PG_END_TRY();
 	SPI_finish();

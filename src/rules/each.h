@@ -10,16 +10,15 @@
 
 #include "rules/direct.h"
 
-/* A rule over facts, but for the conditions that the fact alone decides. */
-typedef struct CrmOthers
-{
-	const char *text;
-	const CrmRuleUser *user;
-	bool *holds; /* of each fact: is it asked, and then does it hold? */
-} CrmOthers;
+/* Rules over facts, but for the conditions that the fact alone decides. */
+typedef struct CrmOthers CrmOthers;
 
-extern void crm_each_ask_others(const CrmOthers *others, int nothers, const CrmFactValues *facts,
-								int nfacts);
+/* By their texts, which must outlive it; in this context. */
+extern CrmOthers *crm_others_create(const char *const *texts, int n);
+
+/* holds[rule][fact]: is it asked, and then does it hold? */
+extern void crm_others_ask(CrmOthers *others, const CrmRuleUser *const *users,
+						   const CrmFactValues *facts, int nfacts, bool *const *holds);
 
 /* Does the condition name nothing but columns of the fact and the time? */
 extern bool crm_condition_is_of_fact(struct Node *condition);

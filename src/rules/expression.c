@@ -26,6 +26,7 @@
 #include "base/db.h"
 #include "base/guc.h"
 #include "pg_crm.h"
+#include "rules/guard.h"
 #include "rules/inputs.h"
 #include "rules/language.h"
 
@@ -245,6 +246,19 @@ analyze(CrmRuleTree *rule, CrmExpression *expression)
 	expression->reads_settings = rule->reads_zone;
 }
 
+/* Is it one of the values that rules are asked on? */
+static bool
+is_value(const Node *node, const void *arg, int *column)
+{
+	const CrmExpressionInputs *inputs = arg;
+	const Param *param = (const Param *) node;
+
+	if (!IsA(node, Param) || inputs->list[param->paramid - 1].kind != CRM_INPUT_VALUE)
+		return false;
+	*column = inputs->list[param->paramid - 1].position;
+	return true;
+}
+
 /* In the current context, with the analysed tree at hand. */
 static void
 make_evaluation(CrmExpression *expression, const CrmExpressionInputs *inputs, Node *planned)
@@ -262,6 +276,9 @@ make_evaluation(CrmExpression *expression, const CrmExpressionInputs *inputs, No
 	expression->state = ExecInitExpr((Expr *) copyObject(planned), NULL);
 	crm_expression_find_moments(expression, expression->tree);
 	expression->tree = NULL;
+	/* a failure is counted, whatever else the rule asks */
+	if (!expression->may_fail)
+		expression->guard = crm_guard_find(planned, is_value, inputs);
 }
 
 CrmExpression *
@@ -416,6 +433,12 @@ crm_expression_names(const CrmExpression *expression, int position)
 			expression->inputs[i].position == position)
 			return true;
 	return false;
+}
+
+const CrmGuard *
+crm_expression_guard(const CrmExpression *expression)
+{
+	return expression->guard;
 }
 
 bool

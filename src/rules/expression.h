@@ -45,6 +45,7 @@ typedef struct CrmScope
 } CrmScope;
 
 typedef struct CrmExpression CrmExpression;
+typedef struct CrmGuard CrmGuard;
 
 /*
  * Compiles a rule into the current memory context, which must live as long as
@@ -73,6 +74,9 @@ extern bool crm_expression_holds_or_fails(CrmExpression *expression, const Datum
 										  const bool *nulls, TimestampTz as_of);
 
 extern bool crm_expression_names(const CrmExpression *expression, int position);
+
+/* guard.h: over the positions of its values; NULL: it has none, or may fail. */
+extern const CrmGuard *crm_expression_guard(const CrmExpression *expression);
 
 /* Must it run under the settings of rules, crm_expressions_enter()? */
 extern bool crm_expression_reads_settings(const CrmExpression *expression);

@@ -13,6 +13,7 @@
 #include "rules/each.h"
 #include "rules/expression.h"
 #include "rules/fact_rule.h"
+#include "rules/guard.h"
 #include "rules/language.h"
 
 struct CrmFactRule
@@ -22,6 +23,18 @@ struct CrmFactRule
 	bool reads_settings;
 	bool has_others; /* conditions that read the contact */
 	CrmRuleReads *reads;
+	CrmFactRules *alone; /* the set of it, as soon as it is asked by itself */
+};
+
+struct CrmFactRules
+{
+	int n;
+	CrmFactRule **rules;
+	CrmScreen *screen; /* of guards on the fact, or NULL */
+	bool some_may_fail;
+	int nothers;    /* those that have others */
+	int *others_of; /* their places */
+	CrmOthers *others;
 };
 
 /* Reads all of it, checks it, and notes what it reads. */
@@ -78,32 +91,39 @@ crm_fact_rule_reads(const CrmFactRule *rule)
 	return rule->reads;
 }
 
-/* A failure is an error. */
-static void
-ask_or_fail(const CrmFactQuestion *question, const CrmFactValues *facts, int nfacts)
-{
-	CrmExpression *expression = question->rule->expression;
+/* ---- conditions of the fact alone */
 
+static bool
+may_fail(const CrmFactRule *rule)
+{
+	return rule->expression != NULL && !crm_expression_is_safe(rule->expression);
+}
+
+/* Of those facts of which it is asked; a failure is an error. */
+static void
+ask_or_fail(const CrmFactRule *rule, const CrmFactValues *facts, int nfacts, bool *holds)
+{
 	for (int i = 0; i < nfacts; i++)
-		question->holds[i] = crm_expression_holds_or_fails(expression, facts[i].values,
-														   facts[i].nulls, facts[i].as_of);
+		if (holds[i])
+			holds[i] = crm_expression_holds_or_fails(rule->expression, facts[i].values,
+													 facts[i].nulls, facts[i].as_of);
 }
 
 /* The same under the settings of rules, where it reads any. */
 static void
-ask_fixed_or_fail(const CrmFactQuestion *question, const CrmFactValues *facts, int nfacts)
+ask_fixed_or_fail(const CrmFactRule *rule, const CrmFactValues *facts, int nfacts, bool *holds)
 {
 	CrmRuleStyle outside;
 
-	if (!question->rule->reads_settings)
+	if (!rule->reads_settings)
 	{
-		ask_or_fail(question, facts, nfacts);
+		ask_or_fail(rule, facts, nfacts, holds);
 		return;
 	}
 	crm_rule_style_begin(&outside);
 	PG_TRY();
 	{
-		ask_or_fail(question, facts, nfacts);
+		ask_or_fail(rule, facts, nfacts, holds);
 	}
 	PG_FINALLY();
 	{
@@ -115,128 +135,167 @@ ask_fixed_or_fail(const CrmFactQuestion *question, const CrmFactValues *facts, i
 /* What is asked of the facts alone. */
 typedef struct Own
 {
-	const CrmFactQuestion *questions;
-	int nquestions;
+	const CrmFactRules *set;
 	const CrmFactValues *facts;
 	int nfacts;
+	bool *const *holds;
 } Own;
-
-static bool
-may_fail(const CrmFactQuestion *question)
-{
-	return question->rule->expression != NULL &&
-		!crm_expression_is_safe(question->rule->expression);
-}
 
 static bool
 ask_all(void *arg)
 {
 	const Own *own = arg;
 
-	for (int i = 0; i < own->nquestions; i++)
-		if (may_fail(&own->questions[i]))
-			ask_fixed_or_fail(&own->questions[i], own->facts, own->nfacts);
+	for (int r = 0; r < own->set->n; r++)
+		if (may_fail(own->set->rules[r]))
+			ask_fixed_or_fail(own->set->rules[r], own->facts, own->nfacts, own->holds[r]);
 	return true;
 }
+
+typedef struct One
+{
+	const CrmFactRule *rule;
+	const CrmFactValues *fact;
+	bool *holds;
+} One;
 
 static bool
 ask_one(void *arg)
 {
-	const Own *own = arg;
+	const One *one = arg;
 
-	ask_fixed_or_fail(own->questions, own->facts, own->nfacts);
+	ask_fixed_or_fail(one->rule, one->fact, 1, one->holds);
 	return true;
 }
 
 /* One by one, of facts of which some fail. */
 static void
-ask_each(const CrmFactQuestion *question, const CrmFactValues *facts, int nfacts)
+ask_each(const CrmFactRule *rule, const CrmRuleUser *user, const CrmFactValues *facts, int nfacts,
+		 bool *holds)
 {
 	for (int i = 0; i < nfacts; i++)
 	{
-		CrmFactQuestion part = { question->rule, question->user, &question->holds[i] };
-		Own one = { &part, 1, &facts[i], 1 };
+		One one = { rule, &facts[i], &holds[i] };
 		ErrorData *error;
 
+		holds[i] = true;
 		if (crm_attempt(ask_one, &one, &error))
 			continue;
 		if (!crm_rule_is_contained(error))
 			ReThrowError(error);
-		part.holds[0] = false;
+		holds[i] = false;
 		SPI_connect();
-		crm_rule_count_error(question->user, facts[i].contact_id, error->sqlerrcode,
-							 error->message);
+		crm_rule_count_error(user, facts[i].contact_id, error->sqlerrcode, error->message);
 		SPI_finish();
 		FreeErrorData(error);
 	}
 }
 
-/* The conditions of the facts alone: those that may fail in one subtransaction. */
-static void
-ask_own(const Own *own)
+static Datum
+fact_value(const void *arg, int column, bool *isnull)
 {
-	bool some_may_fail = false;
+	const CrmFactValues *fact = arg;
+
+	*isnull = fact->nulls[column];
+	return fact->values[column];
+}
+
+/* Those that may fail in one subtransaction, of all facts: what fails is counted. */
+static void
+ask_own(const Own *own, const CrmRuleUser *const *users)
+{
+	const CrmFactRules *set = own->set;
 	ErrorData *error;
 
-	for (int i = 0; i < own->nquestions; i++)
-	{
-		const CrmFactQuestion *question = &own->questions[i];
-
-		if (question->rule->expression == NULL)
-			memset(question->holds, true, sizeof(bool) * own->nfacts);
-		else if (may_fail(question))
-			some_may_fail = true;
-		else
-			ask_fixed_or_fail(question, own->facts, own->nfacts);
-	}
-	if (!some_may_fail || crm_attempt(ask_all, unconstify(Own *, own), &error))
+	if (set->screen != NULL)
+		for (int i = 0; i < own->nfacts; i++)
+			crm_screen_apply(set->screen, fact_value, &own->facts[i], own->holds, i);
+	for (int r = 0; r < set->n; r++)
+		if (set->rules[r]->expression != NULL && !may_fail(set->rules[r]))
+			ask_fixed_or_fail(set->rules[r], own->facts, own->nfacts, own->holds[r]);
+	if (!set->some_may_fail || crm_attempt(ask_all, unconstify(Own *, own), &error))
 		return;
 	if (!crm_rule_is_contained(error))
 		ReThrowError(error);
 	FreeErrorData(error);
-	for (int i = 0; i < own->nquestions; i++)
-		if (may_fail(&own->questions[i]))
-			ask_each(&own->questions[i], own->facts, own->nfacts);
+	for (int r = 0; r < set->n; r++)
+		if (may_fail(set->rules[r]))
+			ask_each(set->rules[r], users[r], own->facts, own->nfacts, own->holds[r]);
 }
 
-static bool
-holds_for_any(const CrmFactQuestion *question, int nfacts)
+/* ---- all of it */
+
+CrmFactRules *
+crm_fact_rules_create(CrmFactRule *const *rules, int n)
 {
-	return memchr(question->holds, true, sizeof(bool) * nfacts) != NULL;
+	CrmFactRules *set = palloc0(sizeof(CrmFactRules));
+	const CrmGuard **guards = palloc0_array(const CrmGuard *, Max(n, 1));
+	const char **texts = palloc_array(const char *, Max(n, 1));
+
+	set->n = n;
+	set->rules = palloc_array(CrmFactRule *, Max(n, 1));
+	set->others_of = palloc_array(int, Max(n, 1));
+	for (int r = 0; r < n; r++)
+	{
+		set->rules[r] = rules[r];
+		if (rules[r]->expression != NULL)
+			guards[r] = crm_expression_guard(rules[r]->expression);
+		set->some_may_fail |= may_fail(rules[r]);
+		if (!rules[r]->has_others)
+			continue;
+		texts[set->nothers] = rules[r]->text;
+		set->others_of[set->nothers++] = r;
+	}
+	set->screen = crm_screen_create(guards, n);
+	if (set->nothers > 0)
+		set->others = crm_others_create(texts, set->nothers);
+	pfree(guards);
+	return set;
+}
+
+static void
+ask_others(const CrmFactRules *set, const CrmRuleUser *const *users, const CrmFactValues *facts,
+		   int nfacts, bool *const *holds)
+{
+	const CrmRuleUser **users_of = palloc_array(const CrmRuleUser *, set->nothers);
+	bool **answers = palloc_array(bool *, set->nothers);
+	bool any = false;
+
+	for (int i = 0; i < set->nothers; i++)
+	{
+		users_of[i] = users[set->others_of[i]];
+		answers[i] = holds[set->others_of[i]];
+		any = any || memchr(answers[i], true, sizeof(bool) * nfacts) != NULL;
+	}
+	if (any)
+		crm_others_ask(set->others, users_of, facts, nfacts, answers);
+	pfree(users_of);
+	pfree(answers);
 }
 
 void
-crm_fact_rules_evaluate(const CrmFactQuestion *questions, int nquestions,
-						const CrmFactValues *facts, int nfacts)
+crm_fact_rules_evaluate(CrmFactRules *set, const CrmRuleUser *const *users,
+						const CrmFactValues *facts, int nfacts, bool *const *holds)
 {
-	Own own = { questions, nquestions, facts, nfacts };
-	CrmOthers *others = NULL;
-	int n = 0;
+	Own own = { set, facts, nfacts, holds };
 
-	ask_own(&own);
-	for (int i = 0; i < nquestions; i++)
-	{
-		const CrmFactQuestion *question = &questions[i];
-
-		if (!question->rule->has_others || !holds_for_any(question, nfacts))
-			continue;
-		if (others == NULL)
-			others = palloc_array(CrmOthers, nquestions);
-		others[n].text = question->rule->text;
-		others[n].user = question->user;
-		others[n++].holds = question->holds;
-	}
-	if (others == NULL)
-		return;
-	crm_each_ask_others(others, n, facts, nfacts);
-	pfree(others);
+	for (int r = 0; r < set->n; r++)
+		memset(holds[r], true, sizeof(bool) * nfacts);
+	ask_own(&own, users);
+	if (set->nothers > 0)
+		ask_others(set, users, facts, nfacts, holds);
 }
 
 void
 crm_fact_rule_evaluate(CrmFactRule *rule, const CrmRuleUser *user, const CrmFactValues *facts,
 					   int nfacts, bool *holds)
 {
-	CrmFactQuestion question = { rule, user, holds };
+	if (rule->alone == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(rule));
 
-	crm_fact_rules_evaluate(&question, 1, facts, nfacts);
+		rule->alone = crm_fact_rules_create(&rule, 1);
+		MemoryContextSwitchTo(old);
+	}
+	crm_fact_rules_evaluate(rule->alone, &user, facts, nfacts, &holds);
 }

@@ -47,15 +47,17 @@ extern const CrmRuleReads *crm_fact_rule_reads(const CrmFactRule *rule);
 extern void crm_fact_rule_evaluate(CrmFactRule *rule, const CrmRuleUser *user,
 								   const CrmFactValues *facts, int nfacts, bool *holds);
 
-/* The same of several rules: the rows of a contact are looked up once for all of them. */
-typedef struct CrmFactQuestion
-{
-	CrmFactRule *rule;
-	const CrmRuleUser *user;
-	bool *holds; /* an answer for each fact */
-} CrmFactQuestion;
+/*
+ * The same of several rules: a contact's rows are looked up once for all of them, and where
+ * many want the same value to be on some side of a constant, those that cannot hold are
+ * found by a search. The set is made in this context, and the rules must outlive it.
+ */
+typedef struct CrmFactRules CrmFactRules;
 
-extern void crm_fact_rules_evaluate(const CrmFactQuestion *questions, int nquestions,
-									const CrmFactValues *facts, int nfacts);
+extern CrmFactRules *crm_fact_rules_create(CrmFactRule *const *rules, int n);
+
+/* holds[rule][fact] */
+extern void crm_fact_rules_evaluate(CrmFactRules *set, const CrmRuleUser *const *users,
+									const CrmFactValues *facts, int nfacts, bool *const *holds);
 
 #endif /* CRM_FACT_RULE_H */

@@ -55,6 +55,7 @@ struct CrmExpression
 	ExprState *state;
 	ExprContext *evaluation;
 	ParamListInfo parameters;
+	CrmGuard *guard;
 	int ninputs;
 	CrmInput inputs[CRM_MAX_INPUTS];
 

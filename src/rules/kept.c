@@ -92,6 +92,7 @@ forget(CrmKeptRules *rules, CrmKeptRule *rule)
 
 	(void) hash_search(rules->by_text, &key, HASH_REMOVE, NULL);
 	dlist_delete(&rule->node);
+	rules->generation++;
 	if (rule->users > 0)
 		dlist_push_head(&rules->leaving, &rule->node);
 	else
@@ -154,6 +155,14 @@ crm_kept_find(CrmKeptRules *rules, const char *text)
 		return NULL;
 	dlist_move_head(&rules->recent, &entry->rule->node);
 	return entry->rule;
+}
+
+uint64
+crm_kept_generation(CrmKeptRules *rules)
+{
+	if (rules->by_text != NULL)
+		sweep(rules);
+	return rules->generation;
 }
 
 CrmKeptRule *

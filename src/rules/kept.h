@@ -40,10 +40,17 @@ typedef struct CrmKeptRules
 	HTAB *by_text;
 	dlist_head recent;  /* the last used first */
 	dlist_head leaving; /* no longer found, but in use when they were dropped */
+	uint64 generation;  /* grows whenever one is dropped */
 } CrmKeptRules;
 
 /* NULL if it is not kept. Whoever runs SQL with it holds it by crm_kept_begin() meanwhile. */
 extern CrmKeptRule *crm_kept_find(CrmKeptRules *rules, const char *text);
+
+/*
+ * Drops those that are stale, and says how often any was dropped before: what was
+ * found at the same generation is still kept.
+ */
+extern uint64 crm_kept_generation(CrmKeptRules *rules);
 
 /* A new one, of this size, in a context of its own under the current one until it is added. */
 extern CrmKeptRule *crm_kept_create(Size size, const char *text);

@@ -173,24 +173,45 @@ rooms_fact_rule_kept(PG_FUNCTION_ARGS)
 }
 
 /* Rules of an array, each to answer of each fact. */
-static CrmFactQuestion *
-compile_all(ArrayType *array, int nfacts, int *n)
+typedef struct Asked
 {
-	CrmFactQuestion *questions;
-	bool *holds;
+	CrmFactRules *set;
+	const CrmRuleUser **users;
+	bool **holds;
+	bool *answers;
+	CrmFactValues *facts;
+	int nfacts;
+	int n;
+} Asked;
+
+static Asked
+compile_all(ArrayType *rules_array, ArrayType *facts_array)
+{
+	Asked asked;
+	CrmFactRule **compiled;
 	Datum *rules;
 
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &rules, NULL, n);
-	questions = palloc(sizeof(CrmFactQuestion) * (*n + 1));
-	holds = palloc(*n * nfacts + 1);
-	memset(holds, 0x55, *n * nfacts);
-	for (int i = 0; i < *n; i++)
+	asked.facts = read_facts(facts_array, &asked.nfacts);
+	deconstruct_array(rules_array, TEXTOID, -1, false, TYPALIGN_INT, &rules, NULL, &asked.n);
+	compiled = palloc(sizeof(CrmFactRule *) * (asked.n + 1));
+	asked.users = palloc(sizeof(CrmRuleUser *) * (asked.n + 1));
+	asked.holds = palloc(sizeof(bool *) * (asked.n + 1));
+	asked.answers = palloc(asked.n * asked.nfacts + 1);
+	memset(asked.answers, 0x55, asked.n * asked.nfacts);
+	for (int i = 0; i < asked.n; i++)
 	{
-		questions[i].rule = crm_fact_rule_compile(TextDatumGetCString(rules[i]));
-		questions[i].user = &user;
-		questions[i].holds = holds + i * nfacts;
+		compiled[i] = crm_fact_rule_compile(TextDatumGetCString(rules[i]));
+		asked.users[i] = &user;
+		asked.holds[i] = asked.answers + i * asked.nfacts;
 	}
-	return questions;
+	asked.set = crm_fact_rules_create(compiled, asked.n);
+	return asked;
+}
+
+static void
+ask_all(const Asked *asked)
+{
+	crm_fact_rules_evaluate(asked->set, asked->users, asked->facts, asked->nfacts, asked->holds);
 }
 
 /* fact_rules(rules, facts): the answers of the first rule, then those of the second … */
@@ -198,19 +219,18 @@ Datum
 rooms_fact_rules(PG_FUNCTION_ARGS)
 {
 	MemoryContext context = CurrentMemoryContext;
-	CrmFactValues *facts;
-	CrmFactQuestion *questions;
 	CrmActing acting;
-	int nfacts;
-	int n;
+	Asked asked;
 
 	begin(&acting);
 	MemoryContextSwitchTo(context);
-	facts = read_facts(PG_GETARG_ARRAYTYPE_P(1), &nfacts);
-	questions = compile_all(PG_GETARG_ARRAYTYPE_P(0), nfacts, &n);
-	crm_fact_rules_evaluate(questions, n, facts, nfacts);
+	asked = compile_all(PG_GETARG_ARRAYTYPE_P(0), PG_GETARG_ARRAYTYPE_P(1));
+	/* the second time by what the first one has looked up */
+	ask_all(&asked);
+	memset(asked.answers, 0x55, asked.n * asked.nfacts);
+	ask_all(&asked);
 	crm_disconnect(&acting);
-	return booleans(questions[0].holds, n * nfacts);
+	return booleans(asked.answers, asked.n * asked.nfacts);
 }
 
 /* fact_rules_time(rules, facts, times): microseconds of processor each time, for all together */
@@ -218,22 +238,18 @@ Datum
 rooms_fact_rules_time(PG_FUNCTION_ARGS)
 {
 	MemoryContext context = CurrentMemoryContext;
-	CrmFactValues *facts;
-	CrmFactQuestion *questions;
 	CrmActing acting;
+	Asked asked;
 	struct timespec start;
 	struct timespec end;
-	int nfacts;
-	int n;
 
 	begin(&acting);
 	MemoryContextSwitchTo(context);
-	facts = read_facts(PG_GETARG_ARRAYTYPE_P(1), &nfacts);
-	questions = compile_all(PG_GETARG_ARRAYTYPE_P(0), nfacts, &n);
-	crm_fact_rules_evaluate(questions, n, facts, nfacts);
+	asked = compile_all(PG_GETARG_ARRAYTYPE_P(0), PG_GETARG_ARRAYTYPE_P(1));
+	ask_all(&asked);
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &start);
 	for (int i = 0; i < PG_GETARG_INT32(2); i++)
-		crm_fact_rules_evaluate(questions, n, facts, nfacts);
+		ask_all(&asked);
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
 	crm_disconnect(&acting);
 	PG_RETURN_FLOAT8(((end.tv_sec - start.tv_sec) * 1e6 + (end.tv_nsec - start.tv_nsec) / 1e3) /

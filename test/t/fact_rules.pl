@@ -239,6 +239,37 @@ sql('UPDATE many SET together = fact_rules(rule::text[], facts)');
 sql('UPDATE many SET alone = (SELECT array_agg(h ORDER BY r, f) FROM unnest(rule::text[]) WITH ORDINALITY u(one, r), unnest(fact_rule(one, facts)) WITH ORDINALITY v(h, f))');
 none_differs('many rules together say what each says alone', 'many', 'together IS DISTINCT FROM alone', "together::text || ' not ' || alone::text || ' for ' || facts::text");
 
+# many that want the same values on some side of a constant, so that those that cannot hold are searched for
+sub guarded
+{
+    my ($value, @bounds) = @{ pick(
+        [ 'fact.amount', map { int(rand(120)) . pick('', '.5') } 1 .. 3 ], [ 'orders', 0 .. 5 ], [ 'spend', map { int(rand(200)) } 1 .. 3 ], [ 'size', 0, 1, 2, '2::bigint' ],
+        [ 'city', "'Köln'", "'Shanghai'", "'X'" ], [ 'fact.campaign', "'spring'", "'Köln'" ], [ 'stage_rank', 1, 2, 3 ], [ 'fact.store_id', 1, 2, 3, '2.5' ],
+        [ 'last_order_at', "'2024-06-01Z'::timestamptz", "'2024-05-01Z'::timestamptz" ], [ 'fact.occurred_at', "'2024-06-10Z'::timestamptz", "'2024-06-20Z'::timestamptz" ],
+        [ 'birthday', "'1990-02-28'::date", "'2000-01-01'::date" ]) };
+    my $bound    = pick(@bounds);
+    my $operator = pick('<', '<=', '=', '=', '>=', '>');
+    my $guard    = rand() < 0.3 ? "$bound $operator $value" : "$value $operator $bound";
+    my $luck     = rand();
+    return $guard if $luck < 0.5;
+    my ($other) = condition();
+    return $luck < 0.7 ? "$guard AND ($other)" : $luck < 0.9 ? "($other) AND $guard" : "NOT ($guard)";
+}
+sub array { return 'ARRAY[' . join(', ', map { quote($_) } @_) . ']::text[]' }
+sql('CREATE TABLE alike (n int, rule text[], facts jsonb[], together boolean[], alone boolean[], by_plan boolean[])');
+filled('alike', map { [ $_, array(map { guarded() } 1 .. 20 + int(rand(80))), facts(pick(1, 1, 5, 20)) ] } 1 .. $rules / 40);
+my $alone = '(SELECT array_agg(h ORDER BY r, f) FROM unnest(rule) WITH ORDINALITY u(one, r), unnest(fact_rule(one, facts)) WITH ORDINALITY v(h, f))';
+sql('UPDATE alike SET together = fact_rules(rule, facts)');
+sql("UPDATE alike SET alone = $alone");
+by_plan('ENABLE');
+sql("UPDATE alike SET by_plan = $alone");
+by_plan('DISABLE');
+cmp_ok(sql('SELECT count(*) FROM alike, unnest(alone) AS h WHERE h'), '>', $rules / 4, 'many of those searched for hold');
+my $first = '(SELECT string_agg(one || chr(32) || f::text, chr(10)) FROM (SELECT one, facts[f] AS f FROM unnest(rule) WITH ORDINALITY u(one, r), generate_subscripts(facts, 1) AS f
+    WHERE together[(r - 1) * cardinality(facts) + f] IS DISTINCT FROM by_plan[(r - 1) * cardinality(facts) + f] LIMIT 3) AS d)';
+is(sql("SELECT string_agg($first, E'\\n') FROM alike WHERE together IS DISTINCT FROM alone"), '', 'rules that are searched for say what each says alone');
+is(sql("SELECT string_agg($first, E'\\n') FROM alike WHERE together IS DISTINCT FROM by_plan"), '', 'and what plans say');
+
 # ---- what a rule may not say
 sub refused
 {
