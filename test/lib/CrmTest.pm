@@ -105,7 +105,7 @@ sub crm_rooms
     system($ENV{CC} || 'cc', qw(-shared -fPIC -O2 -g -Wall -Werror -D_GNU_SOURCE -fwrapv),
         '-fno-strict-aliasing', '-Wl,-Bsymbolic', '-DPG_CRM_VERSION="' . crm_version() . '"', '-Isrc',
         "-I$include", '-o', $module, glob('test/module/*.c src/dispatch/http*.c src/outbox/render.c src/channels/*.c src/rules/*.c'),
-        (map { "src/base/$_.c" } qw(channel clock db guc rights row table target watch)), @curl) == 0
+        (map { "src/base/$_.c" } qw(channel clock db guc rights row table target target_find watch)), @curl) == 0
       or die 'the module of the tests cannot be built';
     my $sql = slurp_file('test/module/rooms.sql');
     $sql =~ s/MODULE_PATH/$module/g;
