@@ -449,7 +449,8 @@ while (@facts < $facts)
     next if $taken{"$contact $account $ago"}++;
     push @facts, ([ $contact, $account, $kind, $ago ]) x (chance(0.1) ? 2 : 1);
 }
-@facts = shuffle @facts;
+# whose window is closed in any case
+@facts = (shuffle(@facts), map { ([ $_, 1, 'message', 5000 ], [ $_, 1, 'unfollow', 1000 ]) } 21 .. 30);
 
 sub at { return "'2024-06-01 12:00Z'::timestamptz - interval '$_[0] s'" }
 
