@@ -53,6 +53,7 @@ BEGIN
 	INSERT INTO bare.step_visit SELECT * FROM crm.step_visit WHERE journey = 'soon';
 END $$;
 
+SET check_function_bodies = off;
 CREATE PROCEDURE bench.enter_bare() LANGUAGE sql AS $$
 	INSERT INTO bare.event SELECT * FROM crm.event WHERE kind = 'register';
 	INSERT INTO bare.enrolment SELECT * FROM crm.enrolment WHERE journey = 'later';
