@@ -206,16 +206,16 @@ typedef struct CrmJourneys
 	List **doors; /* entry.c: of each kind that it was asked for */
 } CrmJourneys;
 
-extern const CrmJourneys *crm_journeys(void);
+extern PGDLLEXPORT const CrmJourneys *crm_journeys(void);
 
 /* NULL where there is none. Version 0 is the current one. */
-extern CrmJourney *crm_journey_find(const char *name, int version);
-extern int crm_step_find(const CrmJourney *journey, const char *name);
+extern PGDLLEXPORT CrmJourney *crm_journey_find(const char *name, int version);
+extern PGDLLEXPORT int crm_step_find(const CrmJourney *journey, const char *name);
 /* microseconds after which a fact that is recorded comes too late to move anybody */
 extern int64 crm_journey_lateness(const CrmJourney *journey);
 
 /* Is any journey on facts of this kind? Costs a look at what is cached. */
-extern bool crm_journey_listens(const char *kind);
+extern PGDLLEXPORT bool crm_journey_listens(const char *kind);
 
 /* May a fact of this kind move people who are in a journey? */
 extern bool crm_journeys_move_by(const char *kind);
