@@ -8,6 +8,7 @@
 #include "access/heapam.h"
 #include "access/relscan.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "storage/bufmgr.h"
 #include "storage/bufpage.h"
@@ -21,10 +22,14 @@
 /* bytes by which the next version of a row may be longer */
 #define ROOM_FOR_GROWTH 64
 
-/* The row updated last, which whoever comes after often wants next; while the transaction lasts. */
+/*
+ * The row updated last, which whoever comes after often wants next. Only in the same
+ * subtransaction: one that is rolled back frees the table to be cut off before it.
+ */
 static struct
 {
 	LocalTransactionId transaction;
+	SubTransactionId subtransaction;
 	Oid relid;
 	int64 key;
 	ItemPointerData place;
@@ -53,6 +58,7 @@ void
 crm_target_note_updated(const CrmTarget *target, Datum key)
 {
 	last_updated.transaction = CRM_MY_LXID;
+	last_updated.subtransaction = GetCurrentSubTransactionId();
 	last_updated.relid = RelationGetRelid(target->rel);
 	last_updated.key = DatumGetInt64(key);
 	last_updated.place = target->slot->tts_tid;
@@ -139,7 +145,8 @@ find_last_updated(CrmTarget *target, int64 key)
 
 	if (target->nkeys != 1 || last_updated.key != key ||
 		last_updated.relid != RelationGetRelid(target->rel) ||
-		last_updated.transaction != CRM_MY_LXID)
+		last_updated.transaction != CRM_MY_LXID ||
+		last_updated.subtransaction != GetCurrentSubTransactionId())
 		return false;
 	if (target->found == NULL)
 		target->found = table_slot_create(target->rel, NULL);
