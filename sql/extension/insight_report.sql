@@ -5,7 +5,18 @@ LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'crm_sql_check_days';
 COMMENT ON FUNCTION crm.check_days(date, date) IS 'true for a period of days that reports take; an error that says why for any other.';
 REVOKE ALL ON FUNCTION crm.check_days(date, date) FROM PUBLIC;
 
--- Months where the period holds a whole one, days at its ends.
+CREATE FUNCTION crm.check_journey(journey text) RETURNS boolean
+LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'crm_sql_check_journey';
+COMMENT ON FUNCTION crm.check_journey(text) IS 'true for the name of a journey and for NULL; an error for any other.';
+REVOKE ALL ON FUNCTION crm.check_journey(text) FROM PUBLIC;
+
+-- Never an error, as the planner may ask it before crm.check_days() is.
+CREATE FUNCTION crm.day_begins(day date) RETURNS timestamptz
+LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'crm_sql_day_begins';
+COMMENT ON FUNCTION crm.day_begins(date) IS 'First moment of a day in the zone pg_crm.time_zone; infinite for days that no report takes.';
+REVOKE ALL ON FUNCTION crm.day_begins(date) FROM PUBLIC;
+
+-- Months where the period holds a whole one, days at its ends; ends that no report takes are moved, until they are refused.
 CREATE FUNCTION crm.fact_period(period_start date, period_end date)
 RETURNS TABLE (event boolean, kind text, account_id bigint, qr_code_id bigint, store_id bigint, currency text,
 	facts bigint, voided bigint, amount numeric, refunded numeric)
@@ -14,9 +25,9 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 10000 AS $$
 	  FROM crm.fact_span AS n
 	 WHERE n.day >= period_start AND n.day < period_end
 	   AND (n.unit = 'rest'
-	        OR n.unit = 'month' AND n.day < pg_catalog.date_trunc('month', period_end::timestamp)::date
-	        OR n.unit = 'day' AND (n.day < pg_catalog.date_trunc('month', (period_start - 1)::timestamp + '1 month'::interval)::date
-	                               OR n.day >= pg_catalog.date_trunc('month', period_end::timestamp)::date))
+	        OR n.unit = 'month' AND n.day < pg_catalog.date_trunc('month', GREATEST('0001-01-01', LEAST(period_end, '10000-01-01'))::timestamp)::date
+	        OR n.unit = 'day' AND (n.day < pg_catalog.date_trunc('month', (GREATEST('0001-01-01', LEAST(period_start, '10000-01-01')) - 1)::timestamp + '1 month'::interval)::date
+	                               OR n.day >= pg_catalog.date_trunc('month', GREATEST('0001-01-01', LEAST(period_end, '10000-01-01'))::timestamp)::date))
 	-- apart, so that it is asked also where no row can be in the period
 	UNION ALL
 	SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE NOT crm.check_days(period_start, period_end)
@@ -127,8 +138,8 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 20 AS $$
 	                    t.issued_at >= z.first AND t.issued_at < z.until AS issued,
 	                    COALESCE(t.redeemed_at >= z.first AND t.redeemed_at < z.until, false) AS used
 	               FROM crm.coupon_grant AS t
-	              CROSS JOIN (SELECT pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp) AS first,
-	                                 pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp) AS until) AS z) AS g
+	              CROSS JOIN (SELECT crm.day_begins(period_start) AS first,
+	                                 crm.day_begins(period_end) AS until) AS z) AS g
 	       ON g.coupon = c.name AND (g.issued OR g.used)
 	 WHERE crm.check_days(period_start, period_end)
 	 GROUP BY c.name
@@ -144,8 +155,8 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
 	SELECT p.name, COALESCE(m.joined, 0), COALESCE(m.ended, 0), COALESCE(m.members, 0), COALESCE(e.earned, 0)::bigint,
 	       COALESCE(e.spent, 0)::bigint, COALESCE(e.reversed, 0)::bigint, COALESCE(b.balance, 0)::bigint, COALESCE(t.changes, 0)
 	  FROM crm.loyalty_program AS p
-	 CROSS JOIN (SELECT pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp) AS first,
-	                    pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp) AS until) AS z
+	 CROSS JOIN (SELECT crm.day_begins(period_start) AS first,
+	                    crm.day_begins(period_end) AS until) AS z
 	  LEFT JOIN LATERAL (SELECT pg_catalog.count(*) FILTER (WHERE n.joined_at >= z.first AND n.joined_at < z.until) AS joined,
 	                    pg_catalog.count(*) FILTER (WHERE n.left_at >= z.first AND n.left_at < z.until) AS ended,
 	                    pg_catalog.count(*) FILTER (WHERE n.joined_at < z.until AND (n.left_at < z.until) IS NOT TRUE) AS members
@@ -171,8 +182,8 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 50 AS $$
 	SELECT a.achievement, a.threshold, pg_catalog.count(*) FILTER (WHERE a.revoked_at IS NULL),
 	       pg_catalog.count(a.revoked_at)
 	  FROM crm.award AS a
-	 WHERE a.awarded_at >= (SELECT pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp))
-	   AND a.awarded_at < (SELECT pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp))
+	 WHERE a.awarded_at >= (SELECT crm.day_begins(period_start))
+	   AND a.awarded_at < (SELECT crm.day_begins(period_end))
 	 GROUP BY a.achievement, a.threshold
 	-- apart, so that it is asked also where no row can be in the period
 	UNION ALL
@@ -184,7 +195,7 @@ REVOKE ALL ON FUNCTION crm.award_report(date, date) FROM PUBLIC;
 
 CREATE FUNCTION crm.step_report(period_start date, period_end date, journey text DEFAULT NULL)
 RETURNS TABLE (journey text, version integer, step text, entered bigint, here bigint, left_on bigint, ended bigint, drop_off numeric)
-LANGUAGE sql STABLE PARALLEL SAFE ROWS 50 AS $$
+LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 50 AS $$
 	SELECT c.journey, c.version, c.step, pg_catalog.sum(c.visits)::bigint,
 	       COALESCE(pg_catalog.sum(c.visits) FILTER (WHERE c.state = 'here'), 0)::bigint,
 	       COALESCE(pg_catalog.sum(c.visits) FILTER (WHERE c.state = 'left'), 0)::bigint,
@@ -195,7 +206,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 50 AS $$
 	 WHERE c.day >= period_start AND c.day < period_end AND (step_report.journey IS NULL OR c.journey = step_report.journey)
 	 GROUP BY c.journey, c.version, c.step
 	UNION ALL
-	SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE NOT crm.check_days(period_start, period_end)
+	SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE NOT (crm.check_days(period_start, period_end) AND crm.check_journey(step_report.journey))
 	 ORDER BY 1, 2, 3
 $$;
 COMMENT ON FUNCTION crm.step_report(date, date, text) IS 'For each step of journeys, or of one, the visits that began on the days from the first to before the last, by what has become of them to date.';

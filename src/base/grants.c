@@ -85,6 +85,8 @@ static const struct
 	{ "rfm", ANALYST | MARKETER },
 	{ "rfm_cells", ANALYST | MARKETER },
 	{ "check_days", ANALYST | MARKETER },
+	{ "check_journey", ANALYST | MARKETER },
+	{ "day_begins", ANALYST | MARKETER },
 	{ "fact_period", ANALYST | MARKETER },
 	{ "scan_report", ANALYST | MARKETER },
 	{ "store_report", ANALYST | MARKETER },

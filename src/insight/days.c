@@ -1,17 +1,27 @@
 /*
  * days.c
- *		What reports that are plain SQL ask for: a check of their period.
+ *		What reports that are plain SQL ask for: checks of their arguments, and when a day begins.
  */
 #include "postgres.h"
 
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
+#include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/db.h"
+#include "base/guc.h"
+#include "insight/journey_graph.h"
 #include "insight/period.h"
 
+/* the first day that a report takes, and the last that ends it */
+#define FIRST_DAY (CRM_FIRST_ASKED / USECS_PER_DAY)
+#define LAST_DAY  (CRM_LAST_ASKED / USECS_PER_DAY)
+
 PG_FUNCTION_INFO_V1(crm_sql_check_days);
+PG_FUNCTION_INFO_V1(crm_sql_check_journey);
+PG_FUNCTION_INFO_V1(crm_sql_day_begins);
 
 static char *
 date_text(DateADT day)
@@ -35,8 +45,7 @@ crm_sql_check_days(PG_FUNCTION_ARGS)
 				 errmsg("a period must be finite, not from %s to %s", date_text(start),
 						date_text(end)),
 				 errhint("Name the first day and the day after the last one.")));
-	if (Min(start, end) < CRM_FIRST_ASKED / USECS_PER_DAY ||
-		Max(start, end) > CRM_LAST_ASKED / USECS_PER_DAY)
+	if (Min(start, end) < FIRST_DAY || Max(start, end) > LAST_DAY)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 				 errmsg("the period from %s to %s is not in the years 1 to 9999", date_text(start),
@@ -49,4 +58,31 @@ crm_sql_check_days(PG_FUNCTION_ARGS)
 						date_text(start)),
 				 errhint("Exchange period_start and period_end.")));
 	PG_RETURN_BOOL(true);
+}
+
+Datum
+crm_sql_check_journey(PG_FUNCTION_ARGS)
+{
+	CrmActing acting;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_BOOL(true);
+	crm_connect(&acting);
+	(void) crm_graph_read(text_to_cstring(PG_GETARG_TEXT_PP(0)), CRM_GRAPH_CURRENT, false,
+						  CurrentMemoryContext);
+	crm_disconnect(&acting);
+	PG_RETURN_BOOL(true);
+}
+
+Datum
+crm_sql_day_begins(PG_FUNCTION_ARGS)
+{
+	DateADT day = PG_GETARG_DATEADT(0);
+
+	if (day < FIRST_DAY)
+		PG_RETURN_TIMESTAMPTZ(DT_NOBEGIN);
+	if (day > LAST_DAY)
+		PG_RETURN_TIMESTAMPTZ(DT_NOEND);
+	PG_RETURN_DATUM(DirectFunctionCall2(timestamp_zone, CStringGetTextDatum(crm_guc_time_zone),
+										TimestampGetDatum((Timestamp) day * USECS_PER_DAY)));
 }

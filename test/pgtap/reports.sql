@@ -93,6 +93,13 @@ SELECT throws_ok($$SELECT * FROM crm.coupon_report(NULL, '2024-01-01')$$, '22004
 SELECT throws_ok($$SELECT * FROM crm.loyalty_report('2024-01-01', NULL)$$, '22004', NULL, 'half of one');
 SELECT throws_ok($$SELECT * FROM crm.associate_report('2024-02-01', 'infinity')$$, '22008', NULL, 'one without end');
 SELECT throws_ok($$SELECT * FROM crm.award_report('2024-02-01', '2024-01-31')$$, '22023', NULL, 'reversed by a day');
+SELECT throws_ok(format('SELECT * FROM crm.%s(%L, %L)', report, first, until), '22008', format('the period from %s to %s is not in the years 1 to 9999', first, until),
+    format('%s: an age that no timestamp has', report))
+  FROM unnest(ARRAY['fact_period', 'coupon_report', 'loyalty_report', 'award_report', 'step_report']) AS report,
+       (VALUES ('2024-01-01', '5874897-12-31'), ('4714-11-24 BC', '2024-01-01'), ('400000-01-01', '400001-01-01')) AS v(first, until);
+SELECT results_eq($$SELECT crm.day_begins('2024-01-01'), crm.day_begins('10000-01-01'), crm.day_begins('10000-01-02'), crm.day_begins('0001-12-31 BC'), crm.day_begins(NULL)$$,
+    $$VALUES (timezone(crm.default_time_zone(), '2024-01-01'::timestamp), timezone(crm.default_time_zone(), '10000-01-01'::timestamp), 'infinity'::timestamptz,
+        '-infinity'::timestamptz, NULL::timestamptz)$$, 'when a day begins');
 SELECT is((SELECT sum(scans) FROM crm.scan_report('2024-03-01', '2024-03-01')), 0::numeric, 'a period of no day is empty');
 
 -- without counts the rows are read
@@ -115,7 +122,7 @@ SELECT crm.grant_access('bi', 'analyst');
 SET ROLE bi;
 SELECT lives_ok($$SELECT 1 FROM crm.scan_report('2024-01-01', '2024-02-01'), crm.store_report('2024-01-01', '2024-02-01'),
     crm.associate_report('2024-01-01', '2024-02-01'), crm.coupon_report('2024-01-01', '2024-02-01'), crm.loyalty_report('2024-01-01', '2024-02-01'),
-    crm.award_report('2024-01-01', '2024-02-01'), crm.fact_count, crm.retention_horizon$$, 'an analyst reads all of them');
+    crm.award_report('2024-01-01', '2024-02-01'), crm.step_report('2024-01-01', '2024-02-01'), crm.fact_count, crm.retention_horizon$$, 'an analyst reads all of them');
 SELECT throws_ok('SELECT crm.keep_roll_ups()', '42501', NULL, 'but asks for none to be kept');
 SELECT throws_ok('SELECT crm.roll_up()', '42501', NULL, 'and adds nothing up');
 SELECT throws_ok('SELECT crm.enforce_retention()', '42501', NULL, 'and drops nothing');

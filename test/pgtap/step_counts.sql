@@ -71,6 +71,6 @@ SELECT set_eq('counted', 'EXECUTE exact', 'counted anew too');
 SELECT is_empty('SELECT * FROM crm.verify()', 'all is sound');
 
 SELECT throws_ok($$SELECT * FROM crm.step_report('2024-02-01', '2024-01-01')$$, '22023', NULL, 'a reversed period');
-SELECT is_empty($$SELECT * FROM crm.step_report('2024-01-01', '2024-02-01', 'no such')$$, 'a journey of which there are no visits');
+SELECT throws_ok($$SELECT * FROM crm.step_report('2024-01-01', '2024-02-01', 'no such')$$, '23503', 'journey "no such" does not exist', 'a journey that is not known');
 SELECT * FROM finish();
 ROLLBACK;
