@@ -6,9 +6,12 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "utils/datetime.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "base/db.h"
+#include "base/guc.h"
 #include "base/roll_up.h"
 #include "base/table.h"
 #include "base/watch.h"
@@ -59,4 +62,17 @@ crm_roll_ups_kept(void)
 	PopActiveSnapshot();
 	crm_disconnect(&acting);
 	return kept;
+}
+
+DateADT
+crm_day_of(TimestampTz at)
+{
+	struct pg_tm tm;
+	fsec_t fsec;
+	int tz;
+
+	if (timestamp2tm(at, &tz, &tm, &fsec, NULL, crm_guc_zone) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("timestamp out of range")));
+	return date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE;
 }

@@ -7,6 +7,8 @@
 
 #include "postgres.h"
 
+#include "utils/date.h"
+
 /* Registers the callback of what is known of the setting. */
 extern void crm_roll_up_init(void);
 
@@ -16,5 +18,8 @@ extern void crm_roll_up_init(void);
  * these.
  */
 extern bool crm_roll_ups_kept(void);
+
+/* The day by which something is counted: that of pg_crm.time_zone, as timezone(zone, at)::date. */
+extern DateADT crm_day_of(TimestampTz at);
 
 #endif /* CRM_ROLL_UP_H */

@@ -15,7 +15,6 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
-#include "utils/datetime.h"
 #include "utils/inval.h"
 #include "utils/timestamp.h"
 
@@ -117,20 +116,6 @@ enum
 	T_COLUMNS
 };
 
-/* As the plans have it. */
-static DateADT
-day_of(TimestampTz at)
-{
-	struct pg_tm tm;
-	fsec_t fsec;
-	int tz;
-
-	if (timestamp2tm(at, &tz, &tm, &fsec, NULL, crm_guc_zone) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("timestamp out of range")));
-	return date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE;
-}
-
 /* A single fact without the executor; false where that would pass over something. */
 static bool
 write_one(const CrmTally *tally)
@@ -153,7 +138,7 @@ write_one(const CrmTally *tally)
 	values[T_ID] = Int64GetDatum(
 		nextval_internal(crm_table_oid("fact_tail_fact_tail_id_seq"), false));
 	values[T_KIND] = columns[0].values[0];
-	values[T_DAY] = DateADTGetDatum(day_of(DatumGetTimestampTz(columns[1].values[0])));
+	values[T_DAY] = DateADTGetDatum(crm_day_of(DatumGetTimestampTz(columns[1].values[0])));
 	for (int i = 2; i < CRM_TALLY_COLUMNS - 1; i++)
 	{
 		values[T_KIND + i - 1] = columns[i].values[0];

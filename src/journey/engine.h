@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "utils/date.h"
 #include "utils/hsearch.h"
 #include "utils/jsonb.h"
 
@@ -338,15 +339,30 @@ extern TimestampTz crm_next_local(TimestampTz from, int minute_of_day, const Crm
 /* zones of contacts, where they have one, else the journey's */
 extern const pg_tz **crm_zones_of(const CrmMoves *moves);
 
-/* tally.c: steps counted by day; rows by their keys, to be counted as they stand */
-#define CRM_VISIT_KEYS 4
-typedef struct CrmVisitKeys
+/* tally.c: steps counted by day, as their rows come to be (1) and are no more (-1) */
+typedef struct CrmCounted
+{
+	TimestampTz entered_at;
+	int version;
+	const char *journey;
+	const char *step;
+	const char *outcome;   /* NULL: somebody is there */
+	const char *arm;       /* NULL: none */
+	const char *next_step; /* NULL: none */
+} CrmCounted;
+
+typedef struct CrmVisitTally
 {
 	bool kept; /* else nothing is counted */
-	CrmColumn columns[CRM_VISIT_KEYS];
-} CrmVisitKeys;
-extern void crm_visit_keys_init(CrmVisitKeys *keys);
-extern void crm_visit_keys_add(CrmVisitKeys *keys, const CrmVisit *visit, TimestampTz recorded_at);
-extern void crm_visits_tally(CrmVisitKeys *keys, int sign);
+	int n;
+	int size;
+	struct CrmVisitCount *counts; /* a key may stand there more than once */
+	TimestampTz last_at;          /* of what was added last, and its day */
+	DateADT last_day;
+} CrmVisitTally;
+extern void crm_visit_tally_init(CrmVisitTally *tally);
+/* The texts must live until it is written. */
+extern void crm_visit_tally_add(CrmVisitTally *tally, const CrmCounted *visit, int sign);
+extern void crm_visit_tally_write(CrmVisitTally *tally);
 
 #endif /* CRM_JOURNEY_ENGINE_H */

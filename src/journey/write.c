@@ -132,19 +132,41 @@ static CrmPlan insert_visits = {
 	  TEXTARRAYOID, TEXTARRAYOID }
 };
 /* the partition is found by the time of recording */
-static CrmPlan close_visits = {
-	"UPDATE crm.step_visit v SET left_at = n.left_at, outcome = n.outcome,"
-	" next_step = n.next_step,"
-	" message_id = coalesce(n.message_id, v.message_id)" /* that of a question is not awaited */
-	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS n(contact_id, enrolment_id, visit,"
-	"  recorded_at, left_at, outcome, next_step, message_id)"
-	" WHERE v.contact_id = n.contact_id AND v.enrolment_id = n.enrolment_id"
-	" AND v.visit = n.visit AND v.recorded_at = n.recorded_at",
-	V_CLOSING,
-	{ INT8ARRAYOID, INT8ARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
-	  TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID },
-	.by_index = true
+#define CLOSE_VISITS                                                                             \
+	"UPDATE crm.step_visit v SET left_at = n.left_at, outcome = n.outcome,"                      \
+	" next_step = n.next_step,"                                                                  \
+	" message_id = coalesce(n.message_id, v.message_id)" /* that of a question is not awaited */ \
+	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS n(contact_id, enrolment_id, visit,"         \
+	"  recorded_at, left_at, outcome, next_step, message_id)"                                    \
+	" WHERE v.contact_id = n.contact_id AND v.enrolment_id = n.enrolment_id"                     \
+	" AND v.visit = n.visit AND v.recorded_at = n.recorded_at"
+#define CLOSING_TYPES                                                                   \
+	INT8ARRAYOID, INT8ARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, \
+		TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID
+
+static CrmPlan close_visits = { CLOSE_VISITS, V_CLOSING, { CLOSING_TYPES }, .by_index = true };
+/* the same where steps are counted */
+static CrmPlan close_and_tell = { CLOSE_VISITS
+								  " RETURNING v.entered_at, v.version, v.journey, v.step,"
+								  " v.outcome, v.arm, v.next_step",
+								  V_CLOSING,
+								  { CLOSING_TYPES },
+								  .by_index = true };
+/* what is counted of a row, as the statement returns it */
+static const char *const counted_columns[] = { "entered_at", "version", "journey",  "step",
+											   "outcome",    "arm",     "next_step" };
+enum
+{
+	C_ENTERED_AT,
+	C_VERSION,
+	C_JOURNEY,
+	C_STEP,
+	C_OUTCOME,
+	C_ARM,
+	C_NEXT_STEP,
+	C_COLUMNS
 };
+StaticAssertDecl(lengthof(counted_columns) == C_COLUMNS, "a name for each column");
 
 /* Rows of one kind on their way into a table. */
 typedef struct Writer
@@ -155,6 +177,10 @@ typedef struct Writer
 	int partitioned_by;       /* the place of the column, -1: it is not */
 	CrmPlan *statement;       /* for those that are not written directly */
 	List *targets;            /* CrmTarget *, of partitions those that were needed */
+
+	/* of visits that are closed */
+	CrmVisitTally *tally;
+	const CrmVisit *closing; /* that of the row at hand */
 
 	/* the row at hand */
 	Datum values[W_COLUMNS];
@@ -259,6 +285,78 @@ target_of(Writer *writer)
 	return target;
 }
 
+/* Rows mostly have the texts that are in memory, which then stand for theirs. */
+static const char *
+text_of(Datum value, bool isnull, const char *expected)
+{
+	text *found;
+
+	if (isnull)
+		return NULL;
+	found = DatumGetTextPP(value);
+	if (strlen(expected) == VARSIZE_ANY_EXHDR(found) &&
+		memcmp(expected, VARDATA_ANY(found), VARSIZE_ANY_EXHDR(found)) == 0)
+		return expected;
+	return text_to_cstring(found);
+}
+
+static CrmCounted
+counted_of(const Datum *values, const bool *nulls, const CrmVisit *expected)
+{
+	return (CrmCounted){
+		.entered_at = DatumGetTimestampTz(values[C_ENTERED_AT]),
+		.version = DatumGetInt32(values[C_VERSION]),
+		.journey = text_of(values[C_JOURNEY], false, expected->run->journey->name),
+		.step = text_of(values[C_STEP], false, expected->step->name),
+		.outcome = text_of(values[C_OUTCOME], nulls[C_OUTCOME], ""),
+		.arm = text_of(values[C_ARM], nulls[C_ARM], ""),
+		.next_step = text_of(values[C_NEXT_STEP], nulls[C_NEXT_STEP], ""),
+	};
+}
+
+/* A step may have been entered in another version than its run is in now. */
+static void
+count_found(Writer *writer, const CrmTarget *target)
+{
+	const AttrNumber *attributes;
+	CrmCounted counted;
+	Datum values[C_COLUMNS];
+	bool nulls[C_COLUMNS];
+
+	if (writer->tally == NULL || !writer->tally->kept)
+		return;
+	attributes = crm_known_attributes(target->rel, counted_columns, C_COLUMNS);
+	for (int i = 0; i < C_COLUMNS; i++)
+		values[i] = slot_getattr(target->found, attributes[i], &nulls[i]);
+	counted = counted_of(values, nulls, writer->closing);
+	crm_visit_tally_add(writer->tally, &counted, -1);
+	counted.outcome = writer->closing->outcome;
+	counted.next_step = writer->closing->next_step;
+	crm_visit_tally_add(writer->tally, &counted, 1);
+}
+
+/* Whatever the statement closed was open. */
+static void
+count_returned(Writer *writer)
+{
+	SPITupleTable *table = SPI_tuptable;
+
+	for (uint64 row = 0; row < table->numvals; row++)
+	{
+		CrmCounted counted;
+		Datum values[C_COLUMNS];
+		bool nulls[C_COLUMNS];
+
+		for (int i = 0; i < C_COLUMNS; i++)
+			values[i] = crm_result(row, i + 1, &nulls[i]);
+		counted = counted_of(values, nulls, writer->closing);
+		crm_visit_tally_add(writer->tally, &counted, 1);
+		counted.outcome = counted.next_step = NULL;
+		crm_visit_tally_add(writer->tally, &counted, -1);
+	}
+	SPI_freetuptable(table);
+}
+
 /* Rows that are no more, or that others are changing, are the statement's. */
 static void
 write_row(Writer *writer)
@@ -273,11 +371,14 @@ write_row(Writer *writer)
 	if (target != NULL && target->nkeys > 0 && crm_target_find_row(target, writer->values))
 	{
 		/* the message of a question is not awaited, and stays */
-		if (writer->statement == &close_visits && writer->nulls[V_MESSAGE_ID])
+		if (writer->closing != NULL && writer->nulls[V_MESSAGE_ID])
 			writer->values[V_MESSAGE_ID] = crm_target_value(target, V_MESSAGE_ID,
 															&writer->nulls[V_MESSAGE_ID]);
 		if (crm_target_update(target, writer->values, writer->nulls))
+		{
+			count_found(writer, target);
 			return;
+		}
 	}
 	for (int i = 0; i < writer->statement->nargs; i++)
 		crm_column_add(&writer->columns[i], writer->values[i], writer->nulls[i]);
@@ -299,6 +400,8 @@ end_writing(Writer *writer)
 	for (int i = 0; i < writer->statement->nargs; i++)
 		values[i] = crm_column_array(&writer->columns[i]);
 	crm_run(writer->statement, values, NULL);
+	if (writer->statement == &close_and_tell)
+		count_returned(writer);
 }
 
 static const char *const state_names[] = {
@@ -357,17 +460,20 @@ put_closing(Writer *writer, const CrmVisit *visit, TimestampTz recorded_at)
 }
 
 static void
-close_stored_visits(CrmEngine *engine)
+close_stored_visits(CrmEngine *engine, CrmVisitTally *tally)
 {
 	Writer writer;
 
-	begin_writing(&writer, "step_visit", closing_columns, true, V_RECORDED_AT, &close_visits);
+	begin_writing(&writer, "step_visit", closing_columns, true, V_RECORDED_AT,
+				  tally->kept ? &close_and_tell : &close_visits);
+	writer.tally = tally;
 	for (int i = 0; i < engine->nruns; i++)
 	{
 		CrmRun *run = engine->runs[i];
 
 		if (run->stored_visit != NULL && run->stored_visit->left_at != DT_NOBEGIN)
 		{
+			writer.closing = run->stored_visit;
 			put_closing(&writer, run->stored_visit, run->visit_recorded_at);
 			write_row(&writer);
 			run->stored_visit = NULL;
@@ -377,7 +483,7 @@ close_stored_visits(CrmEngine *engine)
 }
 
 static void
-add_visits(CrmEngine *engine)
+add_visits(CrmEngine *engine, CrmVisitTally *tally)
 {
 	Writer writer;
 
@@ -385,12 +491,20 @@ add_visits(CrmEngine *engine)
 	for (int64 i = 0; i < engine->nvisits; i++)
 	{
 		const CrmVisit *visit = engine->visits[i];
+		CrmCounted counted = { .entered_at = visit->entered_at,
+							   .version = visit->run->journey->version,
+							   .journey = visit->run->journey->name,
+							   .step = visit->step->name,
+							   .outcome = visit->outcome,
+							   .arm = visit->arm,
+							   .next_step = visit->next_step };
 
+		crm_visit_tally_add(tally, &counted, 1);
 		put_closing(&writer, visit, engine->now);
 		put_time(&writer, V_ENTERED_AT, visit->entered_at);
-		put_int(&writer, V_VERSION, visit->run->journey->version);
-		put_text(&writer, V_JOURNEY, visit->run->journey->name);
-		put_text(&writer, V_STEP, visit->step->name);
+		put_int(&writer, V_VERSION, counted.version);
+		put_text(&writer, V_JOURNEY, counted.journey);
+		put_text(&writer, V_STEP, counted.step);
 		put_text(&writer, V_ARM, visit->arm);
 		write_row(&writer);
 		visit->run->visit_recorded_at = engine->now;
@@ -428,35 +542,26 @@ crm_engine_write(CrmEngine *engine)
 {
 	bool any_stored = false;
 	bool any_begun = false;
-	CrmVisitKeys visits;
+	CrmVisitTally tally;
 
-	crm_visit_keys_init(&visits);
+	crm_visit_tally_init(&tally);
 	for (int i = 0; i < engine->nruns; i++)
-	{
-		const CrmRun *run = engine->runs[i];
-
-		if (run->begun)
+		if (engine->runs[i]->begun)
 			any_begun = true;
 		else
 			any_stored = true;
-		if (run->stored_visit != NULL && run->stored_visit->left_at != DT_NOBEGIN)
-			crm_visit_keys_add(&visits, run->stored_visit, run->visit_recorded_at);
-	}
 	/* the rows as all that was written before has left them */
 	CommandCounterIncrement();
-	crm_visits_tally(&visits, -1);
-	for (int64 i = 0; i < engine->nvisits; i++)
-		crm_visit_keys_add(&visits, engine->visits[i], engine->now);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (any_stored)
-		close_stored_visits(engine);
-	add_visits(engine);
+		close_stored_visits(engine, &tally);
+	add_visits(engine, &tally);
 	/* who leaves first: of one journey and key there is one at a time */
 	if (any_stored)
 		write_enrolments(engine, false);
 	if (any_begun)
 		write_enrolments(engine, true);
+	crm_visit_tally_write(&tally);
 	PopActiveSnapshot();
 	CommandCounterIncrement();
-	crm_visits_tally(&visits, 1);
 }
