@@ -10,6 +10,11 @@ LANGUAGE c AS 'MODULE_PATHNAME', 'crm_contact_added';
 COMMENT ON FUNCTION crm.contact_added() IS 'Trigger: opens profile and stage history of new contacts and moves the sequence past their ids.';
 REVOKE ALL ON FUNCTION crm.contact_added() FROM PUBLIC;
 
+CREATE FUNCTION crm.acquisition_added() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'crm_acquisition_added';
+COMMENT ON FUNCTION crm.acquisition_added() IS 'Trigger: counts new sources of contacts.';
+REVOKE ALL ON FUNCTION crm.acquisition_added() FROM PUBLIC;
+
 CREATE FUNCTION crm.identity_added() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'crm_identity_added';
 COMMENT ON FUNCTION crm.identity_added() IS 'Trigger: lets the profile know of a new mobile number.';

@@ -35,6 +35,23 @@ $$;
 COMMENT ON FUNCTION crm.fact_period(date, date) IS 'Facts of the days from the first to before the last, counted by kind, account, code, shop and currency; a key may have several rows.';
 REVOKE ALL ON FUNCTION crm.fact_period(date, date) FROM PUBLIC;
 
+CREATE FUNCTION crm.won_period(period_start date, period_end date)
+RETURNS TABLE (source text, campaign text, qr_code_id bigint, store_id bigint, associate_id bigint, won bigint, buyers bigint,
+	revenue numeric)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 10000 AS $$
+	SELECT n.source, n.campaign, n.qr_code_id, n.store_id, n.associate_id, n.won, n.buyers, n.revenue
+	  FROM crm.won_span AS n
+	 WHERE n.day >= period_start AND n.day < period_end
+	   AND (n.unit = 'rest'
+	        OR n.unit = 'month' AND n.day < pg_catalog.date_trunc('month', period_end::timestamp)::date
+	        OR n.unit = 'day' AND (n.day < pg_catalog.date_trunc('month', (period_start - 1)::timestamp + '1 month'::interval)::date
+	                               OR n.day >= pg_catalog.date_trunc('month', period_end::timestamp)::date))
+	UNION ALL
+	SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE NOT crm.check_days(period_start, period_end)
+$$;
+COMMENT ON FUNCTION crm.won_period(date, date) IS 'Contacts won on the days from the first to before the last, counted by source, campaign, code, shop and associate, with what they have bought to date; a key may have several rows.';
+REVOKE ALL ON FUNCTION crm.won_period(date, date) FROM PUBLIC;
+
 CREATE FUNCTION crm.scan_report(period_start date, period_end date)
 RETURNS TABLE (qr_code_id bigint, scene text, campaign text, store_id bigint, associate_id bigint, scans bigint, won bigint)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 AS $$
@@ -43,9 +60,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 AS $$
 	  LEFT JOIN (SELECT c.qr_code_id, pg_catalog.sum(c.facts)::bigint AS scans FROM crm.fact_period(period_start, period_end) AS c
 	              WHERE c.kind = 'scan' AND NOT c.event
 	              GROUP BY c.qr_code_id) AS f ON f.qr_code_id = q.qr_code_id
-	  LEFT JOIN (SELECT a.qr_code_id, pg_catalog.count(*) AS won FROM crm.acquisition AS a
-	              WHERE a.occurred_at >= (SELECT pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp))
-	                AND a.occurred_at < (SELECT pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp))
+	  LEFT JOIN (SELECT a.qr_code_id, pg_catalog.sum(a.won)::bigint AS won FROM crm.won_period(period_start, period_end) AS a
 	              GROUP BY a.qr_code_id) AS w ON w.qr_code_id = q.qr_code_id
 	 WHERE crm.check_days(period_start, period_end)
 	 ORDER BY q.qr_code_id
@@ -70,11 +85,9 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 AS $$
 	         WHERE c.kind = 'scan' AND NOT c.event AND q.store_id IS NOT NULL
 	         GROUP BY q.store_id
 	        UNION ALL
-	        SELECT a.store_id, 0, pg_catalog.count(*), 0, 0, 0, 0, 0
-	          FROM crm.acquisition AS a
-	         WHERE a.occurred_at >= (SELECT pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp))
-	           AND a.occurred_at < (SELECT pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp))
-	           AND a.store_id IS NOT NULL
+	        SELECT a.store_id, 0, pg_catalog.sum(a.won)::bigint, 0, 0, 0, 0, 0
+	          FROM crm.won_period(period_start, period_end) AS a
+	         WHERE a.store_id IS NOT NULL
 	         GROUP BY a.store_id
 	        UNION ALL
 	        SELECT c.store_id, 0, 0, pg_catalog.sum(c.facts - c.voided)::bigint,
@@ -108,12 +121,10 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 AS $$
 	               JOIN crm.qr_code AS q ON q.qr_code_id = c.qr_code_id
 	              WHERE c.kind = 'scan' AND NOT c.event AND q.associate_id IS NOT NULL
 	              GROUP BY q.associate_id) AS f ON f.associate_id = p.associate_id
-	  LEFT JOIN (SELECT a.associate_id, pg_catalog.count(*) AS won,
-	                    pg_catalog.count(*) FILTER (WHERE o.orders > 0) AS buyers, pg_catalog.sum(o.spend) AS revenue
-	               FROM crm.acquisition AS a JOIN crm.profile_counter AS o ON o.contact_id = a.contact_id
+	  LEFT JOIN (SELECT a.associate_id, pg_catalog.sum(a.won)::bigint AS won, pg_catalog.sum(a.buyers)::bigint AS buyers,
+	                    pg_catalog.sum(a.revenue) AS revenue
+	               FROM crm.won_period(period_start, period_end) AS a
 	              WHERE a.associate_id IS NOT NULL
-	                AND a.occurred_at >= (SELECT pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp))
-	                AND a.occurred_at < (SELECT pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp))
 	              GROUP BY a.associate_id) AS w ON w.associate_id = p.associate_id
 	 WHERE crm.check_days(period_start, period_end)
 	 ORDER BY p.associate_id

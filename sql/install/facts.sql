@@ -371,6 +371,9 @@ CREATE OR REPLACE TRIGGER crm_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE 
 CREATE OR REPLACE TRIGGER crm_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON crm.acquisition
 	FOR EACH STATEMENT EXECUTE FUNCTION crm.refuse_change('A source is written once; later touches are scans and follows.');
 
+CREATE OR REPLACE TRIGGER crm_acquisition_added AFTER INSERT ON crm.acquisition
+	REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION crm.acquisition_added();
+
 CREATE OR REPLACE TRIGGER crm_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON crm.identity
 	FOR EACH STATEMENT EXECUTE FUNCTION crm.refuse_change('Identifiers change hands with crm.bind_mobile() and crm.merge().');
 

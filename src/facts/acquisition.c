@@ -7,12 +7,20 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
 #include "base/db.h"
+#include "base/install.h"
+#include "base/table.h"
+#include "facts/rows.h"
 #include "facts/scans.h"
+#include "profile/won.h"
+
+PG_FUNCTION_INFO_V1(crm_acquisition_added);
 
 #define STAMP(touches)                                                                  \
 	"INSERT INTO crm.acquisition (contact_id, source, source_id, qr_code_id, campaign," \
@@ -164,4 +172,29 @@ crm_acquisition_merge(int64 loser, int64 survivor, bool *isnull)
 	if (!*isnull)
 		crm_acquisition_swap(loser, survivor);
 	return note;
+}
+
+/* Rows that came by the executor, those of a brand too. */
+Datum
+crm_acquisition_added(PG_FUNCTION_ARGS)
+{
+	static const char *const columns[] = { "contact_id" };
+	CrmRows rows;
+	CrmWon won;
+	AttrNumber contact_id;
+	bool isnull;
+
+	crm_rows_open(&rows, fcinfo, "acquisition_added");
+	crm_require_table(rows.trigger->tg_relation, "acquisition");
+	LockRelationOid(crm_table_oid("profile_counter"), RowExclusiveLock);
+	crm_won_init(&won);
+	if (won.kept)
+	{
+		contact_id = crm_rows_attributes(&rows, columns, lengthof(columns))[0];
+		while (crm_rows_next(&rows))
+			crm_won_changed(&won, DatumGetInt64(crm_rows_value(&rows, contact_id, &isnull)));
+		crm_won_write(&won);
+	}
+	crm_rows_close(&rows);
+	return PointerGetDatum(NULL);
 }

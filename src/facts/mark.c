@@ -18,6 +18,7 @@
 #include "base/table.h"
 #include "facts/scans.h"
 #include "profile/definition.h"
+#include "profile/won.h"
 
 enum
 {
@@ -70,6 +71,7 @@ typedef struct Counting
 	int counted_size;
 	Counted *counted;
 	const CrmFact *won_by; /* NULL: the contact has a source */
+	CrmWon won;
 } Counting;
 
 /* The entry of a scope and window, or a free one. */
@@ -236,8 +238,11 @@ keep(CrmScanCounting *functions)
 		crm_target_insert(counting->first_scan, values, nulls);
 	}
 	if (counting->won_by != NULL)
+	{
 		crm_acquisition_add(counting->acquisition, counting->won_by,
 							&counting->codes->codes[counting->won_by->code]);
+		crm_won_changed(&counting->won, counting->won_by->contact_id);
+	}
 }
 
 /* Gives contacts a source that have none, whoever else is doing so. */
@@ -277,6 +282,7 @@ write_marked(CrmScanCounting *functions, int *nconflicts)
 		crm_target_close(counting->acquisition);
 		if (nothers > 0)
 			stamp(counting, others, nothers);
+		crm_won_write(&counting->won);
 	}
 	counting->first_scan = counting->acquisition = NULL;
 	return conflicts;
@@ -310,6 +316,7 @@ crm_scan_counting(const CrmScanCodes *codes, const CrmFact *facts, int64 nfacts)
 	counting->facts = facts;
 	counting->nfacts = nfacts;
 	counting->context = CurrentMemoryContext;
+	crm_won_init(&counting->won);
 	allocate_met(counting, 16);
 	counting->counted_size = 8;
 	counting->counted = palloc_array(Counted, counting->counted_size);

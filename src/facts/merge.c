@@ -24,6 +24,7 @@
 #include "profile/loyalty.h"
 #include "profile/profile.h"
 #include "profile/segment.h"
+#include "profile/won.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_merge);
 
@@ -354,6 +355,7 @@ join(const int64 *contacts, const char *reason, const char *shared_mobile)
 	crm_run_protected(&delete_contact, values, NULL);
 	fill_contact(survivor, loser_row, row_type);
 
+	crm_won_rekeyed(contacts);
 	values[0] = Int64GetDatum(survivor);
 	values[1] = Int64GetDatum(loser);
 	values[2] = TimestampTzGetDatum(crm_now());

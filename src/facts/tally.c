@@ -24,6 +24,7 @@
 #include "base/table.h"
 #include "facts/facts.h"
 #include "facts/tally.h"
+#include "profile/won.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_keep_roll_ups);
 PG_FUNCTION_INFO_V1(crm_sql_roll_up);
@@ -222,9 +223,11 @@ lock_roll_up(void)
 	" SELECT " VISIT_KEY ", sum(t.visits) FROM t GROUP BY " VISIT_KEY " ON CONFLICT (" VISIT_KEY \
 	") DO UPDATE SET visits = d.visits + EXCLUDED.visits"
 
-#define OF_ANOTHER_ZONE(tallies)                                                \
-	"SELECT FROM crm." tallies "_day d WHERE d.zone <> crm.default_time_zone()" \
-	" UNION ALL SELECT FROM crm." tallies "_tail t"                             \
+/* of the days the first and the last in the index that begins with the zone */
+#define OF_ANOTHER_ZONE(tallies)                                                                  \
+	"SELECT FROM (SELECT min(d.zone) AS first, max(d.zone) AS last FROM crm." tallies "_day d) d" \
+	" WHERE d.first <> crm.default_time_zone() OR d.last <> crm.default_time_zone()"              \
+	" UNION ALL SELECT FROM crm." tallies "_tail t"                                               \
 	"  WHERE t.zone <> crm.default_time_zone() LIMIT 1"
 
 typedef struct Tallies
@@ -274,7 +277,7 @@ add_up(bool again)
 			n += crm_run(&tallies->count, NULL, NULL);
 		}
 	}
-	return n;
+	return n + crm_won_add_up(again);
 }
 
 Datum
@@ -318,11 +321,14 @@ crm_sql_keep_roll_ups(PG_FUNCTION_ARGS)
 		if (DatumGetBool(kept))
 			(void) add_up(true);
 		else
+		{
 			for (int i = 0; i < lengthof(all_tallies); i++)
 			{
 				crm_run(&all_tallies[i].clear, NULL, NULL);
 				crm_run(&all_tallies[i].forget_tail, NULL, NULL);
 			}
+			crm_won_forget();
+		}
 	}
 	crm_disconnect(&acting);
 	PG_RETURN_VOID();
@@ -408,4 +414,5 @@ crm_tally_verify(CrmAddDifference add, void *arg)
 	list_differences(&compare_months, add, arg);
 	list_differences(&compare_kinds, add, arg);
 	list_differences(&compare_visits, add, arg);
+	crm_won_verify(add, arg);
 }

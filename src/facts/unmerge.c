@@ -23,6 +23,7 @@
 #include "profile/loyalty.h"
 #include "profile/profile.h"
 #include "profile/segment.h"
+#include "profile/won.h"
 
 PG_FUNCTION_INFO_V1(crm_sql_unmerge);
 
@@ -403,6 +404,7 @@ unmerge(Merge *merge)
 	values[1] = Int64GetDatum(merge->merge_id);
 	values[2] = TimestampTzGetDatum(crm_now());
 	crm_run(&close_merge, values, NULL);
+	crm_won_rekeyed(contacts);
 	AtEOXact_GUC(true, nest_level);
 
 	crm_scan_count(contacts, 2);

@@ -133,20 +133,31 @@ static CrmReportPart stages[] = {
 
 /* ---------- contacts ---------- */
 
+/* of rows a that count for so many contacts */
+#define WON(contacts, rows)                                                                      \
+	"SELECT a.source AS \"Source\", a.campaign AS \"Campaign\", s.name AS \"Shop\","             \
+	" " contacts " AS \"Contacts\","                                                             \
+	" " SHARE(contacts,                                                                          \
+			  "pg_catalog.sum(" contacts                                                         \
+			  ") OVER ()") " AS \"%\","                                                          \
+						   " pg_catalog.count(*) OVER () AS of FROM " rows                       \
+						   " LEFT JOIN crm.store AS s ON s.store_id = a.store_id"                \
+						   " GROUP BY a.source, a.campaign, a.store_id, s.name HAVING " contacts \
+						   " <> 0"                                                               \
+						   " ORDER BY " contacts                                                 \
+						   " DESC, a.source, a.campaign, s.name, a.store_id" FIRST_20
+
 static CrmReportPart contacts[] = {
 	TREND("contacts"),
-	TABLE(
-		"By what contacts were won", "nobody was won in this period",
-		"SELECT a.source AS \"Source\", a.campaign AS \"Campaign\", s.name AS \"Shop\","
-		" pg_catalog.count(*) AS \"Contacts\","
-		" " SHARE(
-			"pg_catalog.count(*)",
-			"pg_catalog.sum(pg_catalog.count(*)) OVER ()") " AS \"%\","
-														   " pg_catalog.count(*) OVER () AS of"
-														   " FROM crm.acquisition AS a LEFT JOIN crm.store AS s ON s.store_id = a.store_id"
-														   " WHERE " IN_PERIOD(
-															   "a.occurred_at") " GROUP BY a.source, a.campaign, a.store_id, s.name"
-																				" ORDER BY pg_catalog.count(*) DESC, a.source, a.campaign, s.name, a.store_id" FIRST_20),
+	{ CRM_REPORT_TABLE,
+	  "By what contacts were won",
+	  "nobody was won in this period",
+	  { WON("pg_catalog.count(*)",
+			"(SELECT w.* FROM crm.won_contact AS w WHERE " IN_PERIOD("w.occurred_at") ") AS a"),
+		ARGUMENTS },
+	  { WON("pg_catalog.sum(a.won)::bigint",
+			"crm.won_period(pg_catalog.timezone($3, $1)::date, pg_catalog.timezone($3, $2)::date) AS a"),
+		ARGUMENTS } },
 	END,
 };
 

@@ -25,6 +25,7 @@
 #include "journey/journey.h"
 #include "profile/history.h"
 #include "profile/recompute.h"
+#include "profile/won.h"
 
 static CrmPlan lock_profiles = {
 	"SELECT contact_id FROM crm.profile_counter WHERE contact_id = ANY ($1)"
@@ -116,6 +117,7 @@ typedef struct Writes
 	CrmColumn old_moves[2];
 	CrmColumn moves[4];
 	CrmColumn due[2];
+	CrmWon won;
 } Writes;
 
 static void
@@ -161,6 +163,7 @@ init_writes(Writes *writes)
 	init_columns(writes->moves, upsert_moves.argtypes, 4);
 	crm_column_init(&writes->due[0], INT8OID);
 	crm_column_init(&writes->due[1], TIMESTAMPTZOID);
+	crm_won_init(&writes->won);
 }
 
 static void
@@ -188,6 +191,7 @@ write_all(Writes *writes)
 	write_columns(&delete_moves, writes->old_moves, 2, false);
 	write_columns(&upsert_moves, writes->moves, 4, false);
 	crm_stage_due_set(writes->due);
+	crm_won_write(&writes->won);
 }
 
 static void
@@ -382,6 +386,9 @@ compare_profile(const CrmHistory *history, const CrmWalk *walk, Writes *writes)
 				value = datumCopy(value, false, -1);
 			crm_column_add(&writes->profiles[column], value, walk->nulls[column]);
 		}
+	if (crm_profile_differs(history, walk, CRM_P_ORDERS) ||
+		crm_profile_differs(history, walk, CRM_P_SPEND))
+		crm_won_changed(&writes->won, history->contact_id);
 	if ((stage == NULL) != (history->contact_stage == NULL) ||
 		(stage != NULL && strcmp(stage, history->contact_stage) != 0))
 	{

@@ -26,6 +26,7 @@
 #include "pg_crm.h"
 #include "profile/recompute.h"
 #include "profile/walk.h"
+#include "profile/won.h"
 
 static const char *const award_columns[] = { "contact_id", "achievement", "threshold",
 											 "awarded_at", "recorded_at", "source_id",
@@ -59,6 +60,7 @@ typedef struct Settling
 	CrmColumn due[2];
 
 	List *signals; /* Told, to journeys, of what is written */
+	CrmWon won;
 } Settling;
 
 typedef struct Told
@@ -425,6 +427,12 @@ settle_contact(Settling *settling, CrmFact *facts, int nfacts)
 	}
 	queue_awards(settling);
 	queue_moves(settling);
+	for (int i = 0; i < nfacts; i++)
+		if (facts[i].type == CRM_FACT_PURCHASE)
+		{
+			crm_won_changed(&settling->won, contact_id);
+			break;
+		}
 	if (settling->counting != NULL)
 		settling->counting->keep(settling->counting);
 	if (walked && settling->definitions->stages_read_time)
@@ -514,6 +522,7 @@ settle_directly(Settling *settling, CrmFact *facts, int64 nfacts)
 	int nest_level = crm_definitions_enter(settling->definitions);
 
 	settling->walk = crm_walk_create(settling->definitions);
+	crm_won_init(&settling->won);
 	crm_column_init(&settling->due[0], INT8OID);
 	crm_column_init(&settling->due[1], TIMESTAMPTZOID);
 	settling->rule_text = CStringGetTextDatum("rule");
@@ -542,6 +551,7 @@ settle_directly(Settling *settling, CrmFact *facts, int64 nfacts)
 	close_target(settling->award);
 	close_target(settling->profile);
 	PopActiveSnapshot();
+	crm_won_write(&settling->won);
 	write_moments(settling);
 }
 

@@ -30,13 +30,21 @@ sub is_exact
                 coalesce(sum(refunded), 0) FROM crm.fact_exact GROUP BY 1, 2, 3, 4, 5, 6)) AS d};
     my $found = $session ? $session->query_safe($query) : sql($query);
     is($found, '', "$name (SEED=$seed)");
+    # contacts won, for what they have bought
+    my $key = 'day, source, campaign, qr_code_id, store_id, associate_id';
+    my $won = "SELECT $key, count(*) AS won, sum(buyers) AS buyers, sum(revenue) AS revenue FROM crm.won_contact GROUP BY $key";
+    my $counted = "SELECT $key, won, buyers, revenue FROM crm.won_count";
+    $query = "SELECT string_agg(d::text, E'\n') FROM (($won EXCEPT ALL $counted) UNION ALL ($counted EXCEPT ALL $won)) AS d";
+    $found = $session ? $session->query_safe($query) : sql($query);
+    is($found, '', "$name: contacts won (SEED=$seed)");
 }
 
 sql('SELECT crm.keep_roll_ups()');
 sql(q{
 INSERT INTO crm.account (kind, name) VALUES ('official_account', 'maison');
 INSERT INTO crm.store (name) VALUES ('north'), ('south');
-INSERT INTO crm.qr_code (account_id, scene, store_id) SELECT 1, 'c' || n, 1 + n % 2 FROM generate_series(1, 4) AS n;
+INSERT INTO crm.associate (userid, store_id) VALUES ('li', 1), ('wu', 2);
+INSERT INTO crm.qr_code (account_id, scene, store_id, associate_id) SELECT 1, 'c' || n, 1 + n % 2, nullif(n % 3, 0) FROM generate_series(1, 4) AS n;
 INSERT INTO crm.contact (contact_id, created_at) SELECT n, '2024-01-01' FROM generate_series(1, 40) AS n;
 });
 is_exact('nothing');
@@ -55,6 +63,8 @@ sub fact
         return "INSERT INTO crm.event (contact_id, kind, occurred_at, account_id) SELECT 1 + (n * $contact) % 40, (ARRAY['view','cart','like'])[1 + n % 3], "
             . at() . "::timestamptz + n * interval '5 hours', nullif(n % 2, 0) FROM generate_series(1, " . (1 + int rand 5) . ") AS n";
     }
+    return "INSERT INTO crm.acquisition (contact_id, source, occurred_at) VALUES ($contact, 'fair', " . at() . ") ON CONFLICT DO NOTHING" if $draw < 0.35;
+    return "INSERT INTO crm.event (contact_id, kind, occurred_at, account_id) VALUES ($contact, 'follow', " . at() . ", 1)" if $draw < 0.4;
     return "INSERT INTO crm.scan (contact_id, qr_code_id, occurred_at) VALUES ($contact, " . (1 + int rand 4) . ", " . at() . ")" if $draw < 0.5;
     if ($draw < 0.75 || !@orders)
     {
@@ -108,11 +118,18 @@ for my $round (1 .. 30)
         my ($one, $other) = (1 + int rand 40, 1 + int rand 40);
         $node->psql('shop', "SET lock_timeout = '50ms'; SELECT crm.merge($one, $other)");
     }
+    elsif (rand() < 0.1)
+    {
+        $node->psql('shop', "SET lock_timeout = '50ms'; SELECT crm.unmerge(other) FROM crm.merge_ledger WHERE unmerged_at IS NULL ORDER BY merge_id DESC LIMIT 1");
+    }
     is_exact("round $round");
 }
 for my $session (@open) { $session->query('COMMIT'); $session->quit }
+sql(q{INSERT INTO crm.acquisition (contact_id, source, occurred_at) SELECT contact_id, 'fair', '2024-01-02' FROM crm.contact ON CONFLICT DO NOTHING;
+    SELECT crm.purchase(min(contact_id), 10, '2024-05-01', 'bought') FROM crm.contact});
 sql('SELECT crm.roll_up()');
-is(sql('SELECT count(*) FROM crm.fact_tail'), '0', 'all is added up');
+is(sql('SELECT (SELECT count(*) FROM crm.fact_tail) + (SELECT count(*) FROM crm.won_tail)'), '0', 'all is added up');
+cmp_ok(sql('SELECT sum(buyers) FROM crm.won_total'), '>', 0, 'and some of those who were won have bought');
 is_exact('at the end');
 sql(q{SELECT crm.purchase(min(contact_id), 10, '2024-02-01', 'whole') FROM crm.contact;
     SELECT crm.refund(min(contact_id), 'whole', n, NULL, 'part ' || n) FROM crm.contact, unnest('{4,6}'::int[]) AS n GROUP BY n});
