@@ -12,5 +12,5 @@ REVOKE ALL ON FUNCTION crm.keep_roll_ups(boolean) FROM PUBLIC;
 
 CREATE FUNCTION crm.roll_up(again boolean DEFAULT false) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'crm_sql_roll_up';
-COMMENT ON FUNCTION crm.roll_up(boolean) IS 'Adds what was counted since to crm.fact_day, crm.fact_month, crm.kind_day and crm.visit_day; again: counts all anew instead, as it does by itself after pg_crm.time_zone has changed. How many rows of days it wrote.';
+COMMENT ON FUNCTION crm.roll_up(boolean) IS 'Adds what was counted since to crm.fact_day, crm.fact_month, crm.kind_day, crm.visit_day and crm.won_total; again: counts all anew instead, as it does by itself after pg_crm.time_zone has changed. How many rows of days it wrote.';
 REVOKE ALL ON FUNCTION crm.roll_up(boolean) FROM PUBLIC;

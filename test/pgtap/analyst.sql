@@ -120,7 +120,8 @@ SELECT set_eq($$SELECT DISTINCT v.relname || ': ' || t.relname || '.' || a.attna
      AND t.relkind IN ('r', 'p') AND format_type(a.atttypid, NULL) IN ('text', 'text[]', 'jsonb', 'jsonb[]', 'crm.mobile')
      AND EXISTS (SELECT FROM pg_attribute i WHERE i.attrelid = t.oid AND i.attname IN ('contact_id', 'detail'))
      AND has_any_column_privilege('reader', v.oid, 'SELECT') AND NOT has_column_privilege('reader', t.oid, a.attnum, 'SELECT')$$,
-    $$VALUES ('active_alarm: alarm.detail'), ('campaign_report: message.send_key'), ('journey_summary: enrolment.stuck'), ('stage_history: stage_move.reason'), ('stuck: enrolment.stuck')$$, 'views read these hidden columns, and show none of them');
+    $$VALUES ('active_alarm: alarm.detail'), ('campaign_report: message.send_key'), ('journey_summary: enrolment.stuck'), ('stage_history: stage_move.reason'), ('stuck: enrolment.stuck'),
+        ('won_span: won_counted.campaign'), ('won_span: won_counted.source')$$, 'views read these hidden columns, and show none of them but names that the brand gave');
 
 SELECT * FROM finish();
 ROLLBACK;
