@@ -88,7 +88,7 @@ WITH other AS MATERIALIZED (
               OR COALESCE(pg_catalog.min(d.zone) <> crm.default_time_zone(), false) AS zone
          FROM crm.won_total AS d),
      changed AS MATERIALIZED (
-       SELECT DISTINCT t.contact_id FROM crm.won_tail AS t WHERE NOT (SELECT o.zone FROM other AS o))
+       SELECT t.contact_id FROM crm.won_tail AS t WHERE NOT (SELECT o.zone FROM other AS o) GROUP BY 1 ORDER BY 1)
 SELECT w.unit, w.day, w.source, w.campaign, w.qr_code_id, w.store_id, w.associate_id, w.won, w.buyers, w.revenue
   FROM crm.won_total AS w WHERE NOT (SELECT o.zone FROM other AS o) AND w.zone = (SELECT crm.default_time_zone())
 UNION ALL
@@ -96,9 +96,11 @@ SELECT 'rest', w.day, w.source, w.campaign, w.qr_code_id, w.store_id, w.associat
   FROM changed AS c
  CROSS JOIN LATERAL (SELECT k.* FROM crm.won_counted AS k WHERE k.contact_id = c.contact_id OFFSET 0) AS w
 UNION ALL
-SELECT 'rest', w.day, w.source, w.campaign, w.qr_code_id, w.store_id, w.associate_id, 1, w.buyers, w.revenue
+SELECT 'rest', a.day, a.source, a.campaign, a.qr_code_id, a.store_id, a.associate_id, 1, CASE WHEN p.orders > 0 THEN 1 ELSE 0 END::bigint, p.spend
   FROM changed AS c
- CROSS JOIN LATERAL (SELECT k.* FROM crm.won_contact AS k WHERE k.contact_id = c.contact_id OFFSET 0) AS w
+ CROSS JOIN LATERAL (SELECT (pg_catalog.timezone(crm.default_time_zone(), n.occurred_at))::date AS day, n.*
+                       FROM crm.acquisition AS n WHERE n.contact_id = c.contact_id OFFSET 0) AS a
+ CROSS JOIN LATERAL (SELECT n.orders, n.spend FROM crm.profile_counter AS n WHERE n.contact_id = c.contact_id OFFSET 0) AS p
 UNION ALL
 SELECT 'rest', w.day, w.source, w.campaign, w.qr_code_id, w.store_id, w.associate_id, 1, w.buyers, w.revenue
   FROM crm.won_contact AS w WHERE (SELECT o.zone FROM other AS o);

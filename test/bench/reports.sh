@@ -11,13 +11,17 @@ report_query() {
     esac
 }
 
-# all that the reports above read of facts and visits, from one pair of views or the other
+# all that the reports above read of facts, visits and contacts won, as counted or out of the rows
 counted_query() {
+    local won='won_count' n='sum(won)'
+    [ $1 = count ] || won='won_contact' n='count(*)'
     cat <<SQL
 SELECT day, kind, account_id, qr_code_id, store_id, currency, sum(facts), sum(voided), sum(amount), coalesce(sum(refunded), 0)
   FROM crm.fact_$1 WHERE day >= '2024-04-01' AND day < '2024-07-01' GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6;
 SELECT day, journey, version, step, state, outcome, next_step, sum(visits)
   FROM crm.visit_$1 WHERE day >= '2024-04-01' AND day < '2024-07-01' GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 4, 5, 6, 7;
+SELECT day, source, qr_code_id, store_id, associate_id, $n, sum(buyers), sum(revenue)
+  FROM crm.$won WHERE day >= '2024-04-01' AND day < '2024-07-01' GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5;
 SQL
 }
 
@@ -41,8 +45,8 @@ INSERT INTO crm.installation SELECT 1, crm.version(), 0, 0, '' WHERE NOT EXISTS 
 SELECT setseed(0.5) \g /dev/null
 INSERT INTO crm.contact (contact_id, created_at) SELECT n, '2024-01-01' FROM generate_series(1, $((facts / 40))) AS n;
 INSERT INTO crm.acquisition (contact_id, source, qr_code_id, store_id, associate_id, occurred_at)
-SELECT n, 'scan', 1 + n % 1000, 1 + n % 100, 1 + n % 300, '2024-01-01'::timestamptz + n % 360 * interval '1 day' FROM generate_series(1, $((facts / 40))) AS n;
-INSERT INTO crm.profile_counter (contact_id, settled_at) SELECT n, '2024-12-31' FROM generate_series(1, $((facts / 40))) AS n;
+SELECT n, 'scan', 1 + code, 1 + (1 + code) % 100, 1 + (1 + code) % 300, '2024-01-01'::timestamptz + random() * interval '365 days'
+  FROM (SELECT n, floor(random() * 1000)::bigint AS code FROM generate_series(1, $((facts / 40))) AS n) AS c;
 INSERT INTO crm.event (contact_id, kind, occurred_at, recorded_at, account_id)
 SELECT 1 + floor(random() * $((facts / 40))), (ARRAY['view', 'cart', 'message', 'form', 'like'])[1 + floor(random() * 5)], at, at, 1
   FROM (SELECT '2024-01-01'::timestamptz + n * (interval '365 days' / $((facts / 2))) AS at FROM generate_series(1, $((facts / 2))) AS n) AS e;
@@ -55,6 +59,10 @@ SELECT 1 + floor(random() * $((facts / 40))), floor(random() * 50000) / 100, at,
 INSERT INTO crm.transaction (contact_id, kind, amount, occurred_at, recorded_at, store_id, refund_of)
 SELECT contact_id, 'refund', amount, occurred_at + interval '9 days', occurred_at + interval '9 days', store_id, transaction_id
   FROM crm.transaction WHERE transaction_id % 4 = 0 AND amount > 0;
+INSERT INTO crm.profile_counter (contact_id, orders, spend, settled_at)
+SELECT c.contact_id, coalesce(t.orders, 0), coalesce(t.spend, 0), '2024-12-31'
+  FROM crm.contact AS c LEFT JOIN (SELECT contact_id, count(*) AS orders, sum(amount) AS spend FROM crm.transaction WHERE kind = 'purchase'
+                                    GROUP BY contact_id) AS t ON t.contact_id = c.contact_id;
 INSERT INTO crm.step_visit (contact_id, enrolment_id, visit, version, journey, step, entered_at, recorded_at, left_at, outcome, next_step)
 SELECT 1 + n % $((facts / 40)), n, 1 + n % 5, 1, 'journey ' || n % 20, 'step ' || n % 5, at, at, at, (ARRAY['next', 'timeout', 'goal'])[1 + floor(random() * 3)],
        'step ' || (n + 1) % 5
@@ -69,10 +77,12 @@ SELECT crm.roll_up(true) \\g /dev/null
 SQL
 )
     note reports_ms roll_up "$ms"
-    # what is not rolled up yet: ten thousand facts, one by one
+    # what is not rolled up yet: ten thousand facts, one by one; a fifth of all are orders, which change what was bought
     sql now <<SQL
 INSERT INTO crm.fact_tail (zone, day, kind, account_id, facts) SELECT crm.default_time_zone(), '2024-06-30', 'view', 1, 1 FROM generate_series(1, 10000);
 INSERT INTO crm.opening_fact (day, kind, account_id, facts) VALUES ('2024-06-30', 'view', 1, 10000);
+UPDATE crm.profile_counter SET orders = orders + 1, spend = spend + 10 WHERE contact_id % ($((facts / 40)) / 2000) = 0;
+INSERT INTO crm.won_tail (contact_id) SELECT contact_id FROM crm.profile_counter WHERE contact_id % ($((facts / 40)) / 2000) = 0;
 VACUUM ANALYZE;
 SQL
     for ((run = -1; run < RUNS; run++)); do     # the first touch of these pages is not measured
