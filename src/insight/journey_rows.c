@@ -409,6 +409,35 @@ check_step(const Asked *asked, const char *step)
 				 errhint("Its steps are the rows of crm.journey_step.")));
 }
 
+/* So would a misspelt outcome; the ends of enrolments are known though nobody came to one. */
+static void
+check_outcome(const Asked *asked, const char *outcome)
+{
+	static CrmPlan plan = {
+		"SELECT crm.visit_state($4) = 'ended'"
+		"    OR EXISTS (SELECT FROM crm.journey_outline o"
+		"                WHERE o.journey = $1 AND COALESCE(o.version = $2, true)"
+		"                  AND COALESCE(o.step = $3, true) AND o.outcome = $4)"
+		"    OR EXISTS (SELECT FROM crm.journey_visit v"
+		"                WHERE v.journey = $1 AND COALESCE(v.version = $2, true)"
+		"                  AND COALESCE(v.step = $3, true) AND v.outcome = $4)",
+		4,
+		{ TEXTOID, INT4OID, TEXTOID, TEXTOID },
+	};
+	Datum values[4] = { asked->values[0], asked->values[1], asked->values[5], asked->values[6] };
+	char nulls[5] = { ' ', asked->nulls[1], asked->nulls[5], ' ' };
+
+	crm_read(&plan, values, nulls);
+	if (!crm_result_true(0, 1))
+		ereport(ERROR,
+				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
+				 errmsg("journey \"%s\" has no outcome \"%s\"%s", asked->journey,
+						crm_shown(outcome), asked->nulls[5] == 'n' ? "" : " of that step"),
+				 errhint(
+					 "Outcomes are in the rows of crm.journey_edge, or say why an enrolment was "
+					 "left: goal, rule, unenrolled, cancelled, merged, erased, stranded.")));
+}
+
 Datum
 crm_sql_journey_rows(PG_FUNCTION_ARGS)
 {
@@ -462,6 +491,8 @@ crm_sql_journey_rows(PG_FUNCTION_ARGS)
 	(void) crm_graph_read(asked.journey, asked.version, false, CurrentMemoryContext);
 	if (!PG_ARGISNULL(1))
 		check_step(&asked, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	if (!PG_ARGISNULL(2))
+		check_outcome(&asked, text_to_cstring(PG_GETARG_TEXT_PP(2)));
 	crm_report_run(sql.data, PARAMETERS, parameter_types, asked.values, asked.nulls,
 				   result->setResult);
 	crm_disconnect(&acting);

@@ -165,10 +165,14 @@ SELECT set_eq($$SELECT DISTINCT version FROM crm.journey_funnel('spring', '2024-
 SELECT is((SELECT sum(entered) FROM crm.journey_funnel('spring', '2024-03-11', '2024-04-20', 'entry', 'contact_id < 0')), 0::numeric, 'of nobody');
 SELECT is((SELECT sum(entered) FROM crm.journey_funnel('spring', '2024-03-11', '2024-03-11')), 0::numeric, 'over no time');
 
+SELECT lives_ok($$SELECT * FROM crm.journey_rows('spring', 'greet', 'erased')$$, 'by an end that perhaps nobody came to');
+
 -- errors
 SELECT throws_ok(call, state, message, call)
   FROM (VALUES ($$SELECT * FROM crm.journey_funnel('nope', '2024-01-01', '2025-01-01')$$, '23503', 'journey "nope" does not exist'),
                ($$SELECT * FROM crm.journey_funnel('spring', '2024-01-01', '2025-01-01', version => 7)$$, '23503', 'version 7 of journey "spring" does not exist'),
+               ($$SELECT * FROM crm.journey_rows('spring', 'who', 'nope')$$, '23503', 'journey "spring" has no outcome "nope" of that step'),
+               ($$SELECT * FROM crm.journey_rows('spring', outcome => 'nope')$$, '23503', 'journey "spring" has no outcome "nope"'),
                ($$SELECT * FROM crm.journey_funnel('spring', '2025-01-01', '2024-01-01')$$, '22023', 'the period ends at 2024-01-01 00:00:00+00, before it starts at 2025-01-01 00:00:00+00'),
                ($$SELECT * FROM crm.journey_funnel('spring', '-infinity', '2024-01-01')$$, '22008', 'a period must be finite, not from -infinity to 2024-01-01 00:00:00+00'),
                ($$SELECT * FROM crm.journey_funnel('spring', '2024-01-01', 'infinity')$$, '22008', NULL),

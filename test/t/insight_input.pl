@@ -144,7 +144,7 @@ my @must = (
     [ 'too many steps', 'steps', [ map { "(SELECT jsonb_agg('{\"on\": \"scan\"}'::jsonb) FROM generate_series(1, $_))" } 65, 5000 ], '22023|54000' ],
     [ 'a negative length of time', 'within', ["'-1 day'"], '22023' ],
     [ 'a length of time without end', 'within', [ "'100000000 years'", "'2147483647 days'" ], '22023' ],
-    [ 'an unknown name', 'map|persona|journey|attribution|touchpoint', [ "'nix'", "''", $hostile ], '23503|2202.' ],
+    [ 'an unknown name', 'map|persona|journey|attribution|touchpoint|outcome', [ "'nix'", "''", $hostile ], '23503|2202.' ],
     [ 'an unknown word', 'measure|bucket|unit|by_time|retention|split_by|counted', [ "'nix'", "''", $hostile ], '22023' ],
     [ 'an unknown version', 'version', [ '0', '-1', '2147483647', '-2147483648' ], '23503' ],
     [ 'thresholds that are none', 'recency|frequency|monetary', [ "'{NULL}'", "'{NaN}'", "'{1,1}'", "'{{1,2},{3,4}}'" ], '22004|22023|2202E' ],
