@@ -65,7 +65,7 @@ static const struct
 	{ "report_html", ANALYST | MARKETER },
 	{ "funnel_svg", ANALYST | MARKETER },
 	{ "map_svg", ANALYST | MARKETER },
-	{ "timeline_svg", APP | MARKETER | ASSOCIATE },
+	{ "timeline_svg", APP | ANALYST | MARKETER | ASSOCIATE },
 	{ "journey_funnel", ANALYST | MARKETER },
 	{ "journey_rows", ANALYST | MARKETER },
 	{ "fact_funnel", ANALYST | MARKETER },

@@ -172,6 +172,7 @@ SELECT lives_ok('SELECT * FROM crm.' || v, 'an analyst reads ' || v)
 SELECT lives_ok('SELECT name, version, label FROM crm.template', 'and templates');
 SELECT lives_ok('SELECT kind, object, since FROM crm.active_alarm', 'and alarms');
 SELECT lives_ok('SELECT contact_id, stage, orders, spend, city FROM crm.profile', 'and profiles');
+SELECT lives_ok('SELECT crm.timeline_svg(1)', 'and a timeline, which says no name');
 SELECT lives_ok('SELECT contact_id, amount FROM crm.transaction', 'and orders');
 SELECT lives_ok('SELECT template, state, reason, sent_at FROM crm.message', 'and what became of messages');
 SELECT throws_ok('SELECT ' || c, '42501', NULL, 'but no ' || c)
