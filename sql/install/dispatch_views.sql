@@ -109,7 +109,7 @@ SELECT 'dispatch_paused', pg_catalog.current_database()::text,
        (SELECT COALESCE(i.resumed_at, i.installed_at) FROM crm.installation AS i), 1
  WHERE NOT crm.dispatch_allowed();
 COMMENT ON VIEW crm.active_alarm IS 'What somebody has to look at now: standing rows of crm.alarm, and what is wrong at this moment.';
-COMMENT ON COLUMN crm.active_alarm.kind IS 'worker_down, clock_down, queue_late, message_unknown, dispatch_paused, account_paused, api_paused, template_refused, token, ….';
+COMMENT ON COLUMN crm.active_alarm.kind IS 'worker_down, clock_down, queue_late, message_unknown, dispatch_paused, account_paused, api_paused, template_refused, token, ...';
 COMMENT ON COLUMN crm.active_alarm.object IS 'What it is about: the name of the account, template or database; of api_paused account and call.';
 COMMENT ON COLUMN crm.active_alarm.detail IS 'What happened.';
 COMMENT ON COLUMN crm.active_alarm.since IS 'Since when; of worker_down the last turn, of clock_down when last nothing was left to do, of dispatch_paused the installation of the original.';

@@ -110,7 +110,7 @@ COMMENT ON VIEW crm.journey_outline IS 'The steps and edges that definitions of 
 COMMENT ON COLUMN crm.journey_outline.journey IS 'The journey.';
 COMMENT ON COLUMN crm.journey_outline.version IS 'Its version.';
 COMMENT ON COLUMN crm.journey_outline.step IS 'The step that the edge leads from.';
-COMMENT ON COLUMN crm.journey_outline.kind IS 'Kind of that step: send, wait, branch, ….';
+COMMENT ON COLUMN crm.journey_outline.kind IS 'Kind of that step: send, wait, branch, ...';
 COMMENT ON COLUMN crm.journey_outline.outcome IS 'The edge: next, timeout, refused, failed; of a branch its place from 1, or default; of a split the arm.';
 COMMENT ON COLUMN crm.journey_outline.next_step IS 'The step that it leads to; NULL where the journey finishes.';
 COMMENT ON COLUMN crm.journey_outline.rule IS 'The rule of a branch.';
@@ -220,11 +220,11 @@ COMMENT ON VIEW crm.journey_step IS 'Each step of each version of a journey, als
 COMMENT ON COLUMN crm.journey_step.journey IS 'The journey.';
 COMMENT ON COLUMN crm.journey_step.version IS 'Its version.';
 COMMENT ON COLUMN crm.journey_step.step IS 'The step.';
-COMMENT ON COLUMN crm.journey_step.kind IS 'Its kind: send, wait, branch, ….';
+COMMENT ON COLUMN crm.journey_step.kind IS 'Its kind: send, wait, branch, ...';
 COMMENT ON COLUMN crm.journey_step.entered IS 'How often it was entered: here, left_on and ended together.';
 COMMENT ON COLUMN crm.journey_step.here IS 'Who is there now.';
 COMMENT ON COLUMN crm.journey_step.left_on IS 'How often it was left by an edge, to another step or to the end of the journey.';
-COMMENT ON COLUMN crm.journey_step.ended IS 'How often an enrolment was left there: goal, exit rule, unenrolled, ….';
+COMMENT ON COLUMN crm.journey_step.ended IS 'How often an enrolment was left there: goal, exit rule, unenrolled, ...';
 COMMENT ON COLUMN crm.journey_step.drop_off IS 'Share of ended among those who are no longer there, 0 to 1; NULL where nobody left.';
 COMMENT ON COLUMN crm.journey_step.median_seconds IS 'Half of those who are no longer there stayed at most so long.';
 COMMENT ON COLUMN crm.journey_step.p90_seconds IS 'Nine of ten stayed at most so long.';

@@ -39,7 +39,7 @@ COMMENT ON COLUMN crm.touchpoint.campaign IS 'Of scans: the campaign of the code
 COMMENT ON COLUMN crm.touchpoint.page IS 'Of events: the member page of their properties, a page or the path in a mini program, without what follows a question mark.';
 COMMENT ON COLUMN crm.touchpoint.template IS 'A message of this template that was sent; then there is no kind and no rule.';
 COMMENT ON COLUMN crm.touchpoint.complaint IS 'Whether it is a complaint: it then counts against the touchpoint before it and is no step of a path.';
-COMMENT ON COLUMN crm.touchpoint.channel IS 'Where it is, in the brand''s own words: shop, mini program, hotline, ….';
+COMMENT ON COLUMN crm.touchpoint.channel IS 'Where it is, in the brand''s own words: shop, mini program, hotline, ...';
 COMMENT ON COLUMN crm.touchpoint.label IS 'Name shown to people.';
 COMMENT ON COLUMN crm.touchpoint.description IS 'What happens there.';
 COMMENT ON COLUMN crm.touchpoint.version IS 'Counts the saves of the definition.';

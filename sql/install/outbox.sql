@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS crm.account_secret (
 );
 COMMENT ON TABLE crm.account_secret IS 'Secrets of an account; nobody but the owner and dispatchers read them.';
 COMMENT ON COLUMN crm.account_secret.account_id IS 'The account.';
-COMMENT ON COLUMN crm.account_secret.name IS 'app_secret, signing_key, token, encoding_aes_key, ….';
+COMMENT ON COLUMN crm.account_secret.name IS 'app_secret, signing_key, token, encoding_aes_key, ...';
 COMMENT ON COLUMN crm.account_secret.value IS 'The secret itself, or env:NAME or file:PATH, read by the worker on the server.';
 
 CREATE TABLE IF NOT EXISTS crm.template (
@@ -27,7 +27,7 @@ COMMENT ON TABLE crm.template IS 'The content of a message, in its newest versio
 COMMENT ON COLUMN crm.template.name IS 'Name by which send() takes the template.';
 COMMENT ON COLUMN crm.template.version IS 'Counts the changes; every version is kept in crm.template_version.';
 COMMENT ON COLUMN crm.template.channel IS 'The channel, as crm.account.kind.';
-COMMENT ON COLUMN crm.template.message_type IS 'What the platform calls it: text, image, news, …, template for an official account; post for a webhook.';
+COMMENT ON COLUMN crm.template.message_type IS 'What the platform calls it: text, image, news, ..., template for an official account; post for a webhook.';
 COMMENT ON COLUMN crm.template.body IS 'What the platform is given, one jsonb object; inside its strings {{name|fallback}} stands for a value.';
 COMMENT ON COLUMN crm.template.class IS 'service or marketing: whether consent is needed, and which caps and quiet hours hold.';
 COMMENT ON COLUMN crm.template.account IS 'Name of the account that sends it; NULL for the only one of the channel.';
@@ -327,7 +327,7 @@ CREATE TABLE IF NOT EXISTS crm.alarm (
 CREATE UNIQUE INDEX IF NOT EXISTS alarm_active_idx ON crm.alarm (kind, object) WHERE cleared_at IS NULL;
 COMMENT ON TABLE crm.alarm IS 'What somebody has to look at.';
 COMMENT ON COLUMN crm.alarm.alarm_id IS 'Id of the alarm.';
-COMMENT ON COLUMN crm.alarm.kind IS 'account_paused, api_paused, template_refused, queue_late, ….';
+COMMENT ON COLUMN crm.alarm.kind IS 'account_paused, api_paused, template_refused, queue_late, ...';
 COMMENT ON COLUMN crm.alarm.object IS 'What it is about: the name of the account or template.';
 COMMENT ON COLUMN crm.alarm.detail IS 'What happened.';
 COMMENT ON COLUMN crm.alarm.raised_at IS 'When for the first time.';

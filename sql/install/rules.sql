@@ -14,7 +14,7 @@ CREATE TABLE IF NOT EXISTS crm.rule_error (
 );
 COMMENT ON TABLE crm.rule_error IS 'A rule that failed for a contact, where it counted as false: one row a contact, object and day.';
 COMMENT ON COLUMN crm.rule_error.contact_id IS 'The contact.';
-COMMENT ON COLUMN crm.rule_error.object_kind IS 'What the rule belongs to: segment, audience, ….';
+COMMENT ON COLUMN crm.rule_error.object_kind IS 'What the rule belongs to: segment, audience, ...';
 COMMENT ON COLUMN crm.rule_error.object IS 'Its name; empty for an audience.';
 COMMENT ON COLUMN crm.rule_error.day IS 'Day of the failures, in pg_crm.time_zone.';
 COMMENT ON COLUMN crm.rule_error.times IS 'How often it failed on that day.';

@@ -42,7 +42,7 @@ crm_check_length(const char *what, const char *value, int most)
 	if (strlen(value) > most)
 		ereport(ERROR,
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("%s of %zu bytes is longer than %d: \"%s…\"", what, strlen(value), most,
+				 errmsg("%s of %zu bytes is longer than %d: \"%s...\"", what, strlen(value), most,
 						pnstrdup(value, pg_mbcliplen(value, strlen(value), 40))),
 				 errhint("Give a text of 1 to %d bytes.", most)));
 }

@@ -112,7 +112,7 @@ read_campaign(Campaign *campaign)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("campaign \"%s\" has no template", campaign->name),
-				 errhint("UPDATE crm.campaign SET template = … for it.")));
+				 errhint("UPDATE crm.campaign SET template = ... for it.")));
 	campaign->audience = crm_result_text(0, 2);
 	campaign->stage = crm_result(0, 3, &campaign->any_stage);
 	if (!crm_result_true(0, 6))

@@ -31,7 +31,7 @@ shorten(const char *value)
 {
 	int bytes = pg_mbcliplen(value, strlen(value), 40);
 
-	return bytes == (int) strlen(value) ? pstrdup(value) : psprintf("%.*s…", bytes, value);
+	return bytes == (int) strlen(value) ? pstrdup(value) : psprintf("%.*s...", bytes, value);
 }
 
 void

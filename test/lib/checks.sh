@@ -36,6 +36,9 @@ long_files() {
         xargs -0r wc -l | awk '$2 != "total" && $1 > 800 {print $2 " has " $1 " lines (800 at most)"}'
 }
 
+# a database in another encoding than UTF8 could not read them
+not_ascii() { LC_ALL=C grep -nP '[^\x00-\x7F]' sql/extension/*.sql sql/install/*.sql; }
+
 version_tests() {
     grep -nE 'PG_(MAJOR)?VERSION_NUM' $(sources) /dev/null | grep -v '^src/compat\.h:'
 }
@@ -106,6 +109,7 @@ dead_links() {
 check 'META.json has the version of pg_crm.control' version_agrees
 check 'no source file is longer than 800 lines' long_files
 check 'only compat.h tests the PostgreSQL version' version_tests
+check 'what CREATE EXTENSION and install() run is ASCII' not_ascii
 check 'rooms include only what they may' imports
 check 'visible symbols begin with crm_' symbols
 check 'no SECURITY DEFINER and no PL/pgSQL in the extension' rights_in_sql

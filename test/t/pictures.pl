@@ -183,6 +183,16 @@ for my $call (funnel('welcome'), facts(), "crm.trend_svg('facts', $days)", "(SEL
 }
 fails("SET ROLE shop_bi; SELECT " . funnel('welcome', "'entry'", "'spend > 5'"), '42501', 'but asks for nobody by a rule');
 
+# ---------- in an encoding that is not UTF8 ----------
+
+$node->safe_psql('postgres', "CREATE DATABASE guobiao TEMPLATE template0 ENCODING 'EUC_CN' LOCALE 'C'");
+$node->safe_psql('guobiao', "SET client_encoding = 'UTF8'; CREATE EXTENSION pg_crm; SET client_min_messages = error; SELECT crm.install();
+    INSERT INTO crm.account (kind, name) VALUES ('official_account', '\xe6\x97\x97\xe8\x88\xb0\xe5\xba\x97');
+    SELECT crm.define_achievement('{\"name\": \"\xe6\x97\x97\xe8\x88\xb0\xe5\xba\x97<\", \"on_kind\": \"x\"}');
+    SELECT crm.follow('\xe6\x97\x97\xe8\x88\xb0\xe5\xba\x97', 'o1')");
+look_at("$_ in EUC_CN", $node->safe_psql('guobiao', "SET client_encoding = 'UTF8'; SELECT crm.$_"))
+  for "timeline_svg(1)", "trend_svg('contacts', '2024-06-01', '2024-07-01')", "funnel_svg('[\"follow\", {\"on\": \"scan\", \"name\": \"\xe6\x97\x97\xe8\x88\xb0\"}]', '1 day', '2024-06-01', '2024-07-01')";
+
 # ---------- as a browser has them ----------
 
 look_at_all_in_browser();
