@@ -84,7 +84,10 @@ place_of(const char *kind)
 	return place;
 }
 
-/* A misspelt kind would count nobody. Kinds of the extension's own may have no facts yet. */
+/*
+ * A misspelt kind would count nobody. Kinds of the extension's own may have no
+ * facts yet, and before the first fact no other kind can be told from a misspelt one.
+ */
 static void
 check_kind(const char *kind)
 {
@@ -93,7 +96,15 @@ check_kind(const char *kind)
 									   "bind_mobile",  "set_stage",     "field_change",
 									   "issue_coupon", "redeem_coupon", "suppress",
 									   "unsuppress",   "grant_consent", "withdraw_consent" };
-	static CrmPlan plan = { "SELECT FROM crm.event e WHERE e.kind = $1 LIMIT 1", 1, { TEXTOID } };
+	static CrmPlan plan = {
+		"SELECT FROM (SELECT FROM crm.event e WHERE e.kind = $1"
+		" UNION ALL SELECT FROM crm.opening_fact o WHERE o.kind = $1 AND o.kind <> 'scan'"
+		" UNION ALL SELECT WHERE $1 <> '' AND NOT EXISTS (SELECT FROM crm.event)"
+		"   AND NOT EXISTS (SELECT FROM crm.scan) AND NOT EXISTS (SELECT FROM crm.transaction)"
+		"   AND NOT EXISTS (SELECT FROM crm.opening_fact)) k LIMIT 1",
+		1,
+		{ TEXTOID },
+	};
 	Datum value = CStringGetTextDatum(kind);
 
 	for (int i = 0; i < lengthof(own); i++)

@@ -7,6 +7,8 @@ SET timezone = 'UTC';
 SELECT no_plan();
 SELECT crm.install();
 SET pg_crm.clock = '2025-06-10 00:00+00';
+SELECT results_eq($$SELECT name, reached, still_open FROM crm.fact_funnel('["view", "cart", "purchase"]', '1 day', '2025-05-01', '2025-06-01')$$,
+    $$VALUES ('view', 0::bigint, 0::bigint), ('cart', 0, 0), ('purchase', 0, 0)$$, 'before the first fact nobody came anywhere');
 INSERT INTO crm.account (kind, name) VALUES ('official_account', 'main');
 INSERT INTO crm.store (name) SELECT 'shop ' || n FROM generate_series(1, 12) AS n;
 INSERT INTO crm.associate (store_id, userid) VALUES (2, 'li'), (10, 'wang');
@@ -139,6 +141,9 @@ SELECT is_empty($$SELECT * FROM (
       FROM of AS o CROSS JOIN (VALUES ('reached'), ('converted'), ('dropped'), ('still_open')) AS c(counted)) AS x WHERE n <> rows$$, 'every number is its rows');
 SELECT is_empty('SELECT * FROM of WHERE reached <> converted + dropped + still_open', 'reached is converted, dropped and still open together');
 SELECT cmp_ok((SELECT count(*) FROM of), '>', 60::bigint, 'and there were many');
+
+INSERT INTO crm.opening_fact (day, kind, facts) VALUES ('2025-04-01', 'dropped', 3);
+SELECT is((SELECT sum(reached) FROM crm.fact_funnel('["dropped"]', '1 day', '2025-05-01', '2025-06-01')), 0::numeric, 'a kind whose events were dropped is known');
 
 -- refused
 SELECT throws_ok(format('SELECT * FROM crm.fact_funnel(%s)', arguments), state, message, arguments)

@@ -30,6 +30,7 @@ my @names = (
 # ---------- before there is anything ----------
 
 look_at('a trend of nothing', sql("SELECT crm.trend_svg('$_', '2024-01-01', '2024-02-01')")) for qw(stages contacts facts scans orders amounts awards points messages journeys);
+look_at('a funnel of nothing', sql(q{SELECT crm.funnel_svg('["view", "cart", "purchase"]', '1 hour', '2024-01-01', '2024-02-01')}));
 is(sql("SELECT count(*) FROM crm.trend('orders', '2024-01-01', '2024-02-01')"), 0, 'no series');
 like(sql("SELECT crm.trend_svg('orders', '2024-01-01', '2024-01-01')"), qr/there is nothing in this period/, 'a period of no length');
 
