@@ -26,7 +26,7 @@ static const char style_sheet[] =
 	"nav ol{margin:0;padding-left:22px;columns:3}\n"
 	"a{color:#0b7a75}\n"
 	".figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(216px,1fr));gap:12px;margin:16px 0}\n"
-	".figure{border:1px solid #dfe3e7;border-radius:8px;padding:12px 14px}\n"
+	".figure{border:1px solid #dfe3e7;border-radius:8px;padding:12px 14px;min-width:0;overflow-wrap:anywhere}\n"
 	".figure-name{font-size:13px}\n"
 	".figure-value{font-size:24px;font-weight:600;line-height:1.3}\n"
 	".remark{font-size:13px}\n"
@@ -36,7 +36,7 @@ static const char style_sheet[] =
 	"th,td{text-align:left;vertical-align:top;padding:6px 10px;border-bottom:1px solid #e4e7eb;"
 	"overflow-wrap:break-word;max-width:20em}\n"
 	"th{font-weight:600;color:#656d76;border-bottom-color:#9aa2ab;max-width:none}\n"
-	"th.number,td.number{text-align:right;white-space:nowrap}\n"
+	"th.number,td.number{text-align:right;white-space:nowrap;max-width:none}\n"
 	/* the margin of a picture is that of the page */
 	".picture{margin:16px -24px}\n"
 	".picture svg{display:block;max-width:100%;height:auto}\n"

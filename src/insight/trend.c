@@ -28,6 +28,7 @@ PG_FUNCTION_INFO_V1(crm_sql_trend_svg);
 #define MOST_DAYS   370 /* drawn by day; longer ones by week */
 #define MOST_WEEKS  520 /* drawn by week; longer ones by month */
 #define DAYS_A_WEEK 7
+#define MOST_DRAWN  1e300 /* so that a scale over it is a number too */
 
 /*
  * Parameters: $1 start and $2 end of the period, $3 time zone, $4 name of a
@@ -235,6 +236,7 @@ bucket_of(const char *bucket, TimestampTz start, TimestampTz end, Interval *leng
 	return bucket;
 }
 
+/* A numeric may be more than a double holds; then it is drawn as most of what can be drawn. */
 static double
 value_of(uint64 row)
 {
@@ -243,7 +245,7 @@ value_of(uint64 row)
 
 	if (isnull)
 		return get_float8_nan();
-	return DatumGetFloat8(DirectFunctionCall1(numeric_float8, value));
+	return Min(DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, value)), MOST_DRAWN);
 }
 
 /* The sum of the buckets of a series; of a stock its last value. */

@@ -63,6 +63,9 @@ y_of(const Plot *plot, double value)
 static char *
 value_text(double value)
 {
+	/* more digits than a double holds say nothing */
+	if (fabs(value) >= 1e15)
+		return psprintf("%.4g", value);
 	return crm_grouped_decimal(psprintf(value == rint(value) ? "%.0f" : "%.2f", value));
 }
 

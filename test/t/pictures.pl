@@ -184,6 +184,16 @@ for my $call (funnel('welcome'), facts(), "crm.trend_svg('facts', $days)", "(SEL
 }
 fails("SET ROLE shop_bi; SELECT " . funnel('welcome', "'entry'", "'spend > 5'"), '42501', 'but asks for nobody by a rule');
 
+# ---------- amounts of any size ----------
+
+for my $amount ('1e30', '1e300', '1e400')
+{
+    sql("SELECT crm.purchase(1, $amount, '2019-05-05', 'of $amount')");
+    my @texts = map { $_->{text} } texts_of(look_at("a trend with $amount", sql("SELECT crm.trend_svg('amounts', '2019-05-01', '2019-06-01')")));
+    is(scalar(grep { /^\de\+(?:30|29|300|299)$/ } @texts) > 0, 1, 'a scale that can be read');
+}
+like(sql("SELECT crm.report_html('2019-05-01', '2019-06-01')"), qr/<title>Amounts of orders/, 'the page is drawn too');
+
 # ---------- in an encoding that is not UTF8 ----------
 
 $node->safe_psql('postgres', "CREATE DATABASE guobiao TEMPLATE template0 ENCODING 'EUC_CN' LOCALE 'C'");
