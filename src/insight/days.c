@@ -35,8 +35,14 @@ crm_sql_check_days(PG_FUNCTION_ARGS)
 	DateADT start;
 	DateADT end;
 
-	crm_require_value(fcinfo, 0, "period_start", "check_days");
-	crm_require_value(fcinfo, 1, "period_end", "check_days");
+	/* the name of the report is not known here */
+	for (int i = 0; i < 2; i++)
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s of a report must not be NULL",
+							i == 0 ? "period_start" : "period_end"),
+					 errhint("Name the first day and the day after the last one.")));
 	start = PG_GETARG_DATEADT(0);
 	end = PG_GETARG_DATEADT(1);
 	if (DATE_NOT_FINITE(start) || DATE_NOT_FINITE(end))

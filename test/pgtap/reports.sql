@@ -89,8 +89,8 @@ SELECT is((SELECT sum(awarded + revoked) FROM crm.award_report('2020-01-01', '20
 -- bad periods
 SELECT throws_ok($$SELECT * FROM crm.scan_report('2024-02-01', '2024-01-01')$$, '22023', 'the period ends at 2024-01-01, before it starts at 2024-02-01', 'a reversed period');
 SELECT throws_ok($$SELECT * FROM crm.store_report('-infinity', '2024-01-01')$$, '22008', NULL, 'an infinite one');
-SELECT throws_ok($$SELECT * FROM crm.coupon_report(NULL, '2024-01-01')$$, '22004', NULL, 'none');
-SELECT throws_ok($$SELECT * FROM crm.loyalty_report('2024-01-01', NULL)$$, '22004', NULL, 'half of one');
+SELECT throws_ok($$SELECT * FROM crm.coupon_report(NULL, '2024-01-01')$$, '22004', 'period_start of a report must not be NULL', 'none');
+SELECT throws_ok($$SELECT * FROM crm.loyalty_report('2024-01-01', NULL)$$, '22004', 'period_end of a report must not be NULL', 'half of one');
 SELECT throws_ok($$SELECT * FROM crm.associate_report('2024-02-01', 'infinity')$$, '22008', NULL, 'one without end');
 SELECT throws_ok($$SELECT * FROM crm.award_report('2024-02-01', '2024-01-31')$$, '22023', NULL, 'reversed by a day');
 SELECT throws_ok(format('SELECT * FROM crm.%s(%L, %L)', report, first, until), '22008', format('the period from %s to %s is not in the years 1 to 9999', first, until),
