@@ -1,12 +1,16 @@
 # reports.sh - the part `reports` of run.sh: reports of a quarter out of 10 million visits and 20 million facts, from what
 # is counted by day, and the same counts out of the rows.
 
-REPORT_VARIANTS='store_report scan_report associate_report step_report facts'
+REPORT_VARIANTS='store_report scan_report associate_report step_report facts trend journey_step report_html'
 
-# the period: a quarter of the year that is loaded
+# the period: a quarter of the year that is loaded, in days of the zone by which they are counted
+WHOLE_DAYS="timezone(crm.default_time_zone(), timestamp '2024-04-01'), timezone(crm.default_time_zone(), timestamp '2024-07-01')"
 report_query() {
     case $1 in
         facts) echo "SELECT kind, sum(facts) FROM crm.kind_count WHERE day >= '2024-04-01' AND day < '2024-07-01' GROUP BY kind ORDER BY kind" ;;
+        trend) echo "SELECT * FROM crm.trend('amounts', $WHOLE_DAYS, NULL, 'week')" ;;
+        journey_step) echo "SELECT journey, version, step, entered, here, left_on, ended, drop_off FROM crm.journey_step ORDER BY 1, 2, 3" ;;
+        report_html) echo "SELECT crm.report_html($WHOLE_DAYS)" ;;
         *) echo "SELECT * FROM crm.$1('2024-04-01', '2024-07-01')" ;;
     esac
 }
@@ -122,9 +126,10 @@ reports_report() {
     END {
         printf "reports: %d facts, %d visits, ms: all counted anew %.0f; a quarter by day, key and step out of the rows %.0f, as counted %.0f\n",
             facts, visits, median("roll_up"), median("all by exact"), median("all by count")
-        n = split("store_report scan_report associate_report step_report facts", names, " ")
+        n = split("store_report scan_report associate_report step_report facts trend journey_step", names, " ")
         for (i = 1; i <= n; i++)
             judge(names[i] " of a quarter, ms", median(names[i]), 200)
+        printf "%-54s %9.2f   (it also says what only rows know: different contacts)\n", "report_html of a quarter, ms", median("report_html")
         print ""
     }' "$results"
 }
