@@ -72,6 +72,12 @@ CREATE FUNCTION crm.store_report(period_start date, period_end date)
 RETURNS TABLE (store_id bigint, store text, scans bigint, won bigint, orders bigint, revenue numeric, refunded numeric,
 	voided bigint, redeemed bigint)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 AS $$
+	WITH fact AS MATERIALIZED (
+	       SELECT c.kind, c.qr_code_id, c.store_id, c.currency, pg_catalog.sum(c.facts) AS facts, pg_catalog.sum(c.voided) AS voided,
+	              pg_catalog.sum(c.amount) AS amount, pg_catalog.sum(c.refunded) AS refunded
+	         FROM crm.fact_period(period_start, period_end) AS c
+	        WHERE c.kind IN ('scan', 'purchase') AND NOT c.event
+	        GROUP BY c.kind, c.qr_code_id, c.store_id, c.currency)
 	SELECT n.store_id, s.name, COALESCE(pg_catalog.sum(n.scans), 0)::bigint, COALESCE(pg_catalog.sum(n.won), 0)::bigint,
 	       COALESCE(pg_catalog.sum(n.orders), 0)::bigint, COALESCE(pg_catalog.sum(n.revenue), 0),
 	       COALESCE(pg_catalog.sum(n.refunded), 0), COALESCE(pg_catalog.sum(n.voided), 0)::bigint,
@@ -81,8 +87,8 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 AS $$
 	          FROM crm.store AS t
 	        UNION ALL
 	        SELECT q.store_id, pg_catalog.sum(c.facts)::bigint, 0, 0, 0, 0, 0, 0
-	          FROM crm.fact_period(period_start, period_end) AS c JOIN crm.qr_code AS q ON q.qr_code_id = c.qr_code_id
-	         WHERE c.kind = 'scan' AND NOT c.event AND q.store_id IS NOT NULL
+	          FROM fact AS c JOIN crm.qr_code AS q ON q.qr_code_id = c.qr_code_id
+	         WHERE c.kind = 'scan' AND q.store_id IS NOT NULL
 	         GROUP BY q.store_id
 	        UNION ALL
 	        SELECT a.store_id, 0, pg_catalog.sum(a.won)::bigint, 0, 0, 0, 0, 0
@@ -93,8 +99,8 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 AS $$
 	        SELECT c.store_id, 0, 0, pg_catalog.sum(c.facts - c.voided)::bigint,
 	               COALESCE(pg_catalog.sum(COALESCE(c.amount, 0) - COALESCE(c.refunded, 0)) FILTER (WHERE c.currency = z.currency), 0),
 	               COALESCE(pg_catalog.sum(c.refunded) FILTER (WHERE c.currency = z.currency), 0), pg_catalog.sum(c.voided)::bigint, 0
-	          FROM crm.fact_period(period_start, period_end) AS c CROSS JOIN (SELECT crm.default_currency() AS currency OFFSET 0) AS z
-	         WHERE c.kind = 'purchase' AND NOT c.event
+	          FROM fact AS c CROSS JOIN (SELECT crm.default_currency() AS currency OFFSET 0) AS z
+	         WHERE c.kind = 'purchase'
 	         GROUP BY c.store_id
 	        UNION ALL
 	        SELECT g.redeemed_store_id, 0, 0, 0, 0, 0, 0, pg_catalog.count(*)
