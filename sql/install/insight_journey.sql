@@ -37,25 +37,26 @@ SELECT journey, j.version, j.state,
        COALESCE(e.exited_rule, 0) AS exited_rule, COALESCE(e.exited_unenrolled, 0) AS exited_unenrolled,
        COALESCE(e.exited_cancelled, 0) AS exited_cancelled, COALESCE(e.exited_merged, 0) AS exited_merged,
        COALESCE(e.exited_erased, 0) AS exited_erased, COALESCE(e.exited_stranded, 0) AS exited_stranded,
-       COALESCE(e.stuck, 0) AS stuck,
+       -- few are: they stand in an index of their own
+       (SELECT pg_catalog.count(*) FROM crm.enrolment AS k
+         WHERE k.journey = COALESCE(j.journey, e.journey) AND k.state = 'active' AND k.stuck IS NOT NULL) AS stuck,
        COALESCE((SELECT pg_catalog.sum(r.refusals) FROM crm.refusal AS r
                   WHERE r.kind = 'journey' AND r.object = journey), 0)::bigint AS refused,
        e.first_entered_at, e.last_entered_at
   FROM crm.journey AS j
-  FULL JOIN (SELECT n.journey, pg_catalog.count(*) AS started,
-                    pg_catalog.count(*) FILTER (WHERE n.state = 'active') AS active,
-                    pg_catalog.count(*) FILTER (WHERE n.state = 'finished') AS finished,
-                    pg_catalog.count(*) FILTER (WHERE n.state = 'exited') AS exited,
-                    pg_catalog.count(*) FILTER (WHERE n.state = 'exited' AND n.end_reason = 'goal') AS exited_goal,
-                    pg_catalog.count(*) FILTER (WHERE n.state = 'exited' AND n.end_reason = 'rule') AS exited_rule,
-                    pg_catalog.count(*) FILTER (WHERE n.state = 'exited' AND n.end_reason = 'unenrolled') AS exited_unenrolled,
-                    pg_catalog.count(*) FILTER (WHERE n.state = 'exited' AND n.end_reason = 'cancelled') AS exited_cancelled,
-                    pg_catalog.count(*) FILTER (WHERE n.state = 'exited' AND n.end_reason = 'merged') AS exited_merged,
-                    pg_catalog.count(*) FILTER (WHERE n.state = 'exited' AND n.end_reason = 'erased') AS exited_erased,
-                    pg_catalog.count(*) FILTER (WHERE n.state = 'exited' AND n.end_reason = 'stranded') AS exited_stranded,
-                    pg_catalog.count(*) FILTER (WHERE n.state = 'active' AND n.stuck IS NOT NULL) AS stuck,
-                    pg_catalog.min(n.entered_at) AS first_entered_at, pg_catalog.max(n.entered_at) AS last_entered_at
-               FROM crm.enrolment AS n
+  FULL JOIN (SELECT n.journey, pg_catalog.sum(n.enrolments) FILTER (WHERE n.state = 'entered')::bigint AS started,
+                    pg_catalog.sum(CASE n.state WHEN 'entered' THEN n.enrolments ELSE -n.enrolments END)::bigint AS active,
+                    pg_catalog.sum(n.enrolments) FILTER (WHERE n.state = 'finished')::bigint AS finished,
+                    pg_catalog.sum(n.enrolments) FILTER (WHERE n.state = 'exited')::bigint AS exited,
+                    pg_catalog.sum(n.enrolments) FILTER (WHERE n.state = 'exited' AND n.end_reason = 'goal')::bigint AS exited_goal,
+                    pg_catalog.sum(n.enrolments) FILTER (WHERE n.state = 'exited' AND n.end_reason = 'rule')::bigint AS exited_rule,
+                    pg_catalog.sum(n.enrolments) FILTER (WHERE n.state = 'exited' AND n.end_reason = 'unenrolled')::bigint AS exited_unenrolled,
+                    pg_catalog.sum(n.enrolments) FILTER (WHERE n.state = 'exited' AND n.end_reason = 'cancelled')::bigint AS exited_cancelled,
+                    pg_catalog.sum(n.enrolments) FILTER (WHERE n.state = 'exited' AND n.end_reason = 'merged')::bigint AS exited_merged,
+                    pg_catalog.sum(n.enrolments) FILTER (WHERE n.state = 'exited' AND n.end_reason = 'erased')::bigint AS exited_erased,
+                    pg_catalog.sum(n.enrolments) FILTER (WHERE n.state = 'exited' AND n.end_reason = 'stranded')::bigint AS exited_stranded,
+                    pg_catalog.min(n.first_entered_at) AS first_entered_at, pg_catalog.max(n.last_entered_at) AS last_entered_at
+               FROM crm.enrolment_count AS n
               GROUP BY n.journey) AS e USING (journey);
 COMMENT ON VIEW crm.journey_summary IS 'One row a journey, all its versions together: who started, who is in it, who finished and who left.';
 COMMENT ON COLUMN crm.journey_summary.journey IS 'The journey.';

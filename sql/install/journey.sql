@@ -60,6 +60,7 @@ CREATE TABLE IF NOT EXISTS crm.enrolment (
 CREATE UNIQUE INDEX IF NOT EXISTS enrolment_active_idx ON crm.enrolment (contact_id, journey, key) WHERE state = 'active';
 CREATE INDEX IF NOT EXISTS enrolment_due_at_idx ON crm.enrolment (journey, due_at, contact_id, enrolment_id) WHERE state = 'active';
 CREATE INDEX IF NOT EXISTS enrolment_reply_idx ON crm.enrolment (contact_id) WHERE reply IS NOT NULL;
+CREATE INDEX IF NOT EXISTS enrolment_stuck_idx ON crm.enrolment (journey) WHERE stuck IS NOT NULL;
 COMMENT ON TABLE crm.enrolment IS 'A person in a journey, from entering it to its end.';
 COMMENT ON COLUMN crm.enrolment.contact_id IS 'Who.';
 COMMENT ON COLUMN crm.enrolment.enrolment_id IS 'Id of the enrolment.';

@@ -222,6 +222,7 @@ static const struct
 	{ "SELECT", "won_span", NULL, ANALYST | MARKETER },
 	{ "SELECT", "visit_count", NULL, ANALYST | MARKETER },
 	{ "SELECT", "visit_total", NULL, ANALYST | MARKETER },
+	{ "SELECT", "enrolment_count", NULL, ANALYST | MARKETER },
 	{ "SELECT", "scan_limit", NULL, APP | ANALYST | MARKETER },
 	{ "SELECT", "scan_flag", NULL, APP | ANALYST | MARKETER },
 	{ "SELECT", "scan_purchase", NULL, APP | ANALYST | MARKETER },

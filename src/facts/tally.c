@@ -223,6 +223,16 @@ lock_roll_up(void)
 	" SELECT " VISIT_KEY ", sum(t.visits) FROM t GROUP BY " VISIT_KEY " ON CONFLICT (" VISIT_KEY \
 	") DO UPDATE SET visits = d.visits + EXCLUDED.visits"
 
+#define ENROLMENT_KEY "journey, state, end_reason"
+#define ADD_ENROLMENTS                                                            \
+	" INSERT INTO crm.enrolment_sum AS d (" ENROLMENT_KEY                         \
+	", enrolments, first_entered_at, last_entered_at) SELECT " ENROLMENT_KEY      \
+	", sum(t.enrolments), min(t.first_entered_at), max(t.last_entered_at) FROM t" \
+	" GROUP BY " ENROLMENT_KEY " ON CONFLICT (" ENROLMENT_KEY ") DO UPDATE"       \
+	" SET enrolments = d.enrolments + EXCLUDED.enrolments,"                       \
+	" first_entered_at = least(d.first_entered_at, EXCLUDED.first_entered_at),"   \
+	" last_entered_at = greatest(d.last_entered_at, EXCLUDED.last_entered_at)"
+
 /* of the days the first and the last in the index that begins with the zone */
 #define OF_ANOTHER_ZONE(tallies)                                                                  \
 	"SELECT FROM (SELECT min(d.zone) AS first, max(d.zone) AS last FROM crm." tallies "_day d) d" \
@@ -258,6 +268,13 @@ static Tallies all_tallies[] = {
 		0 },
 	  { "WITH t AS (DELETE FROM crm.visit_tail RETURNING *)" ADD_VISITS, 0 },
 	  { "DELETE FROM crm.visit_tail", 0 } },
+	/* of all times */
+	{ { "SELECT WHERE false", 0 },
+	  { "DELETE FROM crm.enrolment_sum", 0 },
+	  { "WITH g AS (DELETE FROM crm.enrolment_tail), t AS (SELECT * FROM crm.enrolment_exact)" ADD_ENROLMENTS,
+		0 },
+	  { "WITH t AS (DELETE FROM crm.enrolment_tail RETURNING *)" ADD_ENROLMENTS, 0 },
+	  { "DELETE FROM crm.enrolment_tail", 0 } },
 };
 
 static uint64
@@ -407,6 +424,19 @@ crm_tally_verify(CrmAddDifference add, void *arg)
 		" WHERE x.visits IS DISTINCT FROM c.visits",
 		0
 	};
+	static CrmPlan compare_enrolments = {
+		"SELECT 'enrolment_count of journey ' || coalesce(x.journey, c.journey),"
+		" format('%s %s%s, %s to %s', x.enrolments, x.state, ' by ' || x.end_reason,"
+		"  x.first_entered_at, x.last_entered_at),"
+		" format('%s %s%s, %s to %s', c.enrolments, c.state, ' by ' || c.end_reason,"
+		"  c.first_entered_at, c.last_entered_at)"
+		" FROM crm.enrolment_exact x FULL JOIN crm.enrolment_count c"
+		"  ON (c.journey, c.state, coalesce(c.end_reason, ''))"
+		"  = (x.journey, x.state, coalesce(x.end_reason, ''))"
+		" WHERE (x.enrolments, x.first_entered_at, x.last_entered_at)"
+		"  IS DISTINCT FROM (c.enrolments, c.first_entered_at, c.last_entered_at)",
+		0
+	};
 
 	if (!crm_roll_ups_kept())
 		return;
@@ -414,5 +444,6 @@ crm_tally_verify(CrmAddDifference add, void *arg)
 	list_differences(&compare_months, add, arg);
 	list_differences(&compare_kinds, add, arg);
 	list_differences(&compare_visits, add, arg);
+	list_differences(&compare_enrolments, add, arg);
 	crm_won_verify(add, arg);
 }

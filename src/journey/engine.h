@@ -339,7 +339,10 @@ extern TimestampTz crm_next_local(TimestampTz from, int minute_of_day, const Crm
 /* zones of contacts, where they have one, else the journey's */
 extern const pg_tz **crm_zones_of(const CrmMoves *moves);
 
-/* tally.c: steps counted by day, as their rows come to be (1) and are no more (-1) */
+/*
+ * tally.c: steps counted by day, as their rows come to be (1) and are no more (-1);
+ * enrolments by journey
+ */
 typedef struct CrmCounted
 {
 	TimestampTz entered_at;
@@ -351,18 +354,24 @@ typedef struct CrmCounted
 	const char *next_step; /* NULL: none */
 } CrmCounted;
 
-typedef struct CrmVisitTally
+typedef struct CrmJourneyTally
 {
 	bool kept; /* else nothing is counted */
-	int n;
-	int size;
-	struct CrmVisitCount *counts; /* a key may stand there more than once */
+	int nvisits;
+	int visits_size;
+	struct CrmVisitCount *visits; /* a key may stand there more than once */
 	TimestampTz last_at;          /* of what was added last, and its day */
 	DateADT last_day;
-} CrmVisitTally;
-extern void crm_visit_tally_init(CrmVisitTally *tally);
-/* The texts must live until it is written. */
-extern void crm_visit_tally_add(CrmVisitTally *tally, const CrmCounted *visit, int sign);
-extern void crm_visit_tally_write(CrmVisitTally *tally);
+	int nenrolments;
+	int enrolments_size;
+	struct CrmEnrolmentCount *enrolments;
+} CrmJourneyTally;
+extern void crm_journey_tally_init(CrmJourneyTally *tally);
+/* Their texts must live until it is written. */
+extern void crm_journey_tally_visit(CrmJourneyTally *tally, const CrmCounted *visit, int sign);
+/* one that begins; one that ends, in this state */
+extern void crm_journey_tally_entered(CrmJourneyTally *tally, const CrmRun *run);
+extern void crm_journey_tally_ended(CrmJourneyTally *tally, const CrmRun *run, const char *state);
+extern void crm_journey_tally_write(CrmJourneyTally *tally);
 
 #endif /* CRM_JOURNEY_ENGINE_H */

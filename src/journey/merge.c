@@ -34,6 +34,13 @@
 	"   AS s(state, outcome, visits)"                                                           \
 	"  CROSS JOIN (SELECT crm.default_time_zone() AS zone) z)"
 
+/* Enrolments e counted by journey: that have ended by the merge, or do so no more. */
+#define TALLY_ENDS(sign)                                                                 \
+	" ended AS (INSERT INTO crm.enrolment_tail (journey, state, end_reason, enrolments)" \
+	"  SELECT e.journey, 'exited', 'merged', " sign "count(*) FROM e GROUP BY e.journey)"
+#define TALLY_ENDED    TALLY_ENDS("")
+#define TALLY_REOPENED TALLY_ENDS("-")
+
 static CrmPlan find_queued = {
 	"WITH " LATER_TWINS " SELECT v.contact_id, v.message_id FROM twin t"
 	" JOIN crm.step_visit v ON v.contact_id = t.contact_id AND v.enrolment_id = t.enrolment_id"
@@ -57,7 +64,7 @@ static CrmPlan end_twins = {
 					"  FROM b WHERE e.contact_id = b.contact_id AND e.enrolment_id = b.enrolment_id"
 					"  RETURNING jsonb_build_object('enrolment_id', b.enrolment_id, 'due_at', b.due_at,"
 					"   'step_due_at', b.step_due_at, 'message_id', b.message_id, 'stuck', b.stuck,"
-					"   'reply', b.reply) AS was)"
+					"   'reply', b.reply) AS was, b.journey)," TALLY_ENDED
 					" SELECT jsonb_agg(e.was) FROM e",
 	3,
 	{ INT8OID, INT8OID, TIMESTAMPTZOID }
@@ -120,13 +127,14 @@ static CrmPlan reopen = {
 	"   AND o.journey = e.journey AND o.key = e.key AND o.state = 'active')"
 	"  AND NOT EXISTS (SELECT FROM crm.journey j WHERE j.journey = e.journey"
 	"   AND j.state = 'cancelled')"
-	"  RETURNING e.contact_id, e.enrolment_id, e.visit, e.visit_recorded_at, e.message_id),"
+	"  RETURNING e.contact_id, e.enrolment_id, e.visit, e.visit_recorded_at, e.message_id,"
+	"   e.journey),"
 	" v AS (UPDATE crm.step_visit v SET left_at = NULL, outcome = NULL FROM e"
 	"  WHERE v.contact_id = e.contact_id AND v.enrolment_id = e.enrolment_id"
 	"  AND v.visit = e.visit AND v.recorded_at = e.visit_recorded_at"
 	"  RETURNING v.journey, v.version, v.step, v.entered_at)," TALLY(
 		"'ended'", "'merged'", "'here'",
-		"NULL") " INSERT INTO crm.message_end (contact_id, message_id, due_at)"
+		"NULL") "," TALLY_REOPENED " INSERT INTO crm.message_end (contact_id, message_id, due_at)"
 				" SELECT e.contact_id, e.message_id, $4 FROM e JOIN crm.message m"
 				"  ON m.contact_id = e.contact_id AND m.message_id = e.message_id"
 				" WHERE m.state NOT IN ('queued', 'sending') ON CONFLICT DO NOTHING",

@@ -1,8 +1,9 @@
 /*
  * tally.c
- *		Steps counted by day, in the transaction that enters and leaves them: as rows
- *		of crm.visit_tail, which the worker adds to crm.visit_day. They are counted
- *		in memory as they are written, those of a batch by their key.
+ *		Steps counted by day, and enrolments by journey, in the transaction that enters
+ *		and leaves them: as rows of crm.visit_tail and crm.enrolment_tail, which the
+ *		worker adds to crm.visit_day and crm.enrolment_sum. They are counted in memory
+ *		as they are written, those of a batch by their key.
  */
 #include "postgres.h"
 
@@ -30,6 +31,16 @@ typedef struct CrmVisitCount
 	const char *outcome;
 	const char *next_step;
 } CrmVisitCount;
+
+typedef struct CrmEnrolmentCount
+{
+	int64 enrolments;
+	const char *journey;
+	const char *state;
+	const char *end_reason;
+	TimestampTz first_at; /* of those that were entered; DT_NOBEGIN: of others */
+	TimestampTz last_at;
+} CrmEnrolmentCount;
 
 /* NULL is the least. */
 static int
@@ -90,7 +101,7 @@ state_of(const char *outcome)
 }
 
 void
-crm_visit_tally_init(CrmVisitTally *tally)
+crm_journey_tally_init(CrmJourneyTally *tally)
 {
 	memset(tally, 0, sizeof(*tally));
 	tally->kept = crm_roll_ups_kept();
@@ -98,7 +109,7 @@ crm_visit_tally_init(CrmVisitTally *tally)
 }
 
 void
-crm_visit_tally_add(CrmVisitTally *tally, const CrmCounted *visit, int sign)
+crm_journey_tally_visit(CrmJourneyTally *tally, const CrmCounted *visit, int sign)
 {
 	bool by_arm = visit->outcome != NULL && strcmp(visit->outcome, "arm") == 0;
 	CrmVisitCount count;
@@ -118,71 +129,110 @@ crm_visit_tally_add(CrmVisitTally *tally, const CrmCounted *visit, int sign)
 							 .state = state_of(visit->outcome),
 							 .outcome = by_arm ? visit->arm : visit->outcome,
 							 .next_step = visit->next_step };
-	for (int i = tally->n - 1; i >= Max(tally->n - LOOKED_THROUGH, 0); i--)
-		if (is_same(&tally->counts[i], &count))
+	for (int i = tally->nvisits - 1; i >= Max(tally->nvisits - LOOKED_THROUGH, 0); i--)
+		if (is_same(&tally->visits[i], &count))
 		{
-			tally->counts[i].visits += sign;
+			tally->visits[i].visits += sign;
 			return;
 		}
-	if (tally->n == tally->size)
+	if (tally->nvisits == tally->visits_size)
 	{
-		tally->size = Max(8, tally->size * 2);
-		tally->counts = tally->counts == NULL
-			? palloc_array(CrmVisitCount, tally->size)
-			: repalloc_huge(tally->counts, sizeof(CrmVisitCount) * tally->size);
+		tally->visits_size = Max(8, tally->visits_size * 2);
+		tally->visits = tally->visits == NULL
+			? palloc_array(CrmVisitCount, tally->visits_size)
+			: repalloc_huge(tally->visits, sizeof(CrmVisitCount) * tally->visits_size);
 	}
-	tally->counts[tally->n++] = count;
+	tally->visits[tally->nvisits++] = count;
 }
 
 /* Of each key one that is not 0. */
 static void
-add_up(CrmVisitTally *tally)
+add_up_visits(CrmJourneyTally *tally)
 {
-	CrmVisitCount *counts = tally->counts;
+	CrmVisitCount *counts = tally->visits;
 	int n = 0;
 
-	qsort(counts, tally->n, sizeof(CrmVisitCount), compare_counts);
-	for (int i = 0; i < tally->n; i++)
+	qsort(counts, tally->nvisits, sizeof(CrmVisitCount), compare_counts);
+	for (int i = 0; i < tally->nvisits; i++)
 	{
 		if (n > 0 && compare_counts(&counts[n - 1], &counts[i]) == 0)
 			counts[n - 1].visits += counts[i].visits;
 		else
 			counts[n++] = counts[i];
 		if (counts[n - 1].visits == 0 &&
-			(i + 1 == tally->n || compare_counts(&counts[n - 1], &counts[i + 1]) != 0))
+			(i + 1 == tally->nvisits || compare_counts(&counts[n - 1], &counts[i + 1]) != 0))
 			n--;
 	}
-	tally->n = n;
+	tally->nvisits = n;
 }
 
-static const char *const columns[] = {
-	"day",   "version", "visits",    "journey", "step",
-	"state", "outcome", "next_step", "zone",    "visit_tail_id"
-};
-enum
+/* of one journey in one state; reasons are few, so these are too */
+static CrmEnrolmentCount *
+enrolments_of(CrmJourneyTally *tally, const char *journey, const char *state, const char *reason)
 {
-	T_DAY,
-	T_VERSION,
-	T_VISITS,
-	T_JOURNEY,
-	T_STEP,
-	T_STATE,
-	T_OUTCOME,
-	T_NEXT_STEP,
-	T_COUNTED,
-	T_ZONE = T_COUNTED,
-	T_ID,
-	T_COLUMNS
-};
-StaticAssertDecl(lengthof(columns) == T_COLUMNS, "a name for each column");
+	CrmEnrolmentCount *count;
 
-static CrmPlan insert_counts = {
-	"INSERT INTO crm.visit_tail (day, version, visits, journey, step, state, outcome, next_step,"
-	" zone) SELECT n.*, $9 FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS n",
-	T_ZONE + 1,
-	{ DATEARRAYOID, INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
-	  TEXTARRAYOID, TEXTARRAYOID, TEXTOID }
-};
+	for (int i = tally->nenrolments - 1; i >= 0; i--)
+	{
+		count = &tally->enrolments[i];
+		if (compare_texts(count->journey, journey) == 0 &&
+			compare_texts(count->state, state) == 0 &&
+			compare_texts(count->end_reason, reason) == 0)
+			return count;
+	}
+	if (tally->nenrolments == tally->enrolments_size)
+	{
+		tally->enrolments_size = Max(4, tally->enrolments_size * 2);
+		tally->enrolments = tally->enrolments == NULL
+			? palloc_array(CrmEnrolmentCount, tally->enrolments_size)
+			: repalloc_array(tally->enrolments, CrmEnrolmentCount, tally->enrolments_size);
+	}
+	count = &tally->enrolments[tally->nenrolments++];
+	*count = (CrmEnrolmentCount){ .journey = journey,
+								  .state = state,
+								  .end_reason = reason,
+								  .first_at = DT_NOBEGIN,
+								  .last_at = DT_NOBEGIN };
+	return count;
+}
+
+void
+crm_journey_tally_entered(CrmJourneyTally *tally, const CrmRun *run)
+{
+	CrmEnrolmentCount *count;
+
+	if (!tally->kept)
+		return;
+	count = enrolments_of(tally, run->journey->name, "entered", NULL);
+	if (count->enrolments++ == 0 || run->entered_at < count->first_at)
+		count->first_at = run->entered_at;
+	count->last_at = Max(count->last_at, run->entered_at);
+}
+
+void
+crm_journey_tally_ended(CrmJourneyTally *tally, const CrmRun *run, const char *state)
+{
+	bool exited = run->state == CRM_RUN_EXITED;
+
+	if (tally->kept)
+		enrolments_of(tally, run->journey->name, state, exited ? run->end_reason : NULL)
+			->enrolments++;
+}
+
+/* ---- the tables */
+
+#define MOST_COLUMNS 10
+
+typedef struct Tail
+{
+	const char *table;
+	const char *sequence;
+	const char *const *columns; /* the id is the first */
+	int ncolumns;
+	void (*put)(const CrmJourneyTally *tally, int place, Datum *values, bool *nulls);
+	CrmPlan *statement; /* takes a list for each column but the id */
+	Oid types[MOST_COLUMNS];
+} Tail;
 
 static void
 put_text(Datum *value, bool *isnull, const char *text)
@@ -192,40 +242,96 @@ put_text(Datum *value, bool *isnull, const char *text)
 }
 
 static void
-put_count(Datum *values, bool *nulls, const CrmVisitCount *count)
+put_visits(const CrmJourneyTally *tally, int place, Datum *values, bool *nulls)
 {
-	memset(nulls, false, sizeof(bool) * T_COUNTED);
-	values[T_DAY] = DateADTGetDatum(count->day);
-	values[T_VERSION] = Int32GetDatum(count->version);
-	values[T_VISITS] = Int64GetDatum(count->visits);
-	put_text(&values[T_JOURNEY], &nulls[T_JOURNEY], count->journey);
-	put_text(&values[T_STEP], &nulls[T_STEP], count->step);
-	put_text(&values[T_STATE], &nulls[T_STATE], count->state);
-	put_text(&values[T_OUTCOME], &nulls[T_OUTCOME], count->outcome);
-	put_text(&values[T_NEXT_STEP], &nulls[T_NEXT_STEP], count->next_step);
+	const CrmVisitCount *count = &tally->visits[place];
+
+	values[1] = DateADTGetDatum(count->day);
+	values[2] = Int32GetDatum(count->version);
+	values[3] = Int64GetDatum(count->visits);
+	put_text(&values[4], &nulls[4], count->journey);
+	put_text(&values[5], &nulls[5], count->step);
+	put_text(&values[6], &nulls[6], count->state);
+	put_text(&values[7], &nulls[7], count->outcome);
+	put_text(&values[8], &nulls[8], count->next_step);
+	put_text(&values[9], &nulls[9], crm_guc_time_zone);
 }
+
+static void
+put_enrolments(const CrmJourneyTally *tally, int place, Datum *values, bool *nulls)
+{
+	const CrmEnrolmentCount *count = &tally->enrolments[place];
+
+	values[1] = Int64GetDatum(count->enrolments);
+	values[2] = TimestampTzGetDatum(count->first_at);
+	values[3] = TimestampTzGetDatum(count->last_at);
+	nulls[2] = nulls[3] = count->first_at == DT_NOBEGIN;
+	put_text(&values[4], &nulls[4], count->journey);
+	put_text(&values[5], &nulls[5], count->state);
+	put_text(&values[6], &nulls[6], count->end_reason);
+}
+
+static CrmPlan insert_visits = {
+	"INSERT INTO crm.visit_tail (day, version, visits, journey, step, state, outcome, next_step,"
+	" zone) SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+	9,
+	{ DATEARRAYOID, INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
+	  TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID }
+};
+static CrmPlan insert_enrolments = {
+	"INSERT INTO crm.enrolment_tail (enrolments, first_entered_at, last_entered_at, journey, state,"
+	" end_reason) SELECT * FROM unnest($1, $2, $3, $4, $5, $6)",
+	6,
+	{ INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
+	  TEXTARRAYOID }
+};
+static const char *const visit_columns[] = { "visit_tail_id", "day",  "version", "visits",
+											 "journey",       "step", "state",   "outcome",
+											 "next_step",     "zone" };
+static const char *const enrolment_columns[] = { "enrolment_tail_id", "enrolments",
+												 "first_entered_at",  "last_entered_at",
+												 "journey",           "state",
+												 "end_reason" };
+
+static const Tail visit_tail = {
+	"visit_tail",
+	"visit_tail_visit_tail_id_seq",
+	visit_columns,
+	lengthof(visit_columns),
+	put_visits,
+	&insert_visits,
+	{ INT8OID, DATEOID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID },
+};
+static const Tail enrolment_tail = {
+	"enrolment_tail",
+	"enrolment_tail_enrolment_tail_id_seq",
+	enrolment_columns,
+	lengthof(enrolment_columns),
+	put_enrolments,
+	&insert_enrolments,
+	{ INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID },
+};
 
 /* False where that would pass over something. */
 static bool
-write_directly(const CrmVisitTally *tally, Datum zone)
+write_directly(const Tail *tail, const CrmJourneyTally *tally, int n)
 {
 	CrmTarget *target;
-	Datum values[T_COLUMNS];
-	bool nulls[T_COLUMNS] = { false };
+	Datum values[MOST_COLUMNS];
+	bool nulls[MOST_COLUMNS] = { false };
 	Oid sequence;
 
 	if (!crm_guc_direct_access)
 		return false;
-	target = crm_target_open("visit_tail", columns, T_COLUMNS, false);
+	target = crm_target_open(tail->table, tail->columns, tail->ncolumns, false);
 	if (target == NULL)
 		return false;
 	target->strict = true;
-	sequence = crm_table_oid("visit_tail_visit_tail_id_seq");
-	values[T_ZONE] = zone;
-	for (int i = 0; i < tally->n; i++)
+	sequence = crm_table_oid(tail->sequence);
+	for (int i = 0; i < n; i++)
 	{
-		put_count(values, nulls, &tally->counts[i]);
-		values[T_ID] = Int64GetDatum(nextval_internal(sequence, false));
+		tail->put(tally, i, values, nulls);
+		values[0] = Int64GetDatum(nextval_internal(sequence, false));
 		crm_target_insert(target, values, nulls);
 	}
 	crm_target_flush(target);
@@ -234,40 +340,37 @@ write_directly(const CrmVisitTally *tally, Datum zone)
 }
 
 static void
-write_by_statement(const CrmVisitTally *tally, Datum zone)
+write_by_statement(const Tail *tail, const CrmJourneyTally *tally, int n)
 {
-	static const Oid types[T_COUNTED] = { DATEOID, INT4OID, INT8OID, TEXTOID,
-										  TEXTOID, TEXTOID, TEXTOID, TEXTOID };
-	CrmColumn lists[T_COUNTED];
-	Datum values[T_COLUMNS];
-	bool nulls[T_COLUMNS];
+	CrmColumn lists[MOST_COLUMNS];
+	Datum values[MOST_COLUMNS];
+	bool nulls[MOST_COLUMNS] = { false };
 
-	for (int i = 0; i < T_COUNTED; i++)
-		crm_column_init(&lists[i], types[i]);
-	for (int i = 0; i < tally->n; i++)
+	for (int column = 1; column < tail->ncolumns; column++)
+		crm_column_init(&lists[column], tail->types[column]);
+	for (int i = 0; i < n; i++)
 	{
-		put_count(values, nulls, &tally->counts[i]);
-		for (int column = 0; column < T_COUNTED; column++)
+		tail->put(tally, i, values, nulls);
+		for (int column = 1; column < tail->ncolumns; column++)
 			crm_column_add(&lists[column], values[column], nulls[column]);
 	}
-	for (int i = 0; i < T_COUNTED; i++)
-		values[i] = crm_column_array(&lists[i]);
-	values[T_ZONE] = zone;
-	crm_run(&insert_counts, values, NULL);
+	for (int column = 1; column < tail->ncolumns; column++)
+		values[column - 1] = crm_column_array(&lists[column]);
+	crm_run(tail->statement, values, NULL);
+}
+
+static void
+write_tail(const Tail *tail, const CrmJourneyTally *tally, int n)
+{
+	if (n > 0 && !write_directly(tail, tally, n))
+		write_by_statement(tail, tally, n);
 }
 
 void
-crm_visit_tally_write(CrmVisitTally *tally)
+crm_journey_tally_write(CrmJourneyTally *tally)
 {
-	Datum zone;
-
-	if (tally->n == 0)
-		return;
-	add_up(tally);
-	if (tally->n == 0)
-		return;
-	zone = CStringGetTextDatum(crm_guc_time_zone);
-	if (!write_directly(tally, zone))
-		write_by_statement(tally, zone);
-	tally->n = 0;
+	add_up_visits(tally);
+	write_tail(&visit_tail, tally, tally->nvisits);
+	write_tail(&enrolment_tail, tally, tally->nenrolments);
+	tally->nvisits = tally->nenrolments = 0;
 }

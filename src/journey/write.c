@@ -179,7 +179,7 @@ typedef struct Writer
 	List *targets;            /* CrmTarget *, of partitions those that were needed */
 
 	/* of visits that are closed */
-	CrmVisitTally *tally;
+	CrmJourneyTally *tally;
 	const CrmVisit *closing; /* that of the row at hand */
 
 	/* the row at hand */
@@ -329,10 +329,10 @@ count_found(Writer *writer, const CrmTarget *target)
 	for (int i = 0; i < C_COLUMNS; i++)
 		values[i] = slot_getattr(target->found, attributes[i], &nulls[i]);
 	counted = counted_of(values, nulls, writer->closing);
-	crm_visit_tally_add(writer->tally, &counted, -1);
+	crm_journey_tally_visit(writer->tally, &counted, -1);
 	counted.outcome = writer->closing->outcome;
 	counted.next_step = writer->closing->next_step;
-	crm_visit_tally_add(writer->tally, &counted, 1);
+	crm_journey_tally_visit(writer->tally, &counted, 1);
 }
 
 /* Whatever the statement closed was open. */
@@ -350,9 +350,9 @@ count_returned(Writer *writer)
 		for (int i = 0; i < C_COLUMNS; i++)
 			values[i] = crm_result(row, i + 1, &nulls[i]);
 		counted = counted_of(values, nulls, writer->closing);
-		crm_visit_tally_add(writer->tally, &counted, 1);
+		crm_journey_tally_visit(writer->tally, &counted, 1);
 		counted.outcome = counted.next_step = NULL;
-		crm_visit_tally_add(writer->tally, &counted, -1);
+		crm_journey_tally_visit(writer->tally, &counted, -1);
 	}
 	SPI_freetuptable(table);
 }
@@ -460,7 +460,7 @@ put_closing(Writer *writer, const CrmVisit *visit, TimestampTz recorded_at)
 }
 
 static void
-close_stored_visits(CrmEngine *engine, CrmVisitTally *tally)
+close_stored_visits(CrmEngine *engine, CrmJourneyTally *tally)
 {
 	Writer writer;
 
@@ -483,7 +483,7 @@ close_stored_visits(CrmEngine *engine, CrmVisitTally *tally)
 }
 
 static void
-add_visits(CrmEngine *engine, CrmVisitTally *tally)
+add_visits(CrmEngine *engine, CrmJourneyTally *tally)
 {
 	Writer writer;
 
@@ -499,7 +499,7 @@ add_visits(CrmEngine *engine, CrmVisitTally *tally)
 							   .arm = visit->arm,
 							   .next_step = visit->next_step };
 
-		crm_visit_tally_add(tally, &counted, 1);
+		crm_journey_tally_visit(tally, &counted, 1);
 		put_closing(&writer, visit, engine->now);
 		put_time(&writer, V_ENTERED_AT, visit->entered_at);
 		put_int(&writer, V_VERSION, counted.version);
@@ -514,7 +514,7 @@ add_visits(CrmEngine *engine, CrmVisitTally *tally)
 }
 
 static void
-write_enrolments(CrmEngine *engine, bool begun)
+write_enrolments(CrmEngine *engine, bool begun, CrmJourneyTally *tally)
 {
 	Writer writer;
 
@@ -530,7 +530,12 @@ write_enrolments(CrmEngine *engine, bool begun)
 			continue;
 		put_changing(&writer, run);
 		if (begun)
+		{
 			put_lasting(&writer, run);
+			crm_journey_tally_entered(tally, run);
+		}
+		if (run->state != CRM_RUN_ACTIVE)
+			crm_journey_tally_ended(tally, run, state_names[run->state]);
 		write_row(&writer);
 		run->begun = run->changed = false;
 	}
@@ -542,9 +547,9 @@ crm_engine_write(CrmEngine *engine)
 {
 	bool any_stored = false;
 	bool any_begun = false;
-	CrmVisitTally tally;
+	CrmJourneyTally tally;
 
-	crm_visit_tally_init(&tally);
+	crm_journey_tally_init(&tally);
 	for (int i = 0; i < engine->nruns; i++)
 		if (engine->runs[i]->begun)
 			any_begun = true;
@@ -558,10 +563,10 @@ crm_engine_write(CrmEngine *engine)
 	add_visits(engine, &tally);
 	/* who leaves first: of one journey and key there is one at a time */
 	if (any_stored)
-		write_enrolments(engine, false);
+		write_enrolments(engine, false, &tally);
 	if (any_begun)
-		write_enrolments(engine, true);
-	crm_visit_tally_write(&tally);
+		write_enrolments(engine, true, &tally);
+	crm_journey_tally_write(&tally);
 	PopActiveSnapshot();
 	CommandCounterIncrement();
 }

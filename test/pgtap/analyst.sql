@@ -21,9 +21,9 @@ SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_depend d ON 
 
 -- views: all of them, but the one that shows what a contact said and did, and what roll-ups are compared with
 SELECT set_eq($$SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind = 'v'
-    AND NOT has_any_column_privilege('reader', c.oid, 'SELECT')$$, $$VALUES ('contact_timeline'), ('fact_exact'), ('visit_exact')$$, 'all views but these can be read');
+    AND NOT has_any_column_privilege('reader', c.oid, 'SELECT')$$, $$VALUES ('contact_timeline'), ('enrolment_exact'), ('fact_exact'), ('visit_exact')$$, 'all views but these can be read');
 SELECT set_eq($$SELECT c.relname || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-    WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind = 'v' AND c.relname NOT IN ('contact_timeline', 'fact_exact', 'visit_exact') AND NOT has_column_privilege('reader', c.oid, a.attnum, 'SELECT')$$,
+    WHERE c.relnamespace = 'crm'::regnamespace AND c.relkind = 'v' AND c.relname NOT IN ('contact_timeline', 'enrolment_exact', 'fact_exact', 'visit_exact') AND NOT has_column_privilege('reader', c.oid, a.attnum, 'SELECT')$$,
     $$VALUES ('active_alarm.detail'), ('profile.attributes'), ('profile.birthday'), ('profile.mobile'), ('profile.name'), ('stage_history.reason'), ('stuck.reason')$$, 'in full, but for these columns');
 
 -- a row in every table, with its own name in every column that holds text
@@ -97,6 +97,7 @@ SELECT t[1] || '.' || c AS name FROM regexp_matches($$
     campaign(audience, label, name, params, stage, template) consent(channel) contact(city, gender, language, stage, tags)
     coupon(code_prefix, label, name) coupon_code(coupon) coupon_counter(coupon) coupon_grant(coupon, once) delivery_attempt(outcome)
     earning_rule(label, name, on_kind, program, rule) emotion(touchpoint) enrolment(end_reason, entered_by, journey, state, step) event(kind)
+    enrolment_sum(end_reason, journey, state) enrolment_tail(end_reason, journey, state)
     first_scan(scope, scope_id) frequency_cap(channel, name) journey(journey) journey_version(definition, journey, published_by)
     loyalty_program(description, label, name, settings) map(map) map_version(defined_by, definition, map) membership(tier)
     message(channel, class, reason, state, template) outbox(lane) persona(description, label, name, rule)

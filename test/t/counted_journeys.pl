@@ -1,4 +1,4 @@
-# steps of random journeys counted as they are entered and left: the same journeys, facts, merges and migrations in three
+# steps of random journeys counted as they are entered and left, and enrolments: the same journeys, facts, merges and migrations in three
 # databases, one that is written directly, one by statements, and one that changes over; at any moment the counts are those
 # of the rows, and of all three the same; SEED=N draws the same again
 use strict;
@@ -124,10 +124,19 @@ my $counts = 'SELECT day, journey, version, step, state, outcome, next_step, %s 
 my $counted = sprintf $counts, 'visits', 'visit_count';
 my $exact = sprintf("$counts GROUP BY 1, 2, 3, 4, 5, 6, 7", 'sum(visits)::bigint', 'visit_exact');
 
+my @enrolments = map { "SELECT journey, state, end_reason, enrolments, first_entered_at, last_entered_at FROM crm.enrolment_$_" } qw(count exact);
+# as it is defined
+my @summary = ('SELECT journey, started, active, finished, exited, exited_goal, exited_rule, exited_unenrolled, exited_cancelled, exited_merged, exited_stranded, stuck,
+        first_entered_at, last_entered_at FROM crm.journey_summary WHERE started > 0',
+    "SELECT journey, count(*), count(*) FILTER (WHERE state = 'active'), count(*) FILTER (WHERE state = 'finished'), count(*) FILTER (WHERE state = 'exited'), "
+    . join(', ', map { "count(*) FILTER (WHERE state = 'exited' AND end_reason = '$_')" } qw(goal rule unenrolled cancelled merged stranded))
+    . ", count(stuck) FILTER (WHERE state = 'active'), min(entered_at), max(entered_at) FROM crm.enrolment GROUP BY journey");
+
 sub differs
 {
     my ($lane) = @_;
-    return $node->safe_psql($lane, "SELECT d FROM ((($counted) EXCEPT ALL ($exact)) UNION ALL (($exact) EXCEPT ALL ($counted))) AS d");
+    return join "\n", map { my ($is, $must) = @$_; $node->safe_psql($lane, "SELECT d FROM ((($is) EXCEPT ALL ($must)) UNION ALL (($must) EXCEPT ALL ($is))) AS d") || () }
+        [ $counted, $exact ], \@enrolments, \@summary;
 }
 
 sub is_counted
@@ -137,7 +146,7 @@ sub is_counted
     for my $lane (@lanes)
     {
         is(differs($lane), '', "$name: $lane (SEED=$seed)");
-        $said{$lane} = $node->safe_psql($lane, "$counted ORDER BY 1, 2, 3, 4, 5, 6, 7");
+        $said{$lane} = $node->safe_psql($lane, "$counted ORDER BY 1, 2, 3, 4, 5, 6, 7; $summary[0] ORDER BY 1");
     }
     is($said{$_}, $said{direct}, "$name: $_ counts as direct does") for @lanes[ 1, 2 ];
 }
@@ -186,7 +195,7 @@ run("SELECT crm.set_journey(journey, 'cancelled') FROM crm.journey");
 is_counted('all cancelled');
 run('SELECT crm.roll_up()');
 is_counted('rolled up');
-is($node->safe_psql($_, 'SELECT count(*) FROM crm.visit_tail'), 0, "$_: all is added up") for @lanes;
+is($node->safe_psql($_, 'SELECT count(*) FROM (SELECT FROM crm.visit_tail UNION ALL SELECT FROM crm.enrolment_tail) AS t'), 0, "$_: all is added up") for @lanes;
 
 # each database has gone the way that it is for
 for my $lane (@lanes)
@@ -194,15 +203,15 @@ for my $lane (@lanes)
     my $said;
     $node->psql($lane, q{SELECT crm.publish_journey('{"journey": "probe", "start": "w", "entry": [], "steps": {"w": {"kind": "wait", "for": "1 day"}}}')});
     $node->psql($lane, "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on;
-        SET auto_explain.log_level = notice; SET pg_crm.direct_access = " . ($lane eq 'direct' ? 'on' : 'off') . ";
+        SET auto_explain.log_level = notice; SET pg_crm.clock = '2026-03-15 08:00Z'; SET pg_crm.direct_access = " . ($lane eq 'direct' ? 'on' : 'off') . ";
         INSERT INTO crm.contact (contact_id, created_at) VALUES (1000, '2026-01-01'); SELECT crm.enrol(1000, 'probe'); SELECT crm.unenrol(1000, 'probe')", stderr => \$said);
-    my $statement = qr/INSERT INTO crm\.visit_tail/;
+    my $statement = qr/INSERT INTO crm\.(visit|enrolment)_tail/;
     $lane eq 'direct' ? unlike($said, $statement, "$lane: counts without statements") : like($said, $statement, "$lane: counts by statements");
 }
 is_counted('entered and left by hand');
 
 # where a table asks for the executor, the one that does not is written directly still
-for my $table (qw(step_visit visit_tail))
+for my $table (qw(step_visit visit_tail enrolment_tail))
 {
     $node->safe_psql($_, "CREATE TABLE public.seen_$table (n bigint); CREATE FUNCTION public.see_$table() RETURNS trigger LANGUAGE plpgsql AS
         \$\$ BEGIN INSERT INTO public.seen_$table VALUES (1); RETURN NULL; END \$\$;

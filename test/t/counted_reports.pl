@@ -150,20 +150,21 @@ is(sql('SELECT count(*) FROM crm.verify()'), '0', 'verify() agrees');
 
 # what is read where: with counts that are wrong
 my $right = said();
-sql('UPDATE crm.fact_month SET facts = facts + 1; UPDATE crm.kind_day SET facts = facts + 1, amount = amount + 1; UPDATE crm.visit_day SET visits = visits + 1');
+sql('UPDATE crm.fact_month SET facts = facts + 1; UPDATE crm.kind_day SET facts = facts + 1, amount = amount + 1; UPDATE crm.visit_day SET visits = visits + 1; UPDATE crm.enrolment_sum SET enrolments = enrolments + 1');
 my $wrong = said();
 my ($whole) = map { join ', ', @$_ } $periods[0];
 my ($part) = map { join ', ', @$_ } $periods[6];
 isnt($wrong->{$_}, $right->{$_}, "counts are read: $_") for (map { "trend of $_, $whole, NULL" } qw(facts contacts scans orders amounts)),
-    "trend of orders as a picture, $whole", "report, $whole", 'journey_step', 'journey_edge', 'steps of a journey', "store_report, $whole";
+    "trend of orders as a picture, $whole", "report, $whole", 'journey_step', 'journey_edge', 'journey_summary', 'steps of a journey', "store_report, $whole";
 is($wrong->{$_}, $right->{$_}, "rows are read: $_") for (map { ("trend of $_, $part, NULL", "trend of $_, $whole, 'America/New_York'") } qw(facts contacts scans orders amounts)), "report, $part";
 sql('SELECT crm.roll_up(true)');
 is_same('counted anew once more');
 
 # verify() finds what months and kinds do not add up to
 sql(q{UPDATE crm.fact_month SET facts = facts + 1 WHERE fact_month_id = (SELECT min(fact_month_id) FROM crm.fact_month);
-    UPDATE crm.kind_day SET facts = facts + 1 WHERE kind_day_id = (SELECT min(kind_day_id) FROM crm.kind_day)});
-is(sql(q{SELECT string_agg(split_part(check_name, ' ', 1), ' ' ORDER BY check_name) FROM crm.verify()}), 'fact_month kind_day', 'verify() tells of months and kinds that are wrong');
+    UPDATE crm.kind_day SET facts = facts + 1 WHERE kind_day_id = (SELECT min(kind_day_id) FROM crm.kind_day);
+    UPDATE crm.enrolment_sum SET enrolments = enrolments + 1 WHERE state = 'entered'});
+is(sql(q{SELECT string_agg(split_part(check_name, ' ', 1), ' ' ORDER BY check_name) FROM crm.verify()}), 'enrolment_count fact_month kind_day', 'verify() tells of months, kinds and enrolments that are wrong');
 sql('SELECT crm.roll_up(true)');
 is(sql('SELECT count(*) FROM crm.verify()'), '0', 'until all is counted anew');
 
