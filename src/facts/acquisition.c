@@ -10,6 +10,7 @@
 #include "fmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
@@ -179,6 +180,10 @@ Datum
 crm_acquisition_added(PG_FUNCTION_ARGS)
 {
 	static const char *const columns[] = { "contact_id" };
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_crm acquisition",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	CrmActing acting;
 	CrmRows rows;
 	CrmWon won;
 	AttrNumber contact_id;
@@ -186,15 +191,22 @@ crm_acquisition_added(PG_FUNCTION_ARGS)
 
 	crm_rows_open(&rows, fcinfo, "acquisition_added");
 	crm_require_table(rows.trigger->tg_relation, "acquisition");
+	contact_id = crm_rows_attributes(&rows, columns, lengthof(columns))[0];
 	LockRelationOid(crm_table_oid("profile_counter"), RowExclusiveLock);
 	crm_won_init(&won);
-	if (won.kept)
+	while (crm_rows_next(&rows))
+		crm_won_changed(&won, DatumGetInt64(crm_rows_value(&rows, contact_id, &isnull)));
+	if (won.n > 0)
 	{
-		contact_id = crm_rows_attributes(&rows, columns, lengthof(columns))[0];
-		while (crm_rows_next(&rows))
-			crm_won_changed(&won, DatumGetInt64(crm_rows_value(&rows, contact_id, &isnull)));
+		/* there is no foreign key; each is there once, by its primary key */
+		qsort(won.contacts, won.n, sizeof(int64), crm_compare_int64);
+		crm_connect(&acting);
+		crm_profile_lock(won.contacts, won.n);
+		crm_disconnect(&acting);
 		crm_won_write(&won);
 	}
 	crm_rows_close(&rows);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
 	return PointerGetDatum(NULL);
 }

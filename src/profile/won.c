@@ -89,8 +89,6 @@ crm_won_init(CrmWon *won)
 void
 crm_won_changed(CrmWon *won, int64 contact_id)
 {
-	if (!won->kept)
-		return;
 	if (won->n == won->size)
 	{
 		won->size = won->size == 0 ? 8 : won->size * 2;
@@ -134,7 +132,7 @@ crm_won_write(const CrmWon *won)
 {
 	CrmActing acting;
 
-	if (won->n == 0 || write_directly(won))
+	if (!won->kept || won->n == 0 || write_directly(won))
 		return;
 	crm_connect(&acting);
 	for (int64 i = 0; i < won->n; i += MOST_AT_ONCE)

@@ -14,7 +14,7 @@
 /* Contacts whose source, orders or spend a batch has changed. */
 typedef struct CrmWon
 {
-	bool kept; /* else nothing is counted */
+	bool kept; /* else nothing is written */
 	int64 n;
 	int64 size;
 	int64 *contacts;

@@ -217,6 +217,7 @@ SELECT is((SELECT array_agg(contact_id) FROM crm.acquisition WHERE contact_id IN
 SELECT is_empty('SELECT * FROM crm.verify()', 'sound');
 
 -- by what a contact was won
+SELECT throws_ok($$INSERT INTO crm.acquisition (contact_id, source, occurred_at) VALUES (987654, 'fair', '2024-01-01')$$, '23503', NULL, 'a source is somebody''s');
 SELECT is((SELECT (source, q.scene, a.campaign, a.store_id)::text FROM crm.acquisition a JOIN crm.qr_code q USING (qr_code_id) WHERE contact_id = 1), '(scan,c1,spring,1)', 'by the first scan');
 SELECT crm.follow('sh', 'o10', '2024-05-01Z', 'k1') \g /dev/null
 SELECT is((SELECT (source, q.scene, a.campaign, a.account_id)::text FROM crm.acquisition a JOIN crm.qr_code q USING (qr_code_id) WHERE contact_id = 10), '(follow,k1,spring,1)', 'by a follow, with its code');
