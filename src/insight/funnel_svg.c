@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/timestamp.h"
@@ -184,6 +185,19 @@ whose(FunctionCallInfo fcinfo)
 	return buf.data;
 }
 
+/* As people read it, whatever the session's IntervalStyle is. */
+static char *
+window_text(Datum within)
+{
+	int style = IntervalStyle;
+	char *text;
+
+	IntervalStyle = INTSTYLE_POSTGRES;
+	text = argument_text(F_INTERVAL_OUT, within);
+	IntervalStyle = style;
+	return text;
+}
+
 Datum
 crm_sql_funnel_svg(PG_FUNCTION_ARGS)
 {
@@ -213,7 +227,7 @@ crm_sql_funnel_svg(PG_FUNCTION_ARGS)
 	read_facts(&funnel, values, nulls, context);
 	crm_disconnect(&acting);
 
-	funnel.title = psprintf("Funnel within %s", argument_text(F_INTERVAL_OUT, PG_GETARG_DATUM(1)));
+	funnel.title = psprintf("Funnel within %s", window_text(PG_GETARG_DATUM(1)));
 	funnel.subtitle = psprintf("%s %s%s", by_entry ? "first steps" : "facts",
 							   crm_period_text(PG_GETARG_TIMESTAMPTZ(2), PG_GETARG_TIMESTAMPTZ(3),
 											   zone, zone_name),

@@ -184,6 +184,15 @@ for my $call (funnel('welcome'), facts(), "crm.trend_svg('facts', $days)", "(SEL
 }
 fails("SET ROLE shop_bi; SELECT " . funnel('welcome', "'entry'", "'spend > 5'"), '42501', 'but asks for nobody by a rule');
 
+# ---------- under any settings of the session ----------
+
+{
+    my $drawn = "SELECT crm.funnel_svg('[\"follow\", \"purchase\"]', '30 days 2 hours', $days, split_by => 'day'), crm.trend_svg('orders', $days), "
+      . "crm.journey_funnel_svg('welcome', $days), crm.report_html('2024-04-01 00:00+08', '2024-06-01 00:00+08')";
+    my $settings = "SET pg_crm.clock = '2024-06-30 20:00+08'; SET timezone = 'America/Sao_Paulo'; SET intervalstyle = 'iso_8601'; SET datestyle = 'German, DMY'; SET extra_float_digits = -10; SET search_path = '';";
+    ok(sql($drawn) eq $node->safe_psql($db, "$settings $drawn"), 'pictures are the same under any settings');
+}
+
 # ---------- amounts of any size ----------
 
 for my $amount ('1e30', '1e300', '1e400')
