@@ -156,23 +156,29 @@ crm_check_longest(const char *what, const Interval *duration, int years)
 				 errhint("Give a length of time, for example 7 days.")));
 }
 
+/* As SQL has it, which counts the days: CET is an abbreviation to it, without summer time. */
+static Timestamp
+sql_time(TimestampTz at)
+{
+	return DatumGetTimestamp(DirectFunctionCall2(timestamptz_zone,
+												 CStringGetTextDatum(crm_guc_time_zone),
+												 TimestampTzGetDatum(at)));
+}
+
 /* Where clocks are set back over midnight a day has two midnights; and none where they are set forward. */
 static bool
-is_first_of_day(TimestampTz at, pg_tz *zone)
+is_first_of_day(TimestampTz at)
 {
-	struct pg_tm tm;
-	struct pg_tm before;
+	Timestamp local = sql_time(at);
+	Timestamp before = sql_time(at - 1);
 
-	local_time(at, zone, &tm);
-	local_time(at - 1, zone, &before);
-	return tm.tm_mday != before.tm_mday && at % USECS_PER_SEC == 0 && tm.tm_hour == 0 &&
-		tm.tm_min == 0 && tm.tm_sec == 0;
+	return local % USECS_PER_DAY == 0 && (before < local || before >= local + USECS_PER_DAY);
 }
 
 bool
 crm_period_of_counted_days(TimestampTz start, TimestampTz end, pg_tz *zone)
 {
-	return zone == crm_guc_zone && is_first_of_day(start, zone) && is_first_of_day(end, zone);
+	return zone == crm_guc_zone && is_first_of_day(start) && is_first_of_day(end);
 }
 
 void

@@ -116,6 +116,16 @@ SELECT cmp_ok((SELECT sum(facts) FROM crm.fact_day), '=', (SELECT sum(facts) FRO
 SELECT set_eq('stores', 'EXECUTE exact_stores', 'to the same');
 SELECT throws_ok('SELECT crm.keep_roll_ups(NULL)', '22004', NULL, 'yes or no');
 
+-- CET is the name of a zone with summer time, and to SQL an abbreviation without
+SET pg_crm.time_zone = 'CET';
+SELECT crm.track(1, 'summer', at => '2023-07-02 22:30Z');
+SELECT crm.roll_up();
+SELECT results_eq($$SELECT day, value FROM crm.trend('facts', '2023-07-02 22:00Z', '2023-07-04 22:00Z') WHERE series = 'summer' AND value > 0$$,
+    $$VALUES ('2023-07-02'::date, 1::numeric)$$, 'what is no whole day is read out of the rows');
+SELECT results_eq($$SELECT day, value FROM crm.trend('facts', '2023-07-02 23:00Z', '2023-07-04 23:00Z') WHERE series = 'summer' AND value > 0$$,
+    $$SELECT '2023-07-02'::date, 1::numeric WHERE false$$, 'and before a whole one nothing is counted');
+RESET pg_crm.time_zone;
+
 -- who may read them
 CREATE ROLE bi;
 SELECT crm.grant_access('bi', 'analyst');
