@@ -43,9 +43,9 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 10000 AS $$
 	  FROM crm.won_span AS n
 	 WHERE n.day >= period_start AND n.day < period_end
 	   AND (n.unit = 'rest'
-	        OR n.unit = 'month' AND n.day < pg_catalog.date_trunc('month', period_end::timestamp)::date
-	        OR n.unit = 'day' AND (n.day < pg_catalog.date_trunc('month', (period_start - 1)::timestamp + '1 month'::interval)::date
-	                               OR n.day >= pg_catalog.date_trunc('month', period_end::timestamp)::date))
+	        OR n.unit = 'month' AND n.day < pg_catalog.date_trunc('month', GREATEST('0001-01-01', LEAST(period_end, '10000-01-01'))::timestamp)::date
+	        OR n.unit = 'day' AND (n.day < pg_catalog.date_trunc('month', (GREATEST('0001-01-01', LEAST(period_start, '10000-01-01')) - 1)::timestamp + '1 month'::interval)::date
+	                               OR n.day >= pg_catalog.date_trunc('month', GREATEST('0001-01-01', LEAST(period_end, '10000-01-01'))::timestamp)::date))
 	UNION ALL
 	SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE NOT crm.check_days(period_start, period_end)
 $$;
@@ -105,8 +105,8 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 AS $$
 	        UNION ALL
 	        SELECT g.redeemed_store_id, 0, 0, 0, 0, 0, 0, pg_catalog.count(*)
 	          FROM crm.coupon_grant AS g
-	         WHERE g.redeemed_at >= (SELECT pg_catalog.timezone(crm.default_time_zone(), period_start::timestamp))
-	           AND g.redeemed_at < (SELECT pg_catalog.timezone(crm.default_time_zone(), period_end::timestamp))
+	         WHERE g.redeemed_at >= (SELECT crm.day_begins(period_start))
+	           AND g.redeemed_at < (SELECT crm.day_begins(period_end))
 	         GROUP BY g.redeemed_store_id) AS n
 	  LEFT JOIN crm.store AS s ON s.store_id = n.store_id
 	 WHERE crm.check_days(period_start, period_end)

@@ -95,7 +95,7 @@ SELECT throws_ok($$SELECT * FROM crm.associate_report('2024-02-01', 'infinity')$
 SELECT throws_ok($$SELECT * FROM crm.award_report('2024-02-01', '2024-01-31')$$, '22023', NULL, 'reversed by a day');
 SELECT throws_ok(format('SELECT * FROM crm.%s(%L, %L)', report, first, until), '22008', format('the period from %s to %s is not in the years 1 to 9999', first, until),
     format('%s: an age that no timestamp has', report))
-  FROM unnest(ARRAY['fact_period', 'coupon_report', 'loyalty_report', 'award_report', 'step_report']) AS report,
+  FROM unnest(ARRAY['fact_period', 'won_period', 'scan_report', 'store_report', 'associate_report', 'coupon_report', 'loyalty_report', 'award_report', 'step_report']) AS report,
        (VALUES ('2024-01-01', '5874897-12-31'), ('4714-11-24 BC', '2024-01-01'), ('400000-01-01', '400001-01-01')) AS v(first, until);
 SELECT results_eq($$SELECT crm.day_begins('2024-01-01'), crm.day_begins('10000-01-01'), crm.day_begins('10000-01-02'), crm.day_begins('0001-12-31 BC'), crm.day_begins(NULL)$$,
     $$VALUES (timezone(crm.default_time_zone(), '2024-01-01'::timestamp), timezone(crm.default_time_zone(), '10000-01-01'::timestamp), 'infinity'::timestamptz,
