@@ -6,7 +6,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "utils/datetime.h"
+#include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -64,15 +64,12 @@ crm_roll_ups_kept(void)
 	return kept;
 }
 
+/* As SQL has it, which counts the rows: CET is an abbreviation to it, without summer time. */
 DateADT
 crm_day_of(TimestampTz at)
 {
-	struct pg_tm tm;
-	fsec_t fsec;
-	int tz;
+	Datum local = DirectFunctionCall2(timestamptz_zone, CStringGetTextDatum(crm_guc_time_zone),
+									  TimestampTzGetDatum(at));
 
-	if (timestamp2tm(at, &tz, &tm, &fsec, NULL, crm_guc_zone) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("timestamp out of range")));
-	return date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE;
+	return DatumGetDateADT(DirectFunctionCall1(timestamp_date, local));
 }

@@ -124,6 +124,9 @@ SELECT results_eq($$SELECT day, value FROM crm.trend('facts', '2023-07-02 22:00Z
     $$VALUES ('2023-07-02'::date, 1::numeric)$$, 'what is no whole day is read out of the rows');
 SELECT results_eq($$SELECT day, value FROM crm.trend('facts', '2023-07-02 23:00Z', '2023-07-04 23:00Z') WHERE series = 'summer' AND value > 0$$,
     $$SELECT '2023-07-02'::date, 1::numeric WHERE false$$, 'and before a whole one nothing is counted');
+SELECT crm.track(1, 'summer', at => '2023-07-02 22:30Z');
+SELECT results_eq($$SELECT day, facts FROM crm.fact_count WHERE kind = 'summer'$$, $$VALUES ('2023-07-02'::date, 2::bigint)$$,
+    'a single fact is counted on the same day as many are');
 RESET pg_crm.time_zone;
 
 -- who may read them
