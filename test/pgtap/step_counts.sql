@@ -70,6 +70,16 @@ SELECT crm.roll_up(true);
 SELECT set_eq('counted', 'EXECUTE exact', 'counted anew too');
 SELECT is_empty('SELECT * FROM crm.verify()', 'all is sound');
 
+-- to SQL CET is an abbreviation, without summer time
+SET pg_crm.time_zone = 'CET';
+SELECT crm.roll_up();
+SET pg_crm.clock = '2024-07-01 22:30Z';
+SELECT crm.track(28, 'cart');
+SELECT results_eq($$SELECT day FROM crm.visit_count WHERE step = 'pause' AND state = 'here'$$, $$VALUES ('2024-07-01'::date)$$, 'a step in a summer night');
+SELECT set_eq('counted', 'EXECUTE exact', 'is counted on the day that the rows have');
+SELECT is_empty('SELECT * FROM crm.verify()', 'and so is the fact');
+RESET pg_crm.time_zone;
+
 SELECT throws_ok($$SELECT * FROM crm.step_report('2024-02-01', '2024-01-01')$$, '22023', NULL, 'a reversed period');
 SELECT throws_ok($$SELECT * FROM crm.step_report('2024-01-01', '2024-02-01', 'no such')$$, '23503', 'journey "no such" does not exist', 'a journey that is not known');
 SELECT * FROM finish();
