@@ -117,6 +117,8 @@ SELECT set_eq('stores', 'EXECUTE exact_stores', 'to the same');
 SELECT throws_ok('SELECT crm.keep_roll_ups(NULL)', '22004', NULL, 'yes or no');
 
 -- CET is the name of a zone with summer time, and to SQL an abbreviation without
+SELECT EXISTS (SELECT FROM pg_timezone_names WHERE name = 'CET') AS has_cet \gset
+\if :has_cet
 SET pg_crm.time_zone = 'CET';
 SELECT crm.track(1, 'summer', at => '2023-07-02 22:30Z');
 SELECT crm.roll_up();
@@ -128,6 +130,9 @@ SELECT crm.track(1, 'summer', at => '2023-07-02 22:30Z');
 SELECT results_eq($$SELECT day, facts FROM crm.fact_count WHERE kind = 'summer'$$, $$VALUES ('2023-07-02'::date, 2::bigint)$$,
     'a single fact is counted on the same day as many are');
 RESET pg_crm.time_zone;
+\else
+SELECT skip('the time zones of this machine have no CET', 3);
+\endif
 
 -- who may read them
 CREATE ROLE bi;
