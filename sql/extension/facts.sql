@@ -12,7 +12,7 @@ REVOKE ALL ON FUNCTION crm.contact_added() FROM PUBLIC;
 
 CREATE FUNCTION crm.acquisition_added() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'crm_acquisition_added';
-COMMENT ON FUNCTION crm.acquisition_added() IS 'Trigger: counts new sources of contacts.';
+COMMENT ON FUNCTION crm.acquisition_added() IS 'Trigger: refuses sources of contacts that do not exist, and counts the others.';
 REVOKE ALL ON FUNCTION crm.acquisition_added() FROM PUBLIC;
 
 CREATE FUNCTION crm.identity_added() RETURNS trigger

@@ -8,14 +8,13 @@
 
 #include "catalog/pg_type.h"
 #include "fmgr.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 
 #include "base/clock.h"
 #include "base/db.h"
-#include "base/install.h"
 #include "base/table.h"
 #include "facts/rows.h"
 #include "facts/scans.h"
@@ -187,22 +186,28 @@ crm_acquisition_added(PG_FUNCTION_ARGS)
 	CrmRows rows;
 	CrmWon won;
 	AttrNumber contact_id;
+	int64 *contacts;
+	int n = 0;
 	bool isnull;
 
 	crm_rows_open(&rows, fcinfo, "acquisition_added");
 	crm_require_table(rows.trigger->tg_relation, "acquisition");
 	contact_id = crm_rows_attributes(&rows, columns, lengthof(columns))[0];
-	LockRelationOid(crm_table_oid("profile_counter"), RowExclusiveLock);
-	crm_won_init(&won);
+	contacts = MemoryContextAllocHuge(context,
+									  sizeof(int64) *
+										  tuplestore_tuple_count(rows.trigger->tg_newtable));
 	while (crm_rows_next(&rows))
-		crm_won_changed(&won, DatumGetInt64(crm_rows_value(&rows, contact_id, &isnull)));
-	if (won.n > 0)
+		contacts[n++] = DatumGetInt64(crm_rows_value(&rows, contact_id, &isnull));
+	if (n > 0)
 	{
 		/* there is no foreign key; each is there once, by its primary key */
-		qsort(won.contacts, won.n, sizeof(int64), crm_compare_int64);
+		qsort(contacts, n, sizeof(int64), crm_compare_int64);
 		crm_connect(&acting);
-		crm_profile_lock(won.contacts, won.n);
+		crm_profile_lock(contacts, n);
 		crm_disconnect(&acting);
+		crm_won_init(&won);
+		for (int i = 0; i < n; i++)
+			crm_won_changed(&won, contacts[i]);
 		crm_won_write(&won);
 	}
 	crm_rows_close(&rows);

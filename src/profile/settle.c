@@ -60,7 +60,8 @@ typedef struct Settling
 	CrmColumn due[2];
 
 	List *signals; /* Told, to journeys, of what is written */
-	CrmWon won;
+
+	CrmWon won; /* contacts that have bought */
 } Settling;
 
 typedef struct Told

@@ -18,9 +18,7 @@
 #include "base/table.h"
 #include "profile/won.h"
 
-#define MOST_AT_ONCE 100000
-
-#define KEY          "zone, unit, day, source, campaign, qr_code_id, store_id, associate_id"
+#define KEY "zone, unit, day, source, campaign, qr_code_id, store_id, associate_id"
 /* of a contact */
 #define WHERE_WON "day, source, campaign, qr_code_id, store_id, associate_id"
 
@@ -89,6 +87,8 @@ crm_won_init(CrmWon *won)
 void
 crm_won_changed(CrmWon *won, int64 contact_id)
 {
+	if (!won->kept)
+		return;
 	if (won->n == won->size)
 	{
 		won->size = won->size == 0 ? 8 : won->size * 2;
@@ -106,6 +106,7 @@ write_directly(const CrmWon *won)
 	static const char *const names[] = { "won_tail_id", "contact_id" };
 	static const bool nulls[lengthof(names)] = { false, false };
 	CrmTarget *target;
+	Oid sequence;
 
 	if (!crm_guc_direct_access)
 		return false;
@@ -113,12 +114,11 @@ write_directly(const CrmWon *won)
 	if (target == NULL)
 		return false;
 	target->strict = true;
+	sequence = crm_table_oid("won_tail_won_tail_id_seq");
 	for (int64 i = 0; i < won->n; i++)
 	{
-		Datum values[lengthof(names)] = {
-			Int64GetDatum(nextval_internal(crm_table_oid("won_tail_won_tail_id_seq"), false)),
-			Int64GetDatum(won->contacts[i])
-		};
+		Datum values[lengthof(names)] = { Int64GetDatum(nextval_internal(sequence, false)),
+										  Int64GetDatum(won->contacts[i]) };
 
 		crm_target_insert(target, values, nulls);
 	}
@@ -131,16 +131,13 @@ void
 crm_won_write(const CrmWon *won)
 {
 	CrmActing acting;
+	Datum value;
 
-	if (!won->kept || won->n == 0 || write_directly(won))
+	if (won->n == 0 || write_directly(won))
 		return;
 	crm_connect(&acting);
-	for (int64 i = 0; i < won->n; i += MOST_AT_ONCE)
-	{
-		Datum value = crm_int64_array(won->contacts + i, Min(won->n - i, MOST_AT_ONCE));
-
-		crm_run(&insert_changed, &value, NULL);
-	}
+	value = crm_int64_array(won->contacts, won->n);
+	crm_run(&insert_changed, &value, NULL);
 	crm_disconnect(&acting);
 }
 
@@ -179,9 +176,10 @@ crm_won_verify(CrmAddDifference add, void *arg)
 	"format('%s, %s of them bought for %s', coalesce(" rows ".won, 0), coalesce(" rows \
 	".buyers, 0),"                                                                     \
 	" coalesce(" rows ".revenue, 0))"
-#define KEY_OF(rows)                                                \
-	rows ".source, coalesce(" rows ".campaign, ''), coalesce(" rows \
-		 ".qr_code_id, 0), coalesce(" rows ".store_id, 0), coalesce(" rows ".associate_id, 0)"
+/* as text, in which NULL is equal to itself and to nothing else */
+#define KEY_OF(rows, day)                                                                  \
+	"ROW(" rows "." day ", " rows ".source, " rows ".campaign, " rows ".qr_code_id, " rows \
+	".store_id, " rows ".associate_id)::text"
 	static CrmPlan compare = {
 		"SELECT 'won_count of ' || coalesce(x.source, c.source) || ' on ' || coalesce(x.day, c.day)"
 		" || coalesce(' by code ' || coalesce(x.qr_code_id, c.qr_code_id), ''),"
@@ -189,9 +187,9 @@ crm_won_verify(CrmAddDifference add, void *arg)
 			"c") " FROM (SELECT " WHERE_WON
 				 ", count(*) AS won, sum(buyers) AS buyers, sum(revenue) AS revenue"
 				 "  FROM crm.won_contact GROUP BY " WHERE_WON ") x"
-				 " FULL JOIN crm.won_count c ON (c.day, " KEY_OF("c") ") = (x.day, " KEY_OF(
-					 "x") ")"
-						  " WHERE (x.won, x.buyers, x.revenue) IS DISTINCT FROM (c.won, c.buyers::numeric, c.revenue)",
+				 " FULL JOIN crm.won_count c ON " KEY_OF("c", "day") " = " KEY_OF(
+					 "x",
+					 "day") " WHERE (x.won, x.buyers, x.revenue) IS DISTINCT FROM (c.won, c.buyers::numeric, c.revenue)",
 		0
 	};
 	static CrmPlan compare_months = {
@@ -202,10 +200,10 @@ crm_won_verify(CrmAddDifference add, void *arg)
 				 "  sum(revenue) AS revenue FROM crm.won_total WHERE unit = 'day'"
 				 "  GROUP BY 1, 2, 3, 4, 5, 6, 7) d"
 				 " FULL JOIN (SELECT * FROM crm.won_total WHERE unit = 'month') m"
-				 "  ON (m.zone, m.day, " KEY_OF("m") ") = (d.zone, d.month, " KEY_OF(
-					 "d") ")"
-						  " WHERE (coalesce(d.won, 0), coalesce(d.buyers, 0), coalesce(d.revenue, 0)) IS DISTINCT FROM"
-						  "  (coalesce(m.won, 0)::numeric, coalesce(m.buyers, 0)::numeric, coalesce(m.revenue, 0))",
+				 "  ON m.zone = d.zone AND " KEY_OF("m", "day") " = " KEY_OF(
+					 "d",
+					 "month") " WHERE (coalesce(d.won, 0), coalesce(d.buyers, 0), coalesce(d.revenue, 0)) IS DISTINCT FROM"
+							  "  (coalesce(m.won, 0)::numeric, coalesce(m.buyers, 0)::numeric, coalesce(m.revenue, 0))",
 		0
 	};
 	CrmPlan *plans[] = { &compare, &compare_months };

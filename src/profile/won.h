@@ -14,7 +14,7 @@
 /* Contacts whose source, orders or spend a batch has changed. */
 typedef struct CrmWon
 {
-	bool kept; /* else nothing is written */
+	bool kept; /* else nothing is counted */
 	int64 n;
 	int64 size;
 	int64 *contacts;

@@ -116,6 +116,16 @@ SELECT cmp_ok((SELECT sum(facts) FROM crm.fact_day), '=', (SELECT sum(facts) FRO
 SELECT set_eq('stores', 'EXECUTE exact_stores', 'to the same');
 SELECT throws_ok('SELECT crm.keep_roll_ups(NULL)', '22004', NULL, 'yes or no');
 
+-- no campaign is another one than one without a name
+INSERT INTO crm.contact (contact_id) VALUES (901), (902);
+INSERT INTO crm.acquisition (contact_id, source, campaign, occurred_at) VALUES (901, 'fair', NULL, '2022-02-02'), (902, 'fair', '', '2022-02-02');
+SELECT crm.roll_up();
+SELECT is_empty('SELECT * FROM crm.verify()', 'verify() tells them apart');
+UPDATE crm.won_total SET buyers = buyers + 1 WHERE unit = 'month' AND campaign = '';
+SELECT results_eq('SELECT check_name, expected, found FROM crm.verify()',
+    $$VALUES ('won_total of fair in 2022-02', '1, 0 of them bought for 0', '1, 1 of them bought for 0')$$, 'and finds what is wrong with one of them');
+UPDATE crm.won_total SET buyers = buyers - 1 WHERE unit = 'month' AND campaign = '';
+
 -- CET is the name of a zone with summer time, and to SQL an abbreviation without
 SELECT EXISTS (SELECT FROM pg_timezone_names WHERE name = 'CET') AS has_cet \gset
 \if :has_cet
